@@ -1,0 +1,50 @@
+"""What an augmentation is: parameters drawn from coordinates, and a pure function that applies them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from bacon_pl import rng
+
+
+class Augmentation(ABC):
+    """Differentiable augmentation whose draw depends on its coordinates alone, never on a generator's state."""
+
+    @abstractmethod
+    def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
+        """Augment rows of images, one draw for all images of a row.
+
+        Args:
+            x: (R, n, ch, H, W), normalised.
+            rows: (R,) int64, what identifies each row (its class): equal ids and keys give equal draws, whatever n.
+            keys: Further coordinates: seed, purpose, iteration.
+
+        Returns:
+            (R, n, ch, H, W).
+        """
+
+    @abstractmethod
+    def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
+        """Augment a training batch, one draw per image.
+
+        Args:
+            x: (B, ch, H, W), normalised.
+            keys: Coordinates: seed, purpose, network, step.
+
+        Returns:
+            (B, ch, H, W).
+        """
+
+
+class NoAugmentation(Augmentation):
+    """Leave images as they are."""
+
+    def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
+        """Return ``x``."""
+        return x
+
+    def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
+        """Return ``x``."""
+        return x

@@ -1,0 +1,105 @@
+"""DSA, differentiable siamese augmentation (arXiv 2102.08259; method.md §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.augment import functional as F
+from bacon_pl.augment.base import Augmentation
+from bacon_pl.errors import BaconError, unknown_name
+
+STRATEGIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+
+class DSA(Augmentation):
+    """Draw one of six groups of transforms uniformly, with random parameters.
+
+    Args:
+        strategies: The groups drawn from. Digits and letters are better off without ``flip``.
+        crop_ratio: Largest shift as a share of the image's side.
+        cutout_ratio: The cut square's side as a share of the image's.
+        scale_ratio: Factors lie in [1/scale_ratio, scale_ratio].
+        rotate_degrees: Angles lie in ± this.
+
+    Raises:
+        BaconError: A strategy is unknown or none is given.
+    """
+
+    def __init__(
+        self,
+        strategies: Sequence[str] = STRATEGIES,
+        crop_ratio: float = 0.125,
+        cutout_ratio: float = 0.5,
+        scale_ratio: float = 1.2,
+        rotate_degrees: float = 15.0,
+    ) -> None:
+        for name in strategies:
+            if name not in STRATEGIES:
+                raise unknown_name("augmentation strategy", str(name), STRATEGIES)
+        if not strategies:
+            raise BaconError("DSA needs at least one strategy; use NoAugmentation to augment nothing.")
+        self.strategies = tuple(strategies)
+        self.crop_ratio = crop_ratio
+        self.cutout_ratio = cutout_ratio
+        self.scale_ratio = scale_ratio
+        self.rotate_degrees = rotate_degrees
+
+    def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
+        """See :meth:`Augmentation.siamese`; every row draws its group and parameters."""
+        group = rng.integers(len(self.strategies), *keys, "group", rows)
+        if x.device.type == "cpu":
+            return self._sorted(x, group, rows, keys)
+        return self._masked(x, group, rows, keys)
+
+    def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
+        """See :meth:`Augmentation.per_image`; the batch draws one group, every image its own parameters."""
+        name = self.strategies[rng.derive(*keys, "group") % len(self.strategies)]
+        return self._apply(name, x.unsqueeze(1), torch.arange(len(x), device=x.device), keys).squeeze(1)
+
+    def _sorted(self, x: Tensor, group: Tensor, rows: Tensor, keys: tuple[rng.Key, ...]) -> Tensor:
+        """Apply each group to its rows only: the least work, but shapes depend on the draw (a sync on a GPU)."""
+        present = [i for i in range(len(self.strategies)) if bool((group == i).any())]
+        where = [(group == i).nonzero().squeeze(1) for i in present]
+        parts = [
+            self._apply(self.strategies[i], x[w], rows[w], keys) for i, w in zip(present, where, strict=True)
+        ]
+        return torch.cat(parts)[torch.argsort(torch.cat(where))]
+
+    def _masked(self, x: Tensor, group: Tensor, rows: Tensor, keys: tuple[rng.Key, ...]) -> Tensor:
+        """Apply each group to all rows and keep what was drawn: more arithmetic, fixed shapes, no sync."""
+        out = x
+        for i, name in enumerate(self.strategies):
+            out = torch.where((group == i).view(-1, 1, 1, 1, 1), self._apply(name, x, rows, keys), out)
+        return out
+
+    def _apply(self, name: str, x: Tensor, rows: Tensor, keys: tuple[rng.Key, ...]) -> Tensor:
+        """Apply one group with parameters drawn for (keys, row)."""
+        h, w = x.shape[-2:]
+
+        def u(what: str) -> Tensor:
+            return rng.uniform(*keys, what, rows)
+
+        def whole(high: int, what: str) -> Tensor:
+            return rng.integers(high, *keys, what, rows)
+
+        match name:
+            case "color":
+                return F.color(x, u("brightness"), u("saturation"), u("contrast"))
+            case "crop":
+                dh, dw = (int(side * self.crop_ratio + 0.5) for side in (h, w))
+                return F.crop(x, whole(2 * dh + 1, "crop_h") - dh, whole(2 * dw + 1, "crop_w") - dw)
+            case "cutout":
+                # The centre may be the far border itself only when the square's side is even.
+                ends = [side + 1 - int(side * self.cutout_ratio + 0.5) % 2 for side in (h, w)]
+                return F.cutout(x, whole(ends[0], "cutout_h"), whole(ends[1], "cutout_w"), self.cutout_ratio)
+            case "flip":
+                return F.flip(x, u("flip") < 0.5)
+            case "scale":
+                factors = [F.zoom_factor(u(axis), self.scale_ratio) for axis in ("scale_x", "scale_y")]
+                return F.scale(x, *factors)
+            case _:
+                return F.rotate(x, F.angle(u("rotate"), self.rotate_degrees))

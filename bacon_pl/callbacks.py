@@ -1,0 +1,137 @@
+"""What is watched during a distillation: the images as they change, and what a network learns from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.data import DataModule
+from bacon_pl.distill import DistillModule
+from bacon_pl.errors import BaconError
+from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, train_without_trainer
+
+
+class ImageGrid(Callback):
+    """Shows the synthetic images in TensorBoard, one row per class, and writes them as a picture at the end.
+
+    Args:
+        every_n_steps: Iterations between two pictures in TensorBoard; 0 shows none.
+        max_classes: Most classes shown in TensorBoard.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    def __init__(self, every_n_steps: int = 500, max_classes: int = 20) -> None:
+        if every_n_steps < 0 or max_classes < 1:
+            raise BaconError(
+                "--image_grid.every_n_steps must be at least 0 and --image_grid.max_classes at least 1, got "
+                f"{every_n_steps} and {max_classes}."
+            )
+        self.every_n_steps = every_n_steps
+        self.max_classes = max_classes
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the initial images."""
+        if self.every_n_steps and trainer.global_step == 0:
+            self._show(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the images at intervals."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._show(trainer, pl_module)
+
+    def _show(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, DistillModule)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                picture = module.distilled().grid_tensor(self.max_classes)
+                logger.experiment.add_image("images", picture, trainer.global_step)
+
+
+class ValidationAccuracy(Callback):
+    """Trains a network for a few epochs on the images of the moment and tests it on held-out training images.
+
+    Args:
+        every_n_steps: Iterations between two validations; 0 makes none. Needs ``--data.val_fraction``.
+        epochs: Epochs of the network's training.
+        keep_best: End with the images that validated best instead of the last ones.
+
+    Raises:
+        BaconError: An argument is out of range, or no images are held out.
+    """
+
+    def __init__(self, every_n_steps: int = 0, epochs: int = 50, keep_best: bool = False) -> None:
+        if every_n_steps < 0 or epochs < 1:
+            raise BaconError(
+                "--validation.every_n_steps must be at least 0 and --validation.epochs at least 1, got "
+                f"{every_n_steps} and {epochs}."
+            )
+        if keep_best and not every_n_steps:
+            raise BaconError("--validation.keep_best needs --validation.every_n_steps to be at least 1.")
+        self.every_n_steps = every_n_steps
+        self.epochs = epochs
+        self.keep_best = keep_best
+        self.best_accuracy = -1.0
+        self.best_images: Tensor | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check that there are images to validate on, before time is spent."""
+        if self.every_n_steps and self._data(trainer).val is None:
+            raise BaconError("validation needs held-out training images: set --data.val_fraction, e.g. to 0.1.")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Validate at intervals."""
+        if not self.every_n_steps or trainer.global_step % self.every_n_steps:
+            return
+        assert isinstance(pl_module, DistillModule)
+        accuracy = self.validate(pl_module, self._data(trainer), trainer.global_step)
+        pl_module.log("val/accuracy", accuracy, prog_bar=True)
+        if self.keep_best and accuracy > self.best_accuracy:
+            self.best_accuracy, self.best_images = accuracy, pl_module.images.detach().clone()
+
+    def validate(self, module: DistillModule, data: DataModule, step: int) -> float:
+        """Train one network on the module's images of this moment and return its held-out accuracy in percent."""
+        assert data.val is not None
+        recipe = replace(
+            Recipe(network=module.network, augment=module.augment), num_networks=1, epochs=self.epochs
+        )
+        seed = rng.derive(module.seed, "validation", step)
+        learner = EvalModule(TrainingSet.distilled(module.distilled()), recipe, module.meta, seed).to(module.device)
+        train_without_trainer(learner)
+        store = data.val.to(module.device)
+        with torch.no_grad():
+            for x, y in zip(store.images.split(data.eval_batch), store.labels.split(data.eval_batch), strict=True):
+                learner.test_step((learner.normalise(x), y), 0)
+        return float(learner.per_network())
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the best images back, where that was asked for."""
+        if self.best_images is not None:
+            assert isinstance(pl_module, DistillModule)
+            pl_module.images.data.copy_(self.best_images)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best images so far."""
+        return {"best_accuracy": self.best_accuracy, "best_images": self.best_images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best images so far."""
+        self.best_accuracy, self.best_images = state_dict["best_accuracy"], state_dict["best_images"]
+
+    @staticmethod
+    def _data(trainer: pl.Trainer) -> DataModule:
+        data = getattr(trainer, "datamodule", None)
+        assert isinstance(data, DataModule)
+        return data

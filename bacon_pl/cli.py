@@ -1,0 +1,182 @@
+"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates. Each is a LightningCLI; nothing is computed here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from bacon_pl import __version__
+from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
+from bacon_pl.data import DataModule
+from bacon_pl.distill import DistillModule
+from bacon_pl.distilled_set import FILE_NAME, DistilledSet
+from bacon_pl.errors import BaconError
+from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, results, summary, write_results
+
+# One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
+_SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation", "checkpoint")}
+
+
+class _Command(LightningCLI):
+    name: str
+
+    def __init__(self) -> None:
+        super().__init__(
+            model_class=DistillModule,
+            datamodule_class=DataModule,
+            seed_everything_default=0,
+            trainer_defaults={"max_epochs": 1},  # the loader is as long as the run
+            run=False,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={
+                "prog": f"bacon {self.name}",
+                "description": self.__doc__,
+                "version": __version__,
+                "exit_on_error": False,
+                "default_env": False,
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for section in _SHARED[self.name]:
+            parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help=argparse.SUPPRESS)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration of this run, as plain values."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_validation=True))
+
+
+class Fit(_Command):
+    """Distil a dataset; writes distilled.safetensors and distilled.png into --trainer.default_root_dir."""
+
+    name = "fit"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
+        parser.add_lightning_class_args(ImageGrid, "image_grid")
+        parser.add_lightning_class_args(ValidationAccuracy, "validation")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.every_n_train_steps": 1000, "checkpoint.save_last": True})
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to resume from, or 'last'.")
+
+    def run(self) -> None:
+        """Distil."""
+        self.model.config = self.resolved
+        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path)
+        if self.trainer.is_global_zero and self.trainer.state.finished:
+            root = Path(self.trainer.default_root_dir)
+            picture = DistilledSet.load(root).save_grid(root / "distilled.png")
+            print(f"distilled set: {root / FILE_NAME}\npicture: {picture}")
+
+
+class Eval(_Command):
+    """Train fresh networks on a distilled set and test them; writes results.json beside the set."""
+
+    name = "eval"
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.add_lightning_class_args(DataModule, "data")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_class_arguments(Recipe, "evaluation")
+        parser.add_argument(
+            "--distilled", type=str, required=True, help="The distilled set: its file or the folder of its run."
+        )
+        parser.add_argument(
+            "--baselines",
+            type=list[Literal["random", "whole"]],
+            default=[],
+            help="Also evaluate random real images of the same number, the whole training set, or both.",
+        )
+
+    def run(self) -> None:
+        """Evaluate."""
+        distilled = DistilledSet.load(self.config.distilled)
+        data, recipe, seed = self.datamodule, self.config_init.evaluation, int(self.config.seed_everything)
+        data.prepare_data()
+        data.setup("test")
+        distilled.check_fits(data.meta)
+        sources: dict[str, Callable[[], TrainingSet]] = {
+            "distilled": lambda: TrainingSet.distilled(distilled),
+            "random": lambda: TrainingSet.random(data.train, distilled.ipc, recipe.num_networks, seed),
+            "whole": lambda: TrainingSet.whole(data.train),
+        }
+        modules = {}
+        for name in ("distilled", *self.config.baselines):
+            module = EvalModule(sources[name](), recipe, data.meta, seed)
+            trainer = self.evaluation_trainer(module)
+            trainer.fit(module)
+            trainer.test(module, datamodule=data, verbose=False)
+            modules[name] = module
+        if self.trainer.is_global_zero:
+            given = Path(self.config.distilled)
+            folder = given if given.is_dir() else given.parent
+            numbers = results(distilled, modules, self.resolved)
+            print(f"results: {write_results(folder / 'results.json', numbers)}")
+            if (folder / "distilled.png").is_file():
+                print(f"picture: {folder / 'distilled.png'}")
+            print(summary(numbers))
+
+    def evaluation_trainer(self, module: EvalModule) -> pl.Trainer:
+        """Build a Trainer with the user's flags and the recipe's length, which takes the place of max_steps."""
+        flags = {"max_steps": module.total_steps, "max_epochs": 1, "enable_checkpointing": False}
+        if self.config.trainer.logger in (None, True):
+            root = self.config.trainer.default_root_dir or os.getcwd()
+            flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{module.name}")
+        return self.trainer_class(**{**self.config_init.trainer, **flags})
+
+
+COMMANDS: dict[str, type[Fit] | type[Eval]] = {"fit": Fit, "eval": Eval}
+
+USAGE = """usage: bacon COMMAND [options]
+
+commands:
+  fit    distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
+  eval   evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+
+`bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Bad input ends in one sentence on stderr and exit status 2; ``BACON_DEBUG=1`` shows the traceback instead.
+
+    Args:
+        args: Command-line arguments; ``sys.argv`` by default.
+    """
+    command, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
+    if command in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    if command == "--version":
+        print(f"bacon_pl {__version__}")
+        return
+    try:
+        if command not in COMMANDS:
+            raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
+        sys.argv = [f"bacon {command}", *rest]  # where LightningCLI reads them from
+        COMMANDS[command]().run()
+    except (BaconError, MisconfigurationException, argparse.ArgumentError) as error:
+        if os.environ.get("BACON_DEBUG") == "1":
+            raise
+        sentence = " ".join(str(error).split())
+        print(f"bacon {command}: error: {sentence}" if command in COMMANDS else f"bacon: error: {sentence}", file=sys.stderr)
+        sys.exit(2)

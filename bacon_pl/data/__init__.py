@@ -1,0 +1,22 @@
+"""Datasets: reading them, splitting them, and drawing from them on the device."""
+
+from bacon_pl.data.batch import InOrder, IterationBatch
+from bacon_pl.data.catalog import CATALOG, DatasetSpec, load_dataset, register
+from bacon_pl.data.datamodule import DataModule
+from bacon_pl.data.images import DatasetMeta, LabelledImages, denormalise, normalise
+from bacon_pl.data.options import LoadOptions
+
+__all__ = [
+    "CATALOG",
+    "DataModule",
+    "DatasetMeta",
+    "DatasetSpec",
+    "InOrder",
+    "IterationBatch",
+    "LabelledImages",
+    "LoadOptions",
+    "denormalise",
+    "load_dataset",
+    "normalise",
+    "register",
+]

@@ -1,0 +1,120 @@
+"""What one iteration may draw from the real images, and plain batches for evaluation. No training happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.data.images import LabelledImages, normalise
+
+
+@dataclass
+class IterationBatch:
+    """The real images of one iteration, drawn on demand on the device where they lie.
+
+    Every draw is a pure function of its coordinates: the same on every device, in every order of calls and after a
+    resume.
+
+    Attributes:
+        store: All real training images, on the device.
+        iteration: Number of the iteration, from 0.
+        seed: Seed of the run.
+        batch_real: Images per class that :meth:`matching` draws.
+        pool_batch: Images per step that :meth:`plain` draws.
+        mean: Mean per channel of pixels in [0, 1].
+        std: Standard deviation per channel of pixels in [0, 1].
+    """
+
+    store: LabelledImages
+    iteration: int
+    seed: int
+    batch_real: int
+    pool_batch: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def matching(self, classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Draw real images of each class, without repeats.
+
+        A class gets the same images whichever other classes are asked for.
+
+        Args:
+            classes: (C',), int64, class ids; None is all of them in order.
+
+        Returns:
+            ``(images, mask)``. Images: uint8 (C', n, ch, H, W), n = min(batch_real, size of the largest class). A
+            class with fewer than n images gives all it has, first, and the rest of its row is to be ignored: mask,
+            bool (C', n), is True where an image counts. It is None where every one does.
+        """
+        index, valid = self.store.class_table
+        if classes is None:
+            classes = torch.arange(len(index), device=index.device)
+        else:
+            classes = classes.to(index.device)
+            index, valid = index[classes], valid[classes]
+        n = min(self.batch_real, index.shape[1])
+        draws = rng.bits(self.seed, "matching", self.iteration, classes[:, None], index)
+        # Draws are not negative, so the places past a class's end come last.
+        chosen = draws.masked_fill_(~valid, -1).topk(n, dim=1).indices
+        images = self._take(index.gather(1, chosen))
+        if self.store.smallest_class >= n:  # the usual case, known without asking the device
+            return images, None
+        mask = valid[:, :n]
+        return images, None if bool(mask.all()) else mask
+
+    def plain(self, network: int, steps: int) -> tuple[Tensor, Tensor]:
+        """Draw random batches over all classes, to train one of the pool's networks on.
+
+        They are the batches of a shuffled loader that drops its last incomplete one: no image comes twice within a
+        batch, nor within a pass over the images. Step s is the same for every number of steps.
+
+        Args:
+            network: Number of the network.
+            steps: How many batches.
+
+        Returns:
+            ``(images, labels)``: uint8 (steps, B, ch, H, W) and int64 (steps, B), B = min(pool_batch, N).
+        """
+        n = len(self.store)
+        size = min(self.pool_batch, n)
+        per_pass = n // size
+        passes = -(-steps // per_pass)
+        device = self.store.images.device
+        epoch = torch.arange(passes, device=device)[:, None]
+        draws = rng.bits(self.seed, "plain", self.iteration, network, epoch, torch.arange(n, device=device))
+        # The largest draws in order are a random permutation's start: cheaper than sorting all of them.
+        chosen = draws.topk(min(steps, per_pass) * size, dim=1).indices
+        chosen = chosen.reshape(-1, size)[:steps]
+        return self._take(chosen), self.store.labels[chosen]
+
+    def normalise(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Map uint8 images (..., ch, H, W) to normalised pixel space, same shape and device."""
+        return normalise(images, self.mean, self.std, dtype)
+
+    def _take(self, index: Tensor) -> Tensor:
+        # index_select copies whole images; indexing with a matrix is several times slower on CPUs.
+        return self.store.images.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
+
+
+class InOrder:
+    """Batches of a split in its own order, cut from one tensor.
+
+    Args:
+        data: The split.
+        batch_size: Images per batch; the last batch may have fewer.
+    """
+
+    def __init__(self, data: LabelledImages, batch_size: int) -> None:
+        self.data = data
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ``(images, labels)``: uint8 (B, ch, H, W) and int64 (B,)."""
+        return zip(self.data.images.split(self.batch_size), self.data.labels.split(self.batch_size), strict=True)

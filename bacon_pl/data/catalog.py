@@ -1,0 +1,192 @@
+"""The datasets by name. How each is read stands in its loader; a new one is one line here, or one ``register``."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bacon_pl.data import loaders
+from bacon_pl.data.files import fit
+from bacon_pl.data.folder import load_folder
+from bacon_pl.data.images import DatasetMeta, LabelledImages
+from bacon_pl.data.options import LoadOptions, OnBadImage, check_statistics
+from bacon_pl.data.tiny_imagenet import load_tiny_imagenet
+from bacon_pl.errors import BaconError, unknown_name
+
+# Images handled at once where the work needs a wider type than uint8.
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One line of the catalog.
+
+    Attributes:
+        name: The name users give; case, ``_`` and ``-`` do not count.
+        load: Makes ``(train, test)`` from the options.
+        channels: Channels of an image, or None where the data decide.
+        size: Height and width in pixels, or None where the data decide.
+        num_classes: Number of classes, or None where the data decide.
+        mean: Mean per channel of pixels in [0, 1], or None to compute it from the training images.
+        std: Standard deviation per channel of pixels in [0, 1], or None to compute it from the training images.
+    """
+
+    name: str
+    load: Callable[[LoadOptions], tuple[LabelledImages, LabelledImages]]
+    channels: int | None = None
+    size: tuple[int, int] | None = None
+    num_classes: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+CATALOG: dict[str, DatasetSpec] = {}
+
+
+def register(spec: DatasetSpec) -> DatasetSpec:
+    """Add a dataset to the catalog.
+
+    Args:
+        spec: Its line.
+
+    Returns:
+        The same line.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+    if any(_plain(name) == _plain(spec.name) for name in CATALOG):
+        raise ValueError(f"the dataset name '{spec.name}' is taken.")
+    CATALOG[spec.name] = spec
+    return spec
+
+
+def find(name: str) -> DatasetSpec:
+    """Look a dataset up; ``cifar10``, ``CIFAR10`` and ``CIFAR-10`` are one name.
+
+    Raises:
+        BaconError: If there is none of that name.
+    """
+    for known, spec in CATALOG.items():
+        if _plain(known) == _plain(name):
+            return spec
+    raise unknown_name("dataset", name, CATALOG)
+
+
+def load_dataset(
+    name: str,
+    root: str | os.PathLike[str],
+    *,
+    download: bool = False,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    on_bad_image: OnBadImage = "error",
+) -> tuple[LabelledImages, LabelledImages, DatasetMeta]:
+    """Load a dataset whole, as uint8 tensors on the CPU.
+
+    Args:
+        name: Catalog name.
+        root: Folder of the data.
+        download: Fetch what is missing, where torchvision can.
+        image_size: Side N in pixels of the N x N images wanted: the shorter side is scaled to it (bilinear,
+            antialiased), then the centre is cut out. None keeps the size on disk.
+        mean: Mean per channel of pixels in [0, 1]; None takes the catalog's, else the training images'.
+        std: Standard deviation per channel of pixels in [0, 1]; None takes the catalog's, else the training images'.
+        test_fraction: Share that becomes the test split, of data that come without one.
+        seed: Seed of that split.
+        on_bad_image: Whether an image file that cannot be read is an ``"error"`` or left out: ``"skip"``.
+
+    Returns:
+        ``(train, test, meta)``.
+
+    Raises:
+        BaconError: If the name is unknown, an argument out of range, or the files missing or damaged.
+    """
+    spec = find(name)
+    options = LoadOptions(Path(root), download, image_size, test_fraction, seed, on_bad_image)
+    check_statistics(mean, std)
+    train, test = spec.load(options)
+    if image_size is not None:
+        train, test = _fit_all(train, image_size), _fit_all(test, image_size)
+    channels, height, width = train.images.shape[1:]
+    for what, given in (("mean", mean), ("std", std)):
+        if given is not None and len(given) != channels:
+            raise BaconError(
+                f"{what} has {len(given)} number(s) but the images of {spec.name} have {channels} channels."
+            )
+    mean, std = mean or spec.mean, std or spec.std
+    if mean is None or std is None:
+        own_mean, own_std = channel_statistics(train.images)
+        mean, std = mean or own_mean, std or own_std
+    meta = DatasetMeta(
+        name=spec.name,
+        class_names=train.class_names,
+        channels=channels,
+        size=(height, width),
+        mean=tuple(mean),
+        std=tuple(std),
+        train_bytes=train.images.numel(),
+    )
+    return train, test, meta
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and (population) standard deviation per channel of pixels in [0, 1].
+
+    Exact: computed in whole numbers from each channel's histogram.
+
+    Args:
+        images: (N, ch, H, W), uint8.
+
+    Returns:
+        ``(mean, std)``, one number per channel each; a std is at least one grey level, 1/255, so that a constant
+        channel can be divided by it.
+    """
+    channels = images.shape[1]
+    histogram = torch.zeros(channels, 256, dtype=torch.int64)
+    for chunk in images.split(_CHUNK):
+        for channel in range(channels):
+            histogram[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256).cpu()
+    means, stds = [], []
+    for counts in histogram.tolist():
+        n = sum(counts)
+        first = sum(value * count for value, count in enumerate(counts))
+        second = sum(value * value * count for value, count in enumerate(counts))
+        means.append(first / (255 * n))
+        stds.append(max(math.sqrt(n * second - first * first) / n, 1.0) / 255)
+    return tuple(means), tuple(stds)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _fit_all(data: LabelledImages, size: int) -> LabelledImages:
+    if data.images.shape[-2:] == (size, size):
+        return data
+    images = torch.cat([fit(chunk, size) for chunk in data.images.split(_CHUNK)])
+    return LabelledImages(images, data.labels, data.class_names)
+
+
+for _spec in (
+    DatasetSpec("mnist", loaders.load_mnist, 1, (28, 28), 10, (0.1307,), (0.3081,)),
+    DatasetSpec("fashion_mnist", loaders.load_fashion_mnist, 1, (28, 28), 10, (0.2861,), (0.3530,)),
+    DatasetSpec("svhn", loaders.load_svhn, 3, (32, 32), 10, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    DatasetSpec("cifar10", loaders.load_cifar10, 3, (32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    DatasetSpec(
+        "cifar100", loaders.load_cifar100, 3, (32, 32), 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)
+    ),
+    DatasetSpec("tiny_imagenet", load_tiny_imagenet, 3, (64, 64), 200, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    DatasetSpec("digits", loaders.load_digits, 1, (8, 8), 10),
+    DatasetSpec("folder", load_folder),
+):
+    register(_spec)

@@ -1,0 +1,186 @@
+"""The datasets as Lightning's trainer wants them. Drawing is in ``batch``, reading in ``catalog``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from bacon_pl.data.batch import InOrder, IterationBatch
+from bacon_pl.data.catalog import find, load_dataset
+from bacon_pl.data.images import DatasetMeta, LabelledImages, normalise
+from bacon_pl.data.options import LoadOptions, check_statistics
+from bacon_pl.data.split import stratified_split
+from bacon_pl.errors import BaconError
+
+
+class DataModule(LightningDataModule):
+    """Real images for distillation and evaluation.
+
+    Training batches are :class:`~bacon_pl.data.batch.IterationBatch`: each draws its images on the device, where the
+    training images are moved once. Test batches are ``(images, labels)``, normalised float32.
+
+    Args:
+        name: Dataset: mnist, fashion_mnist, svhn, cifar10, cifar100, tiny_imagenet, digits, folder, or a registered
+            one. Case, '_' and '-' do not count.
+        root: Folder of the data: for torchvision's datasets the one that holds MNIST/raw, cifar-10-batches-py and so
+            on, for folder the one that holds train/<class>/ and test/<class>/, or <class>/.
+        download: Fetch the data into root if they are missing (torchvision's datasets only).
+        image_size: Side N of the images in pixels: scale the shorter side to N and cut out the centre. By default
+            images keep their size, which then must be one for all.
+        mean: Mean per channel of pixels in [0, 1]. By default the published one, else that of the training images.
+        std: Standard deviation per channel of pixels in [0, 1]. By default the published one, else that of the
+            training images.
+        test_fraction: Share of the images, in (0, 1), held out for testing where the data have no test split.
+        val_fraction: Share of the training images, in [0, 1), held out to choose among synthetic sets.
+        on_bad_image: What to do with an image file that cannot be read: stop with an error, or skip it with a warning.
+        batch_real: Real images per class and iteration to match; a class with fewer gives all it has.
+        pool_batch: Real images per step when the pool's networks are trained.
+        eval_batch: Images per test batch.
+        seed: Seed of the splits and of every draw.
+
+    Attributes:
+        train: Training images without those held out, on the CPU. Set by ``setup``, like the others.
+        val: Images held out of the training images, or None if val_fraction is 0.
+        test: Test images, on the CPU.
+        meta: What the dataset is; its ``train_bytes`` count the images held out, too.
+
+    Raises:
+        BaconError: If an argument is out of its range or the dataset is unknown.
+    """
+
+    train: LabelledImages
+    val: LabelledImages | None
+    test: LabelledImages
+    meta: DatasetMeta
+
+    def __init__(
+        self,
+        name: str = "mnist",
+        root: str | os.PathLike[str] = "data",
+        download: bool = False,
+        image_size: int | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        test_fraction: float = 0.2,
+        val_fraction: float = 0.0,
+        on_bad_image: Literal["error", "skip"] = "error",
+        batch_real: int = 256,
+        pool_batch: int = 256,
+        eval_batch: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name: str = find(name).name
+        # Made here only for its checks: a wrong argument is told before anything is loaded.
+        LoadOptions(Path(root), download, image_size, test_fraction, seed, on_bad_image)
+        check_statistics(mean, std)
+        if not 0 <= val_fraction < 1:
+            raise BaconError(f"val_fraction must be at least 0 and below 1, got {val_fraction}.")
+        for what, value in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
+            if value < 1:
+                raise BaconError(f"{what} must be at least 1, got {value}.")
+        self.root = root
+        self.download = download
+        self.image_size = image_size
+        self.mean = mean
+        self.std = std
+        self.test_fraction = test_fraction
+        self.val_fraction = val_fraction
+        self.on_bad_image: Literal["error", "skip"] = on_bad_image
+        self.batch_real = batch_real
+        self.pool_batch = pool_batch
+        self.eval_batch = eval_batch
+        self.seed = seed
+        self._loaded = False
+        self._on_device: LabelledImages | None = None
+
+    def prepare_data(self) -> None:
+        """Fetch the data, if asked to (Lightning calls this in one process only)."""
+        if self.download and not self._loaded:
+            self._load(download=True)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the dataset and hold the validation images out; later calls do nothing.
+
+        Args:
+            stage: Ignored: every stage needs the same images.
+
+        Raises:
+            BaconError: If the files are missing or damaged.
+        """
+        if self._loaded:
+            return
+        train, self.test, self.meta = self._load(download=False)
+        self.train, self.val = train, None
+        if self.val_fraction:
+            kept, held = stratified_split(train.labels, self.val_fraction, self.seed, "validation split")
+            if not len(held):
+                raise BaconError("every class has one training image, so none can be held out: set val_fraction 0.")
+            self.train, self.val = train.subset(kept), train.subset(held)
+        self._loaded = True
+
+    def train_dataloader(self) -> Iterable[int]:
+        """One number per iteration; the images are drawn by what the number is turned into on the device.
+
+        Raises:
+            BaconError: If the trainer has no number of steps.
+        """
+        steps = self.trainer.max_steps if self.trainer else -1
+        if steps < 1:
+            raise BaconError("distillation is counted in iterations: give --trainer.max_steps N, at least 1.")
+        return range(steps)
+
+    def test_dataloader(self) -> InOrder:
+        """The test images in order, ``eval_batch`` at a time."""
+        return InOrder(self.test, self.eval_batch)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn an iteration's number into its images, or normalise a test batch.
+
+        Args:
+            batch: A number from :meth:`train_dataloader`, or ``(images, labels)`` with uint8 images on the device.
+            dataloader_idx: Ignored.
+
+        Returns:
+            An :class:`~bacon_pl.data.batch.IterationBatch`, or ``(images, labels)`` with float32 images.
+        """
+        if isinstance(batch, int) and self.trainer:
+            # Not the number itself: a resumed run counts its batches anew, and the trainer's steps on.
+            return self.iteration_batch(self.trainer.global_step, self.trainer.strategy.root_device)
+        images, labels = batch
+        return self.normalise(images), labels
+
+    def iteration_batch(self, iteration: int, device: torch.device | str = "cpu") -> IterationBatch:
+        """The real images of one iteration, on a device; for use without a trainer, too.
+
+        Args:
+            iteration: Number of the iteration, from 0.
+            device: Where to draw. The training images are moved there once.
+        """
+        self._on_device = (self._on_device or self.train).to(device)
+        return IterationBatch(
+            self._on_device, iteration, self.seed, self.batch_real, self.pool_batch, self.meta.mean, self.meta.std
+        )
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Map uint8 images (..., ch, H, W) to normalised pixel space, float32."""
+        return normalise(images, self.meta.mean, self.meta.std, torch.float32)
+
+    def _load(self, download: bool) -> tuple[LabelledImages, LabelledImages, DatasetMeta]:
+        return load_dataset(
+            self.name,
+            self.root,
+            download=download,
+            image_size=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            test_fraction=self.test_fraction,
+            seed=self.seed,
+            on_bad_image=self.on_bad_image,
+        )

@@ -1,0 +1,237 @@
+"""Image files on disk to one uint8 tensor: listing, decoding, resizing. What the folders mean is the caller's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from bacon_pl.data.cache import Built, cached
+from bacon_pl.data.options import LoadOptions
+from bacon_pl.errors import BaconError
+
+# Files decoded by one task: enough to hide the cost of a task, few enough that threads finish together.
+_CHUNK = 256
+_GREY_MODES = frozenset(("1", "L", "LA", "La"))
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image file.
+
+    Attributes:
+        path: Relative to the dataset's root.
+        size: Bytes.
+        mtime_ns: Time of the last change.
+        label: Class id.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    label: int
+
+
+def scan_images(root: Path, folder: str, label: int) -> list[ImageFile]:
+    """List the image files under a folder and its subfolders, in order of their paths.
+
+    Names that start with a dot are left out; other files are told apart by torchvision's ``IMG_EXTENSIONS``.
+
+    Args:
+        root: The dataset's root.
+        folder: Path of the folder, relative to ``root``.
+        label: Class id that all of them get.
+
+    Raises:
+        BaconError: If a folder cannot be read.
+    """
+    found: list[ImageFile] = []
+    seen: set[tuple[int, int]] = set()  # a link to a folder above would be walked for ever
+    pending = [folder]
+    try:
+        while pending:
+            current = pending.pop()
+            stat = os.stat(root / current)
+            if (stat.st_dev, stat.st_ino) in seen:
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            with os.scandir(root / current) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    path = f"{current}/{entry.name}"
+                    if entry.name.lower().endswith(IMG_EXTENSIONS):
+                        stat = entry.stat()
+                        found.append(ImageFile(path, stat.st_size, stat.st_mtime_ns, label))
+                    elif entry.is_dir():
+                        pending.append(path)
+    except OSError as error:
+        raise BaconError(f"cannot read '{error.filename or root / folder}': {error.strerror}.") from error
+    return sorted(found, key=lambda file: file.path)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without those that start with a dot.
+
+    Raises:
+        BaconError: If the folder is missing or cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError as error:
+        raise BaconError(
+            f"cannot read the folder '{folder}' ({error.strerror}): give --data.root the folder that holds the images."
+        ) from error
+
+
+def fit(images: Tensor, size: int) -> Tensor:
+    """Make images square: scale the shorter side to ``size`` (bilinear, antialiased), then cut out the centre.
+
+    Args:
+        images: (..., ch, H, W), uint8.
+        size: Side of the result in pixels.
+
+    Returns:
+        (..., ch, size, size), uint8.
+    """
+    if images.shape[-2:] == (size, size):
+        return images
+    scaled = functional.resize(images, [size], interpolation=InterpolationMode.BILINEAR, antialias=True)
+    return functional.center_crop(scaled, [size, size])
+
+
+def decode(path: str | os.PathLike[str]) -> Tensor:
+    """Read one image file.
+
+    Args:
+        path: A file in any format that Pillow reads.
+
+    Returns:
+        uint8 (1, H, W) for grey images, 16-bit ones scaled to 8 bits; (3, H, W) for all others, without transparency.
+
+    Raises:
+        Exception: Whatever Pillow's plugin for the format raises on a damaged file.
+    """
+    with Image.open(path) as image:
+        if image.mode.startswith("I"):  # grey of more than 8 bits; Pillow's own conversion would clip it
+            wide = np.asarray(image).astype(np.int64)
+            if wide.min() < 0 or wide.max() > 65535:
+                raise ValueError("its pixels are beyond 16 bits")
+            return torch.from_numpy(((wide * 255 + 32767) // 65535).astype(np.uint8))[None]
+        if image.mode == "F":
+            raise ValueError("its pixels are floating point numbers, of unknown range")
+        if image.mode in _GREY_MODES:
+            return torch.from_numpy(np.array(image.convert("L")))[None]
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def load_files(
+    root: Path, files: Sequence[ImageFile], options: LoadOptions, channels: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Decode image files, or take them from the cache.
+
+    Args:
+        root: The dataset's root.
+        files: What to read, in order; not empty.
+        options: ``image_size`` and ``on_bad_image`` are used.
+        channels: 3 makes all images RGB; None gives one channel if every image is grey, else three.
+
+    Returns:
+        ``(images, kept)``: uint8 (n, ch, H, W), and the positions in ``files`` they come from, (n,) int64, which are
+        fewer than the files only where bad ones were skipped.
+
+    Raises:
+        BaconError: If a file cannot be read, or images differ in size and no ``image_size`` is given.
+    """
+    # What changes the result at one place is part of the place; what the files are is the fingerprint.
+    place = repr((os.path.realpath(root), options.image_size, options.on_bad_image, channels))
+    state = hashlib.blake2b(digest_size=16)
+    for file in files:
+        line = f"{file.path}\0{file.size}\0{file.mtime_ns}\0{file.label}\n"
+        state.update(line.encode(errors="surrogateescape"))
+    build = partial(_decode_all, root, files, options, channels)
+    tensors, info = cached(root.resolve().name or "root", place, state.hexdigest(), build)
+    if info["skipped"]:
+        warnings.warn(
+            f"skipped {info['skipped']} image file(s) that cannot be read, the first one '{info['first_skipped']}'.",
+            stacklevel=2,
+        )
+    return tensors["images"], tensors["kept"]
+
+
+def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, channels: int | None) -> Built:
+    parts: list[Tensor] = []
+    kept: list[int] = []
+    bad: list[str] = []
+    size: tuple[int, int] | None = None
+    first = ""
+    starts = range(0, len(files), _CHUNK)
+    pool = ThreadPoolExecutor()
+    try:
+        chunks = pool.map(lambda i: _decode_chunk(root, files[i : i + _CHUNK], options), starts)
+        for start, decoded in zip(starts, chunks, strict=True):
+            good: list[Tensor] = []
+            for position, image in enumerate(decoded, start):
+                if isinstance(image, Exception):
+                    if options.on_bad_image == "error":
+                        raise BaconError(
+                            f"cannot read the image file '{root / files[position].path}' ({_reason(image)}): mend or "
+                            "remove it, or give --data.on_bad_image skip."
+                        ) from image
+                    bad.append(str(root / files[position].path))
+                    continue
+                if size is None:
+                    size, first = (image.shape[-2], image.shape[-1]), files[position].path
+                elif size != image.shape[-2:]:
+                    raise BaconError(
+                        f"the images under '{root}' differ in size, '{files[position].path}' has "
+                        f"{image.shape[-2]}x{image.shape[-1]} pixels and '{first}' {size[0]}x{size[1]}: give "
+                        f"--data.image_size N, e.g. {min(*size, *image.shape[-2:])}, to resize them."
+                    )
+                good.append(image)
+                kept.append(position)
+            if good:
+                colour = channels == 3 or any(len(image) == 3 for image in good)
+                parts.append(torch.stack([image.expand(3, -1, -1) for image in good] if colour else good))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not parts:
+        raise BaconError(f"none of the {len(files)} image files under '{root}' can be read, the first is '{bad[0]}'.")
+    if any(part.shape[1] == 3 for part in parts):
+        parts = [part.expand(-1, 3, -1, -1) for part in parts]
+    tensors = {"images": torch.cat(parts), "kept": torch.tensor(kept, dtype=torch.int64)}
+    info: dict[str, Any] = {"skipped": len(bad), "first_skipped": bad[0] if bad else ""}
+    return tensors, info
+
+
+def _decode_chunk(root: Path, files: Sequence[ImageFile], options: LoadOptions) -> list[Tensor | Exception]:
+    results: list[Tensor | Exception] = []
+    for file in files:
+        try:
+            image = decode(os.path.join(root, file.path))
+            results.append(image if options.image_size is None else fit(image, options.image_size))
+        except Exception as error:  # Pillow's plugins raise anything on damaged files, SyntaxError included
+            results.append(error)
+    return results
+
+
+def _reason(error: Exception) -> str:
+    # Pillow repeats the path in "cannot identify image file '...'".
+    return "not an image, or damaged" if isinstance(error, Image.UnidentifiedImageError) else str(error)

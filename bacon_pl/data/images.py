@@ -1,0 +1,142 @@
+"""Labelled images as tensors: the one form in which every dataset reaches the rest of the library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bacon_pl.errors import BaconError
+
+
+@dataclass(frozen=True)
+class DatasetMeta:
+    """What a dataset is, apart from its images.
+
+    Attributes:
+        name: Catalog name.
+        class_names: One name per class, in label order.
+        channels: Channels of an image, 1 or 3.
+        size: Height and width in pixels.
+        mean: Mean per channel of pixels in [0, 1].
+        std: Standard deviation per channel of pixels in [0, 1].
+        train_bytes: Size of the uint8 training images, for storage shares.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_bytes: int = 0
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+    """Map uint8 images to normalised pixel space, on the device they are on (method.md §3).
+
+    Args:
+        images: (..., ch, H, W), uint8.
+        mean: One number per channel, of pixels in [0, 1].
+        std: One number per channel, of pixels in [0, 1].
+        dtype: Floating type of the result.
+
+    Returns:
+        ``(images / 255 - mean) / std``, same shape.
+    """
+    # A product and a sum, each rounded by itself and in place: every device gives the same bits (a fused multiply-add
+    # rounds once, where there is one), and on CPUs it is several times faster than torch.addcmul.
+    scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64).to(images.device, dtype)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64).to(images.device, dtype)
+    # copy=True: the in-place steps must not reach the caller's tensor.
+    return images.to(dtype, copy=True).mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+
+
+def denormalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Map normalised images (..., ch, H, W) back to pixels in [0, 1], clamped."""
+    m = torch.tensor(mean, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+    s = torch.tensor(std, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+    return (images * s + m).clamp(0, 1)
+
+
+@dataclass
+class LabelledImages:
+    """A whole split in memory.
+
+    Attributes:
+        images: (N, ch, H, W), uint8.
+        labels: (N,), int64 in [0, C).
+        class_names: One name per class.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    _class_table: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ValueError(f"images must be uint8 (N, ch, H, W), got {self.images.dtype} {tuple(self.images.shape)}.")
+        if self.labels.shape != self.images.shape[:1]:
+            raise BaconError(
+                f"{len(self.images)} images but {len(self.labels)} labels: the dataset's files do not belong together; "
+                "fetch them again."
+            )
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
+            raise BaconError(
+                f"labels run from {int(self.labels.min())} to {int(self.labels.max())} but there are "
+                f"{len(self.class_names)} classes: the label file is damaged or of another dataset; fetch it again."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def counts(self) -> Tensor:
+        """Images per class: (C,), int64."""
+        return torch.bincount(self.labels, minlength=self.num_classes)
+
+    @cached_property
+    def smallest_class(self) -> int:
+        """Images in the smallest class: a plain number, read back from the device once."""
+        return int(self.counts.min())
+
+    def to(self, device: torch.device | str) -> LabelledImages:
+        """Move to a device (itself where it is there already)."""
+        device = torch.device(device)
+        if self.images.device == device:
+            return self
+        return LabelledImages(self.images.to(device), self.labels.to(device), self.class_names)
+
+    def subset(self, index: Tensor) -> LabelledImages:
+        """Take the images at ``index`` (int64, any length), in that order."""
+        return LabelledImages(self.images[index], self.labels[index], self.class_names)
+
+    @property
+    def class_table(self) -> tuple[Tensor, Tensor]:
+        """Where each class's images are.
+
+        Returns:
+            ``(index, valid)``, both (C, n_max): positions in ``images``, int64, and a bool mask, for classes have
+            unequal sizes; positions past a class's end are 0.
+        """
+        if self._class_table is None:
+            counts = self.counts
+            order = torch.argsort(self.labels, stable=True)
+            valid = torch.arange(int(counts.max()), device=order.device) < counts[:, None]
+            index = torch.zeros(valid.shape, dtype=torch.int64, device=order.device)
+            index[valid] = order
+            self._class_table = (index, valid)
+        return self._class_table

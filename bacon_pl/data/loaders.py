@@ -1,0 +1,103 @@
+"""Datasets that a library reads for us: torchvision's (from their original files) and scikit-learn's digits."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from bacon_pl.data.images import LabelledImages
+from bacon_pl.data.options import LoadOptions
+from bacon_pl.errors import BaconError
+
+Split = tuple[Tensor, Tensor, tuple[str, ...]]
+
+
+def load_mnist(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+    """Load MNIST: (60000 and 10000, 1, 28, 28). See :class:`torchvision.datasets.MNIST`."""
+    return _both(options, "MNIST", "MNIST/raw", partial(_read_idx, datasets.MNIST, options))
+
+
+def load_fashion_mnist(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+    """Load FashionMNIST: (60000 and 10000, 1, 28, 28). See :class:`torchvision.datasets.FashionMNIST`."""
+    return _both(options, "FashionMNIST", "FashionMNIST/raw", partial(_read_idx, datasets.FashionMNIST, options))
+
+
+def load_svhn(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+    """Load SVHN: (73257 and 26032, 3, 32, 32), labels 0..9. See :class:`torchvision.datasets.SVHN`."""
+    return _both(options, "SVHN", "train_32x32.mat and test_32x32.mat", partial(_read_svhn, options))
+
+
+def load_cifar10(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+    """Load CIFAR-10: (50000 and 10000, 3, 32, 32). See :class:`torchvision.datasets.CIFAR10`."""
+    return _both(options, "CIFAR-10", "cifar-10-batches-py", partial(_read_cifar, datasets.CIFAR10, options))
+
+
+def load_cifar100(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+    """Load CIFAR-100: (50000 and 10000, 3, 32, 32). See :class:`torchvision.datasets.CIFAR100`."""
+    return _both(options, "CIFAR-100", "cifar-100-python", partial(_read_cifar, datasets.CIFAR100, options))
+
+
+def load_digits(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+    """Load scikit-learn's digits, 1797 images (1, 8, 8), split class by class into train and test."""
+    # Imported here: scikit-learn takes a while to import and no other dataset needs it.
+    from sklearn.datasets import load_digits as read_digits
+    from sklearn.model_selection import train_test_split
+
+    data = read_digits()
+    images = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(data.target).to(torch.int64)
+    everything = LabelledImages(images, labels, tuple(str(name) for name in data.target_names))
+    try:
+        train, test = train_test_split(
+            np.arange(len(labels)), test_size=options.test_fraction, random_state=options.seed, stratify=data.target
+        )
+    except ValueError as error:
+        raise BaconError(f"test_fraction {options.test_fraction} leaves a split of digits without a class.") from error
+    return everything.subset(torch.from_numpy(np.sort(train))), everything.subset(torch.from_numpy(np.sort(test)))
+
+
+def _read_idx(source: type[datasets.MNIST], options: LoadOptions, train: bool) -> Split:
+    data = source(str(options.root), train=train, download=options.download)
+    return data.data[:, None], data.targets.to(torch.int64), tuple(data.classes)
+
+
+def _read_svhn(options: LoadOptions, train: bool) -> Split:
+    data = datasets.SVHN(str(options.root), split="train" if train else "test", download=options.download)
+    # The file holds (H, W, ch, N); torchvision hands out a transposed view of it.
+    images = torch.from_numpy(np.ascontiguousarray(data.data))
+    labels = torch.from_numpy(np.asarray(data.labels, dtype=np.int64))
+    return images, labels, tuple(str(digit) for digit in range(10))
+
+
+def _read_cifar(source: type[datasets.CIFAR10], options: LoadOptions, train: bool) -> Split:
+    data: Any = source(str(options.root), train=train, download=options.download)
+    images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor(data.targets, dtype=torch.int64), tuple(data.classes)
+
+
+def _both(
+    options: LoadOptions, title: str, holds: str, read: Callable[[bool], Split]
+) -> tuple[LabelledImages, LabelledImages]:
+    try:
+        train, test = read(True), read(False)
+    except RuntimeError as error:  # torchvision's "not found or corrupted", and its failed downloads
+        if options.download:
+            raise BaconError(f"cannot download {title} to '{options.root}': {error}.") from error
+        raise BaconError(
+            f"{title} not found, or damaged, under '{options.root}': point --data.root at the folder that holds "
+            f"{holds}, or fetch it with --data.download true."
+        ) from error
+    except (OSError, EOFError, ValueError, AssertionError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        step = "download" if options.download else "read"
+        raise BaconError(
+            f"cannot {step} {title} under '{options.root}' ({error or type(error).__name__}): remove {holds} and fetch "
+            "it again with --data.download true."
+        ) from error
+    return LabelledImages(*train), LabelledImages(*test)

@@ -1,0 +1,69 @@
+"""What a dataset's loader is told: one small record that is checked once, for every loader."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bacon_pl.errors import BaconError
+
+OnBadImage = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Where and how to load a dataset; a loader uses what concerns it.
+
+    Attributes:
+        root: Folder of the data.
+        download: Fetch what is missing, where the loader can.
+        image_size: Side N of the N x N images wanted, in pixels; None keeps the size on disk.
+        test_fraction: Share of the images, in (0, 1), that becomes the test split of data that come without one.
+        seed: Seed of that split.
+        on_bad_image: Whether an image file that cannot be read is an error or is left out with a warning.
+
+    Raises:
+        BaconError: If a value is out of its range.
+    """
+
+    root: Path
+    download: bool = False
+    image_size: int | None = None
+    test_fraction: float = 0.2
+    seed: int = 0
+    on_bad_image: OnBadImage = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(os.path.expanduser(self.root)))
+        if self.image_size is not None and self.image_size < 1:
+            raise BaconError(f"image_size must be at least 1 pixel, got {self.image_size}.")
+        if not 0 < self.test_fraction < 1:
+            raise BaconError(f"test_fraction must be between 0 and 1 (both excluded), got {self.test_fraction}.")
+        if self.on_bad_image not in ("error", "skip"):
+            raise BaconError(f"on_bad_image must be 'error' or 'skip', got '{self.on_bad_image}'.")
+
+
+def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Check a normalisation that the user gave.
+
+    Args:
+        mean: Mean per channel of pixels in [0, 1], or None.
+        std: Standard deviation per channel of pixels in [0, 1], or None.
+
+    Raises:
+        BaconError: If they have different lengths, neither 1 nor 3 channels, or values out of range.
+    """
+    for name, values, lower in (("mean", mean, 0.0), ("std", std, math.ulp(0.0))):
+        if values is None:
+            continue
+        if len(values) not in (1, 3):
+            raise BaconError(f"{name} must have one number per channel (1 or 3), got {len(values)} numbers.")
+        if not all(lower <= v <= 1 for v in values):
+            span = "[0, 1]" if name == "mean" else "(0, 1]"
+            raise BaconError(f"{name} is of pixels in [0, 1], so its values must be in {span}, got {list(values)}.")
+    if mean is not None and std is not None and len(mean) != len(std):
+        raise BaconError(f"mean and std must have as many numbers as each other, got {len(mean)} and {len(std)}.")

@@ -1,0 +1,6 @@
+"""Distillation: initial images, the network pool, and the module that puts data, augmentation and objective together."""
+
+from bacon_pl.distill.module import DistillModule, batched_sgd
+from bacon_pl.distill.pool import NetworkPool, PoolSettings
+
+__all__ = ["DistillModule", "NetworkPool", "PoolSettings", "batched_sgd"]

@@ -1,0 +1,281 @@
+"""Distillation as a LightningModule: the synthetic images are its parameters, one training step is one iteration."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from jsonargparse import lazy_instance
+from torch import Tensor, nn
+
+from bacon_pl.augment import DSA, Augmentation
+from bacon_pl.data import DatasetMeta, IterationBatch, LabelledImages, normalise
+from bacon_pl.distill.initialise import draw_real
+from bacon_pl.distill.pool import NetworkPool, PoolSettings
+from bacon_pl.distilled_set import FILE_NAME, DistilledSet, git_commit
+from bacon_pl.errors import BaconError
+from bacon_pl.networks import ConvNet, NetworkFactory
+from bacon_pl.objectives import Bayes, Objective
+from bacon_pl.partition import assemble, check_factor, expand
+
+
+def batched_sgd(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
+    """Turn one SGD step per class into one step for all classes (method.md §5).
+
+    Args:
+        lr: Learning rate of a single class's step.
+        momentum: Its momentum m.
+        num_classes: Number of classes C, one step each.
+
+    Returns:
+        Learning rate lr·(1 - m^C)/(1 - m) and momentum m^C of the one step.
+    """
+    return lr * (1 - momentum**num_classes) / (1 - momentum), momentum**num_classes
+
+
+class DistillModule(pl.LightningModule):
+    """Optimises a few synthetic images per class so that their embeddings match the real ones.
+
+    BACON, IDM and DM are settings of this module (method.md §2): they differ in objective, networks, partition and
+    step. One training step is one iteration (§5): draw, augment, embed, match, step, train the pool.
+
+    Args:
+        ipc: Images per class.
+        method: Name under which results are recorded.
+        objective: Matching term.
+        network: What the pool is made of.
+        augment: Siamese augmentation: one draw per class and iteration for real and synthetic images alike.
+        factor: Every synthetic image holds factor × factor smaller ones (§3); 1 keeps whole images.
+        ce_weight: Weight w of the cross-entropy, which is multiplied by the matched network's running training
+            accuracy in percent; 0 leaves the term out.
+        lr: Learning rate of the images' SGD.
+        momentum: Momentum of the images' SGD, in [0, 1).
+        per_class_steps: The published schedule of one step per class, done as one equivalent step; false makes one
+            plain step for all classes.
+        pool: How the network pool lives (§4).
+        accuracy_window: Running accuracies restart every this many iterations.
+        real_chunk: Most real images embedded at once: bounds memory, changes no result beyond rounding.
+        seed: Seed of every draw; the command line takes it from ``--seed_everything``.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        ipc: int = 10,
+        method: str = "bacon",
+        objective: Objective = lazy_instance(Bayes),
+        network: NetworkFactory = ConvNet,
+        augment: Augmentation = lazy_instance(DSA),
+        factor: int = 2,
+        ce_weight: float = 0.5,
+        lr: float = 0.2,
+        momentum: float = 0.5,
+        per_class_steps: bool = True,
+        pool: PoolSettings = PoolSettings(),  # noqa: B008 (frozen)
+        accuracy_window: int = 100,
+        real_chunk: int = 512,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"ipc": ipc, "accuracy_window": accuracy_window, "real_chunk": real_chunk}.items():
+            if value < 1:
+                raise BaconError(f"--model.{name} must be at least 1, got {value}.")
+        if not (lr > 0 and math.isfinite(lr)):
+            raise BaconError(f"--model.lr must be positive and finite, got {lr}.")
+        if not 0 <= momentum < 1:
+            raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
+        if not (ce_weight >= 0 and math.isfinite(ce_weight)):
+            raise BaconError(f"--model.ce_weight must be zero or positive and finite, got {ce_weight}.")
+        self.automatic_optimization = False  # the step reads as the algorithm, and the pool trains after the images
+        self.ipc = ipc
+        self.method = method
+        self.objective = objective
+        self.network = network
+        self.augment = augment
+        self.factor = factor
+        self.ce_weight = ce_weight
+        self.lr = lr
+        self.momentum = momentum
+        self.per_class_steps = per_class_steps
+        self.pool_settings = pool
+        self.accuracy_window = accuracy_window
+        self.real_chunk = real_chunk
+        self.seed = seed
+        self.config: dict[str, Any] = {}
+        """The run's resolved settings, recorded in the distilled set; the command line fills it in."""
+        self.images: nn.Parameter
+        """(C·ipc, ch, H, W), normalised, class by class."""
+        self._pool_state: dict[str, Any] | None = None
+        self._clock = (0, 0.0)
+
+    # Life before and after the loop.
+
+    def setup(self, stage: str) -> None:
+        """Initialise the synthetic images from real ones of the attached data module (method.md §3)."""
+        if hasattr(self, "images"):
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            raise BaconError("DistillModule needs its real images: pass trainer.fit(module, datamodule=DataModule(...)).")
+        self.initialise(data.train, data.meta)
+
+    def initialise(self, store: LabelledImages, meta: DatasetMeta) -> None:
+        """Set the synthetic images to real ones: with factor f, f² draws of ipc images of each class, one per tile.
+
+        Args:
+            store: The real training images.
+            meta: What they are.
+
+        Raises:
+            BaconError: A class has fewer than ipc images, or the factor does not divide the image size.
+        """
+        check_factor(meta.size, self.factor)
+        self.meta = meta
+        index = draw_real(store, self.ipc, self.factor**2, self.seed, "initial images")
+        tiles = self._normalise(store.images[index])
+        self.images = nn.Parameter(assemble(tiles, self.factor).flatten(0, 1))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD on the images, in the one-step form of method.md §5."""
+        lr, momentum = self.lr, self.momentum
+        if self.per_class_steps:
+            lr, momentum = batched_sgd(lr, momentum, self.meta.num_classes)
+        return torch.optim.SGD([self.images], lr=lr, momentum=momentum)
+
+    def on_fit_start(self) -> None:
+        """Build the pool where the images have been moved to."""
+        meta = self.meta
+        self.pool = NetworkPool(
+            self.pool_settings,
+            lambda: self.network(meta.channels, meta.size, meta.num_classes),
+            self.seed,
+            self.device,
+            self.images.dtype,
+        )
+        if self._pool_state is not None:
+            self.pool.load_state_dict(self._pool_state)
+            self._pool_state = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the pool."""
+        checkpoint["pool"] = self.pool.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the pool's state until there is a pool to take it."""
+        self._pool_state = checkpoint["pool"]
+
+    def on_train_end(self) -> None:
+        """Write ``distilled.safetensors`` into the trainer's root directory."""
+        if self.trainer.is_global_zero:
+            self.distilled().save(Path(self.trainer.default_root_dir) / FILE_NAME)
+
+    # The algorithm.
+
+    def training_step(self, batch: IterationBatch, batch_idx: int) -> None:
+        """Run one iteration (method.md §4, §5).
+
+        Args:
+            batch: The iteration's real images.
+            batch_idx: Unused: what is random depends on ``batch.iteration``.
+        """
+        t = batch.iteration
+        self.pool.advance(t)
+        if t % self.accuracy_window == 0:
+            self.pool.reset_meters()
+
+        network = self.pool.matched(t)
+        accuracy = self.pool.accuracy(network)
+        classes = torch.arange(self.meta.num_classes, device=self.device)
+        z_real, mask = self.embed_real(batch, network, classes)
+        z_syn, logits = self.embed_synthetic(network, classes, t)
+        terms = self.objective.terms(z_syn.float() if z_syn.dtype.itemsize < 4 else z_syn, z_real, mask)
+        if self.ce_weight > 0:
+            terms["ce"] = self.ce_weight * accuracy * self.cross_entropy(logits, classes)
+
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(torch.stack(list(terms.values())).sum())
+        optimizer.step()
+
+        for birth in self.pool.trained(t):
+            self.pool.train(birth, *batch.plain(birth, self.pool_settings.train_steps), self._normalise)
+
+        self.report(t, terms, accuracy)
+
+    @torch.no_grad()
+    def embed_real(self, batch: IterationBatch, network: int, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embed this iteration's real images of the given classes, augmented, in chunks.
+
+        Returns:
+            Embeddings (C, n, d) and the mask of :meth:`IterationBatch.matching`.
+        """
+        real, mask = batch.matching(classes)
+        rows = max(1, self.real_chunk // real.shape[1])
+
+        def embed(ids: Tensor, chunk: Tensor) -> Tensor:
+            x = self.augment.siamese(self._normalise(chunk), ids, self.seed, "augment", batch.iteration)
+            z, _ = self.pool.forward(network, x.flatten(0, 1))
+            return z.to(self.images.dtype).unflatten(0, chunk.shape[:2])
+
+        blocks = [
+            torch.cat([embed(ids, chunk) for chunk in block.split(self.real_chunk, dim=1)], 1)
+            for ids, block in zip(classes.split(rows), real.split(rows), strict=True)
+        ]
+        return torch.cat(blocks), mask
+
+    def embed_synthetic(self, network: int, classes: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        """Expand, augment and embed the synthetic images of the given classes.
+
+        Returns:
+            Embeddings (C, factor²·ipc, d) and logits (C, factor²·ipc, number of classes).
+        """
+        canvases = self.images.unflatten(0, (-1, self.ipc))[classes]
+        x = expand(canvases, self.factor)
+        x = self.augment.siamese(x, classes, self.seed, "augment", iteration)
+        z, logits = self.pool.forward(network, x.flatten(0, 1))
+        return z.unflatten(0, x.shape[:2]), logits.unflatten(0, x.shape[:2])
+
+    @staticmethod
+    def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+        """Mean cross-entropy of each class's images: logits (C, m, K) and class ids (C,) → (C,)."""
+        target = classes[:, None].expand(logits.shape[:2])
+        logits = logits.float() if logits.dtype.itemsize < 4 else logits
+        return F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return normalise(images, self.meta.mean, self.meta.std, self.dtype)
+
+    # What is seen from outside.
+
+    def report(self, iteration: int, terms: dict[str, Tensor], accuracy: Tensor) -> None:
+        """Log the terms (means over classes, weights applied), the matched network's accuracy, pool size and speed."""
+        means = {name: value.detach().mean() for name, value in terms.items()}
+        self.log("loss", torch.stack(list(means.values())).sum(), prog_bar=True)
+        self.log_dict({f"loss/{name}": value for name, value in means.items()})
+        self.log("pool/accuracy", accuracy, prog_bar=True)
+        self.log("pool/size", float(len(self.pool.alive(iteration))))
+        if iteration % self.trainer.log_every_n_steps == 0:
+            then, now = self._clock, (iteration, time.perf_counter())
+            if then[1] and now[0] > then[0]:
+                self.log("iterations_per_second", (now[0] - then[0]) / (now[1] - then[1]))
+            self._clock = now
+
+    def distilled(self) -> DistilledSet:
+        """The distilled set of this moment."""
+        return DistilledSet(
+            images=self.images.detach().float().cpu(),
+            labels=torch.arange(self.meta.num_classes).repeat_interleave(self.ipc),
+            meta=self.meta,
+            factor=self.factor,
+            method=self.method,
+            config=self.config,
+            seed=self.seed,
+            commit=git_commit(),
+        )

@@ -1,0 +1,27 @@
+"""Errors a user can mend: one sentence that says what, where and what to do. Programming errors stay ordinary ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BaconError(Exception):
+    """Bad input. The command line prints its message as the whole error and exits with a non-zero status."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> BaconError:
+    """Build the error for a name that no catalog holds.
+
+    Args:
+        kind: What was looked up, e.g. ``"dataset"``.
+        name: The name as the user gave it.
+        known: The names that exist.
+
+    Returns:
+        An error that suggests the nearest known name and lists them all.
+    """
+    options = sorted(known)
+    near = difflib.get_close_matches(name.lower(), [o.lower() for o in options], n=1, cutoff=0.5)
+    hint = next((f" Did you mean '{o}'?" for o in options if near and o.lower() == near[0]), "")
+    return BaconError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(options)}.")

@@ -1,0 +1,52 @@
+"""The ConvNet of the distillation literature (method.md §7)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bacon_pl.errors import BaconError
+from bacon_pl.networks.base import Network
+
+
+class ConvNet(Network):
+    """Blocks of 3×3 convolution, instance norm, ReLU and 2×2 average pooling, then a linear classifier.
+
+    Args:
+        channels: Image channels.
+        size: Image height and width in pixels.
+        num_classes: Number of classes.
+        width: Filters per convolution.
+        depth: Number of blocks; every block halves the image.
+
+    Raises:
+        BaconError: The image is too small for ``depth`` poolings, or an argument is not positive.
+    """
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], num_classes: int, width: int = 128, depth: int = 3
+    ) -> None:
+        super().__init__()
+        if width < 1 or depth < 1:
+            raise BaconError(f"ConvNet's width and depth must be at least 1, got width {width} and depth {depth}.")
+        # Grey images are padded by two more pixels on each side, so that 28×28 is pooled like 32×32.
+        first_padding = 3 if channels == 1 else 1
+        height, breadth = (side + 2 * (first_padding - 1) for side in size)
+        if min(height, breadth) >> depth == 0:
+            raise BaconError(
+                f"images of {size[0]}×{size[1]} pixels are too small for a ConvNet of depth {depth}: use a depth of at "
+                f"most {min(height, breadth).bit_length() - 1} or larger images."
+            )
+        layers: list[nn.Module] = []
+        for block in range(depth):
+            layers += [
+                nn.Conv2d(channels if block == 0 else width, width, 3, padding=first_padding if block == 0 else 1),
+                nn.GroupNorm(width, width),  # one group per channel = instance norm, with affine parameters
+                nn.ReLU(inplace=True),
+                nn.AvgPool2d(2),
+            ]
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(width * (height >> depth) * (breadth >> depth), num_classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map normalised images (B, ch, H, W) to flattened feature maps (B, width · H/2^depth · W/2^depth)."""
+        return self.features(x).flatten(1)

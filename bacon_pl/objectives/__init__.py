@@ -1,0 +1,7 @@
+"""Matching objectives. A new one is a file here, or anywhere importable, with an Objective subclass."""
+
+from bacon_pl.objectives.base import Objective
+from bacon_pl.objectives.bayes import Bayes
+from bacon_pl.objectives.mean_matching import MeanMatching
+
+__all__ = ["Bayes", "MeanMatching", "Objective"]

@@ -1,0 +1,77 @@
+"""The matching terms as pure functions of tensors (method.md §1, §2). Classes are rows; d is summed over."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+ClipVariant = Literal["none", "acting", "symmetric"]
+
+
+def moments(z: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased standard deviation of each class's embeddings.
+
+    Args:
+        z: (C, n, d).
+        mask: (C, n) bool, rows that count; None for all.
+
+    Returns:
+        Mean and standard deviation, each (C, d). A class with a single row has standard deviation 0.
+    """
+    if mask is None:
+        std, mean = torch.std_mean(z, dim=1, correction=min(1, z.shape[1] - 1))
+        return mean, std
+    weight = mask.unsqueeze(-1).to(z.dtype)
+    count = weight.sum(1)
+    mean = (z * weight).sum(1) / count
+    variance = ((z - mean.unsqueeze(1)).square() * weight).sum(1) / (count - 1).clamp(min=1)
+    return mean, variance.sqrt()
+
+
+def likelihood(mean_syn: Tensor, mean_real: Tensor, std_real: Tensor) -> Tensor:
+    """Gaussian negative log-likelihood L_LH of the synthetic mean, with log σ = the real standard deviation.
+
+    Args:
+        mean_syn: (C, d).
+        mean_real: (C, d).
+        std_real: (C, d).
+
+    Returns:
+        (C,).
+    """
+    difference = (mean_syn - mean_real) * torch.exp(-std_real)
+    return (0.5 * math.log(2 * math.pi) + std_real + 0.5 * difference.square()).sum(-1)
+
+
+def total_variation(mean_syn: Tensor, mean_real: Tensor) -> Tensor:
+    """Total-variation term L_TV: half the L1 distance of the means, (C, d) × 2 → (C,)."""
+    return 0.5 * (mean_syn - mean_real).abs().sum(-1)
+
+
+def clip(
+    mean_syn: Tensor, mean_real: Tensor, std_real: Tensor, variant: ClipVariant = "acting", floor: float = 1e-3
+) -> Tensor:
+    """Clip term L_CLIP: squared excess of the standardised difference over an interval.
+
+    Args:
+        mean_syn: (C, d).
+        mean_real: (C, d).
+        std_real: (C, d).
+        variant: ``acting`` clamps to [0, 1], ``symmetric`` to [-1, 1], ``none`` is zero, as in the published code.
+        floor: Smallest standard deviation divided by.
+
+    Returns:
+        (C,).
+    """
+    if variant == "none":
+        return mean_syn.new_zeros(mean_syn.shape[0])
+    u = (mean_syn - mean_real) / std_real.clamp(min=floor)
+    return (u - u.clamp(0.0 if variant == "acting" else -1.0, 1.0)).square().sum(-1)
+
+
+def mean_match(mean_syn: Tensor, mean_real: Tensor) -> Tensor:
+    """Squared distance of the means, the matching term of DM and IDM: (C, d) × 2 → (C,)."""
+    return (mean_syn - mean_real).square().sum(-1)

@@ -1,0 +1,23 @@
+"""The objective of DM (arXiv 2110.04181) and IDM (arXiv 2307.01736); method.md §2."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bacon_pl.objectives import functional as F
+from bacon_pl.objectives.base import Objective
+
+
+class MeanMatching(Objective):
+    """Squared distance between the mean synthetic and the mean real embedding of each class.
+
+    Example:
+        >>> import torch
+        >>> MeanMatching().terms(torch.zeros(10, 40, 256), torch.ones(10, 128, 256))["match"][0]
+        tensor(256.)
+    """
+
+    def terms(self, z_syn: Tensor, z_real: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """See :meth:`Objective.terms`; the one term is ``match``."""
+        mean_real, _ = F.moments(z_real, mask)
+        return {"match": F.mean_match(z_syn.mean(1), mean_real)}

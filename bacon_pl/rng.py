@@ -1,0 +1,128 @@
+"""Counter-based randomness: every draw is a pure function of (seed, iteration, class or network, position).
+
+A draw is a hash of its coordinates (splitmix64's finaliser, applied once per coordinate), so there is no generator
+state to save, nothing depends on how many draws came before, and a whole tensor of draws takes a few elementwise
+integer operations on whatever device it is needed, without a host sync. Modules that can only be initialised from
+torch's global generator (network weights) get a forked one, seeded the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+Key = int | str | Tensor
+
+_MASK64 = (1 << 64) - 1
+
+
+def _signed(value: int) -> int:
+    """Fold an unsigned 64-bit integer into the range of torch.int64, keeping its bits."""
+    value &= _MASK64
+    return value - (1 << 64) if value >> 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def _mix_int(x: int) -> int:
+    x = (x + 0x9E3779B97F4A7C15) & _MASK64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK64
+    return x ^ (x >> 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift (torch's ``>>`` on int64 is arithmetic)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix_tensor(x: Tensor) -> Tensor:
+    x = x + _GOLDEN
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _as_int(key: int | str) -> int:
+    if isinstance(key, str):
+        return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+    return int(key) & _MASK64
+
+
+def derive(*keys: int | str) -> int:
+    """Hash coordinates to one seed.
+
+    Args:
+        keys: The coordinates, e.g. ``(seed, "network", 12)``; strings name the purpose, so that no two purposes share
+            draws.
+
+    Returns:
+        An integer in [0, 2^63), fit for ``torch.Generator.manual_seed``.
+    """
+    state = 0
+    for key in keys:
+        state = _mix_int(state ^ _as_int(key))
+    return state >> 1
+
+
+def bits(*keys: Key) -> Tensor:
+    """Hash coordinates to 63 random bits each, elementwise over the tensors among them.
+
+    Args:
+        keys: Integers, strings and int64 tensors; the tensors broadcast against each other. At least one is a tensor,
+            and it sets the device.
+
+    Returns:
+        int64 tensor of the broadcast shape, uniform in [0, 2^63).
+    """
+    state: int | Tensor = 0
+    for key in keys:
+        if isinstance(key, Tensor):
+            carried = _signed(state) if isinstance(state, int) else state
+            state = _mix_tensor(key.to(torch.int64) ^ carried)
+        elif isinstance(state, int):
+            state = _mix_int(state ^ _as_int(key))
+        else:
+            state = _mix_tensor(state ^ _signed(_as_int(key)))
+    if isinstance(state, int):
+        raise TypeError("bits() needs at least one tensor among its keys; derive() hashes plain coordinates.")
+    return _shift(state, 1)
+
+
+def uniform(*keys: Key) -> Tensor:
+    """Draw float32 numbers uniform in [0, 1), one per element of the broadcast keys (see :func:`bits`)."""
+    return _shift(bits(*keys), 39).to(torch.float32) / (1 << 24)
+
+
+def integers(high: int | Tensor, *keys: Key) -> Tensor:
+    """Draw int64 numbers uniform in [0, high), one per element of the broadcast keys (see :func:`bits`).
+
+    Args:
+        high: Exclusive upper bound, in [1, 2^31]: an integer or an int64 tensor that broadcasts with the keys.
+        keys: The coordinates.
+    """
+    return (_shift(bits(*keys), 32) * high) >> 31
+
+
+def permutation(n: int, *keys: int | str, device: torch.device | str = "cpu") -> Tensor:
+    """Draw a permutation of 0..n-1 as an int64 tensor of shape (n,)."""
+    return torch.argsort(bits(*keys, torch.arange(n, device=device)), stable=True)
+
+
+@contextlib.contextmanager
+def seeded(*keys: int | str) -> Iterator[None]:
+    """Seed torch's global CPU generator for a block and restore it afterwards.
+
+    For code that draws from the global generator and cannot be told otherwise: the initial weights of a module. The
+    block builds on the CPU, so the weights do not depend on the device they are moved to.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(*keys))
+        yield
