@@ -23,6 +23,7 @@ from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, results, summary, write_results
+from bacon_pl.runtime import keep_memory
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
 _SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation", "checkpoint")}
@@ -172,6 +173,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         if command not in COMMANDS:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
+        keep_memory()
         sys.argv = [f"bacon {command}", *rest]  # where LightningCLI reads them from
         COMMANDS[command]().run()
     except (BaconError, MisconfigurationException, argparse.ArgumentError) as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +84,7 @@ class IterationBatch:
         n = len(self.store)
         size = min(self.pool_batch, n)
         per_pass = n // size
-        passes = -(-steps // per_pass)
+        passes = math.ceil(steps / per_pass)
         device = self.store.images.device
         epoch = torch.arange(passes, device=device)[:, None]
         draws = rng.bits(self.seed, "plain", self.iteration, network, epoch, torch.arange(n, device=device))
@@ -100,6 +102,33 @@ class IterationBatch:
         return self.store.images.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
 
 
+class Iterations:
+    """The training loop's loader: numbers, for the images are drawn on the device.
+
+    Its state is empty: a resumed trainer knows how many it took. That it has one tells Lightning that a run may be
+    resumed anywhere.
+
+    Args:
+        count: How many iterations.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.count))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to save."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
 class InOrder:
     """Batches of a split in its own order, cut from one tensor.
 
@@ -113,7 +142,7 @@ class InOrder:
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.data) // self.batch_size)
+        return math.ceil(len(self.data) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(images, labels)``: uint8 (B, ch, H, W) and int64 (B,)."""

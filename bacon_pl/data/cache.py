@@ -77,7 +77,8 @@ def _read(path: Path, fingerprint: str) -> Built | None:
         facts = json.loads((file.metadata() or {})["bacon_pl"])
         if facts["version"] != _VERSION or facts["fingerprint"] != fingerprint:
             return None
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        names = file.keys()  # the file is no mapping: it cannot be iterated over itself
+        tensors = {name: file.get_tensor(name) for name in names}
     if _checksum(tensors) != facts["checksum"]:
         raise ValueError("its checksum does not match")
     return tensors, facts["info"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -152,10 +153,11 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         channel can be divided by it.
     """
     channels = images.shape[1]
-    histogram = torch.zeros(channels, 256, dtype=torch.int64)
-    for chunk in images.split(_CHUNK):
+    histogram = np.zeros((channels, 256), dtype=np.int64)
+    # numpy counts on one thread: torch's parallel steps stall for seconds where the cores are busy.
+    for chunk in images.cpu().split(_CHUNK):
         for channel in range(channels):
-            histogram[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256).cpu()
+            histogram[channel] += np.bincount(chunk[:, channel].numpy().reshape(-1), minlength=256)
     means, stds = [], []
     for counts in histogram.tolist():
         n = sum(counts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from bacon_pl.data.batch import InOrder, IterationBatch
+from bacon_pl.data.batch import InOrder, IterationBatch, Iterations
 from bacon_pl.data.catalog import find, load_dataset
 from bacon_pl.data.images import DatasetMeta, LabelledImages, normalise
 from bacon_pl.data.options import LoadOptions, check_statistics
@@ -125,7 +124,7 @@ class DataModule(LightningDataModule):
             self.train, self.val = train.subset(kept), train.subset(held)
         self._loaded = True
 
-    def train_dataloader(self) -> Iterable[int]:
+    def train_dataloader(self) -> Iterations:
         """One number per iteration; the images are drawn by what the number is turned into on the device.
 
         Raises:
@@ -134,7 +133,7 @@ class DataModule(LightningDataModule):
         steps = self.trainer.max_steps if self.trainer else -1
         if steps < 1:
             raise BaconError("distillation is counted in iterations: give --trainer.max_steps N, at least 1.")
-        return range(steps)
+        return Iterations(steps)
 
     def test_dataloader(self) -> InOrder:
         """The test images in order, ``eval_batch`` at a time."""

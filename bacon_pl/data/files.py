@@ -183,7 +183,8 @@ def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, ch
     size: tuple[int, int] | None = None
     first = ""
     starts = range(0, len(files), _CHUNK)
-    pool = ThreadPoolExecutor()
+    # More threads than cores would only pass the interpreter lock around.
+    pool = ThreadPoolExecutor(os.cpu_count())
     try:
         chunks = pool.map(lambda i: _decode_chunk(root, files[i : i + _CHUNK], options), starts)
         for start, decoded in zip(starts, chunks, strict=True):
@@ -227,7 +228,7 @@ def _decode_chunk(root: Path, files: Sequence[ImageFile], options: LoadOptions) 
         try:
             image = decode(os.path.join(root, file.path))
             results.append(image if options.image_size is None else fit(image, options.image_size))
-        except Exception as error:  # Pillow's plugins raise anything on damaged files, SyntaxError included
+        except Exception as error:  # noqa: BLE001 - on damaged files Pillow's plugins raise anything
             results.append(error)
     return results
 

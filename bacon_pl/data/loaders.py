@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from functools import partial
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -87,17 +87,20 @@ def _both(
 ) -> tuple[LabelledImages, LabelledImages]:
     try:
         train, test = read(True), read(False)
-    except RuntimeError as error:  # torchvision's "not found or corrupted", and its failed downloads
+    except (RuntimeError, OSError, EOFError, ValueError, AssertionError, KeyError, TypeError, UnpicklingError) as error:
+        if str(error).startswith("Dataset not found"):  # torchvision's words, also for a wrong checksum
+            raise BaconError(
+                f"{title} not found, or damaged, under '{options.root}': point --data.root at the folder that holds "
+                f"{holds}, or fetch it with --data.download true."
+            ) from error
+        reason = str(error) or type(error).__name__
         if options.download:
-            raise BaconError(f"cannot download {title} to '{options.root}': {error}.") from error
+            raise BaconError(
+                f"cannot download {title} to '{options.root}' or read it there ({reason}): look at the connection and "
+                f"at the free space, and remove {holds} if it is there."
+            ) from error
         raise BaconError(
-            f"{title} not found, or damaged, under '{options.root}': point --data.root at the folder that holds "
-            f"{holds}, or fetch it with --data.download true."
-        ) from error
-    except (OSError, EOFError, ValueError, AssertionError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        step = "download" if options.download else "read"
-        raise BaconError(
-            f"cannot {step} {title} under '{options.root}' ({error or type(error).__name__}): remove {holds} and fetch "
-            "it again with --data.download true."
+            f"cannot read {title} under '{options.root}' ({reason}): remove {holds} and fetch it again with "
+            "--data.download true."
         ) from error
     return LabelledImages(*train), LabelledImages(*test)
