@@ -104,9 +104,7 @@ class ValidationAccuracy(Callback):
     def validate(self, module: DistillModule, data: DataModule, step: int) -> float:
         """Train one network on the module's images of this moment and return its held-out accuracy in percent."""
         assert data.val is not None
-        recipe = replace(
-            Recipe(network=module.network, augment=module.augment), num_networks=1, epochs=self.epochs
-        )
+        recipe = replace(Recipe(network=module.network, augment=module.augment), num_networks=1, epochs=self.epochs)
         seed = rng.derive(module.seed, "validation", step)
         learner = EvalModule(TrainingSet.distilled(module.distilled()), recipe, module.meta, seed).to(module.device)
         train_without_trainer(learner)

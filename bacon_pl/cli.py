@@ -22,7 +22,14 @@ from bacon_pl.data import DataModule
 from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, results, summary, write_results
+from bacon_pl.evaluate import (
+    EvalModule,
+    Recipe,
+    TrainingSet,
+    results,
+    summary,
+    write_results,
+)
 from bacon_pl.runtime import keep_memory
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
@@ -143,7 +150,7 @@ class Eval(_Command):
         return self.trainer_class(**{**self.config_init.trainer, **flags})
 
 
-COMMANDS: dict[str, type[Fit] | type[Eval]] = {"fit": Fit, "eval": Eval}
+COMMANDS: dict[str, type[Fit | Eval]] = {"fit": Fit, "eval": Eval}
 
 USAGE = """usage: bacon COMMAND [options]
 
@@ -180,5 +187,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if os.environ.get("BACON_DEBUG") == "1":
             raise
         sentence = " ".join(str(error).split())
-        print(f"bacon {command}: error: {sentence}" if command in COMMANDS else f"bacon: error: {sentence}", file=sys.stderr)
+        print(
+            f"bacon {command}: error: {sentence}" if command in COMMANDS else f"bacon: error: {sentence}",
+            file=sys.stderr,
+        )
         sys.exit(2)

@@ -64,9 +64,7 @@ class DSA(Augmentation):
         """Apply each group to its rows only: the least work, but shapes depend on the draw (a sync on a GPU)."""
         present = [i for i in range(len(self.strategies)) if bool((group == i).any())]
         where = [(group == i).nonzero().squeeze(1) for i in present]
-        parts = [
-            self._apply(self.strategies[i], x[w], rows[w], keys) for i, w in zip(present, where, strict=True)
-        ]
+        parts = [self._apply(self.strategies[i], x[w], rows[w], keys) for i, w in zip(present, where, strict=True)]
         return torch.cat(parts)[torch.argsort(torch.cat(where))]
 
     def _masked(self, x: Tensor, group: Tensor, rows: Tensor, keys: tuple[rng.Key, ...]) -> Tensor:

@@ -19,7 +19,14 @@ from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distill.pool import NetworkPool, PoolSettings
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, git_commit
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import ConvNet, NetworkFactory
+from bacon_pl.networks import (
+    Acceleration,
+    ConvNet,
+    Network,
+    NetworkFactory,
+    resolve_acceleration,
+)
+from bacon_pl.networks.stateless import even_rows
 from bacon_pl.objectives import Bayes, Objective
 from bacon_pl.partition import assemble, check_factor, expand
 
@@ -60,6 +67,8 @@ class DistillModule(pl.LightningModule):
         pool: How the network pool lives (§4).
         accuracy_window: Running accuracies restart every this many iterations.
         real_chunk: Most real images embedded at once: bounds memory, changes no result beyond rounding.
+        acceleration: Compile the networks and run them in bfloat16 where the device has it: ``on``, ``off``, or
+            ``auto``, which does so where the run is long enough to repay it. ``off`` leaves precision to the Trainer.
         seed: Seed of every draw; the command line takes it from ``--seed_everything``.
 
     Raises:
@@ -81,6 +90,7 @@ class DistillModule(pl.LightningModule):
         pool: PoolSettings = PoolSettings(),  # noqa: B008 (frozen)
         accuracy_window: int = 100,
         real_chunk: int = 512,
+        acceleration: Acceleration = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,6 +117,7 @@ class DistillModule(pl.LightningModule):
         self.pool_settings = pool
         self.accuracy_window = accuracy_window
         self.real_chunk = real_chunk
+        self.acceleration: Acceleration = acceleration
         self.seed = seed
         self.config: dict[str, Any] = {}
         """The run's resolved settings, recorded in the distilled set; the command line fills it in."""
@@ -123,7 +134,9 @@ class DistillModule(pl.LightningModule):
             return
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
-            raise BaconError("DistillModule needs its real images: pass trainer.fit(module, datamodule=DataModule(...)).")
+            raise BaconError(
+                "DistillModule needs its real images: pass trainer.fit(module, datamodule=DataModule(...))."
+            )
         self.initialise(data.train, data.meta)
 
     def initialise(self, store: LabelledImages, meta: DatasetMeta) -> None:
@@ -158,10 +171,21 @@ class DistillModule(pl.LightningModule):
             self.seed,
             self.device,
             self.images.dtype,
+            self._accelerates,
         )
         if self._pool_state is not None:
             self.pool.load_state_dict(self._pool_state)
             self._pool_state = None
+
+    def _accelerates(self, template: Network) -> bool:
+        """Whether this run's work repays compiling the given architecture."""
+        meta, data, pool = self.meta, self.trainer.datamodule, self.pool_settings
+        real = meta.num_classes * data.batch_real / 3  # forward only: a third of the work
+        synthetic = len(self.images) * self.factor**2
+        trained = pool.train_networks * pool.train_steps * data.pool_batch
+        images = max(self.trainer.max_steps, 0) * (real + synthetic + trained)
+        image = (meta.channels, *meta.size)
+        return resolve_acceleration(self.acceleration, template, image, images, self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the pool."""
@@ -195,7 +219,7 @@ class DistillModule(pl.LightningModule):
         classes = torch.arange(self.meta.num_classes, device=self.device)
         z_real, mask = self.embed_real(batch, network, classes)
         z_syn, logits = self.embed_synthetic(network, classes, t)
-        terms = self.objective.terms(z_syn.float() if z_syn.dtype.itemsize < 4 else z_syn, z_real, mask)
+        terms = self.objective.terms(z_syn, z_real, mask)
         if self.ce_weight > 0:
             terms["ce"] = self.ce_weight * accuracy * self.cross_entropy(logits, classes)
 
@@ -217,12 +241,12 @@ class DistillModule(pl.LightningModule):
             Embeddings (C, n, d) and the mask of :meth:`IterationBatch.matching`.
         """
         real, mask = batch.matching(classes)
-        rows = max(1, self.real_chunk // real.shape[1])
+        rows = even_rows(len(real), self.real_chunk // real.shape[1])
 
         def embed(ids: Tensor, chunk: Tensor) -> Tensor:
             x = self.augment.siamese(self._normalise(chunk), ids, self.seed, "augment", batch.iteration)
             z, _ = self.pool.forward(network, x.flatten(0, 1))
-            return z.to(self.images.dtype).unflatten(0, chunk.shape[:2])
+            return z.unflatten(0, chunk.shape[:2])
 
         blocks = [
             torch.cat([embed(ids, chunk) for chunk in block.split(self.real_chunk, dim=1)], 1)
@@ -246,7 +270,6 @@ class DistillModule(pl.LightningModule):
     def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
         """Mean cross-entropy of each class's images: logits (C, m, K) and class ids (C,) → (C,)."""
         target = classes[:, None].expand(logits.shape[:2])
-        logits = logits.float() if logits.dtype.itemsize < 4 else logits
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
 
     def _normalise(self, images: Tensor) -> Tensor:

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.optim.sgd import sgd
 
 from bacon_pl import rng
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import Network
+from bacon_pl.networks import Network, StatelessNetwork
 
 Weights = dict[str, Tensor]
 
@@ -72,6 +71,7 @@ class NetworkPool:
         seed: The run's seed.
         device: Where the weights live.
         dtype: Their type.
+        accelerate: Decides, given an architecture, whether its passes are compiled.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class NetworkPool:
         seed: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        accelerate: Callable[[Network], bool] = lambda _: False,
     ) -> None:
         self.settings = settings
         self._factory = factory
@@ -88,7 +89,8 @@ class NetworkPool:
         self._device = torch.device(device)
         self._dtype = dtype
         with rng.seeded(seed, "template"):  # its weights are never used: every call brings a pool network's
-            self.template = factory().to(device, dtype).train()
+            template = factory().to(device, dtype)
+        self.network = StatelessNetwork(template, accelerate(template))
         self.born = 0
         self.weights: Weights = {}
         self.buffers: Weights = {}
@@ -156,7 +158,7 @@ class NetworkPool:
         """Run a network on normalised images (B, ch, H, W); returns embeddings (B, d) and logits (B, C)."""
         slot = self.slot(birth)
         state = {name: w[slot] for name, w in (self.weights | self.buffers).items()}
-        return functional_call(self.template, state, (x,))
+        return self.network(state, x)
 
     def accuracy(self, birth: int) -> Tensor:
         """A network's running training accuracy in percent, a 0-d tensor; 0 before its first step."""
@@ -183,8 +185,8 @@ class NetworkPool:
         velocity: list[Tensor | None] = [self.velocity[name][slot] for name in parameters]
         values = list(parameters.values())
         for x, y in zip(images, labels, strict=True):
-            _, logits = functional_call(self.template, parameters | buffers, (normalise(x),))
-            gradients = torch.autograd.grad(F.cross_entropy(logits.float(), y), values)
+            _, logits = self.network(parameters | buffers, normalise(x))
+            gradients = torch.autograd.grad(F.cross_entropy(logits, y), values)
             with torch.no_grad():
                 sgd(
                     values,

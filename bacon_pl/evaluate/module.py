@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cached_property
+
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,7 @@ from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, normalise
 from bacon_pl.evaluate.recipe import Recipe
 from bacon_pl.evaluate.training_set import TrainingSet
+from bacon_pl.networks import StatelessNetwork, resolve_acceleration
 
 
 class EvalModule(pl.LightningModule):
@@ -50,6 +54,15 @@ class EvalModule(pl.LightningModule):
             MulticlassAccuracy(num_classes=meta.num_classes, average="micro") for _ in networks
         )
         self._order = (-1, torch.empty(0))
+
+    @cached_property
+    def _network(self) -> StatelessNetwork:
+        """The architecture that all networks share, compiled where their training is long enough to repay it."""
+        template = copy.deepcopy(self.networks[0])
+        images = self.recipe.num_networks * self.recipe.epochs * self.index.shape[1]
+        shape = (self.meta.channels, *self.meta.size)
+        accelerated = resolve_acceleration(self.recipe.acceleration, template, shape, images, self.device)
+        return StatelessNetwork(template, accelerated)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,7 +106,8 @@ class EvalModule(pl.LightningModule):
         for k, network in enumerate(self.networks):
             x, y = self.batch(k, step)
             x = self.recipe.augment.per_image(x, self.seed, "evaluation augment", k, step)
-            losses.append(F.cross_entropy(network(x)[1], y))
+            weights = dict(network.named_parameters()) | dict(network.named_buffers())
+            losses.append(F.cross_entropy(self._network(weights, x)[1], y))
         return torch.stack(losses)
 
     def batch(self, network: int, step: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from jsonargparse import lazy_instance
 
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import ConvNet, NetworkFactory
+from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Recipe:
         weight_decay: Weight decay of SGD.
         lr_drop: The learning rate is multiplied by this half-way, where momentum restarts; 1 changes nothing.
         augment: Augmentation of every batch.
+        acceleration: Compile the networks and run them in bfloat16 where the device has it: ``on``, ``off``, or
+            ``auto``, which does so where the training is long enough to repay it.
 
     Raises:
         BaconError: An argument is out of range.
@@ -40,6 +42,7 @@ class Recipe:
     weight_decay: float = 5e-4
     lr_drop: float = 0.1
     augment: Augmentation = field(default_factory=lambda: lazy_instance(DSA))
+    acceleration: Acceleration = "auto"
 
     def __post_init__(self) -> None:
         for name in ("num_networks", "epochs", "batch_size"):

@@ -2,5 +2,17 @@
 
 from bacon_pl.networks.base import Network, NetworkFactory
 from bacon_pl.networks.convnet import ConvNet
+from bacon_pl.networks.stateless import (
+    Acceleration,
+    StatelessNetwork,
+    resolve_acceleration,
+)
 
-__all__ = ["ConvNet", "Network", "NetworkFactory"]
+__all__ = [
+    "Acceleration",
+    "ConvNet",
+    "Network",
+    "NetworkFactory",
+    "StatelessNetwork",
+    "resolve_acceleration",
+]

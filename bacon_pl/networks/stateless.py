@@ -1,0 +1,119 @@
+"""A network as a function of its weights, so that many networks of one architecture share one compiled program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.networks.base import Network
+
+Acceleration = Literal["auto", "on", "off"]
+
+WORTHWHILE_FLOPS = 5e12
+"""Work from which compiling pays: it takes about half a minute, in which a CPU does about this much otherwise."""
+
+
+class StatelessNetwork:
+    """Runs a network with weights given at every call.
+
+    Accelerated, the forward (and with it the backward) pass is compiled once per input shape and runs under bfloat16
+    autocast where the device computes in it. Both change results by rounding only.
+
+    Args:
+        template: The architecture; its own weights are never used.
+        accelerated: Compile and use reduced precision.
+    """
+
+    def __init__(self, template: Network, accelerated: bool = False) -> None:
+        self.template = template.train()
+        self.accelerated = accelerated
+        self._run: Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]] = self._plain
+        if accelerated:
+            # Static shapes: there are few of them, and a program for any batch size is slower.
+            self._run = torch.compile(self._autocast, dynamic=False)
+
+    def _plain(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        return functional_call(self.template, dict(weights), (x,))
+
+    def _autocast(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        enabled = x.dtype == torch.float32 and has_bfloat16(x.device)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
+            return self._plain(weights, x)
+
+    def __call__(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed and classify normalised images.
+
+        Args:
+            weights: The network's parameters and buffers by name.
+            x: (B, ch, H, W).
+
+        Returns:
+            Embeddings (B, d) and logits (B, C), in ``x``'s type.
+        """
+        z, logits = self._run(weights, x)
+        return z.to(x.dtype), logits.to(x.dtype)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(has is not None and has())
+
+
+def resolve_acceleration(
+    choice: Acceleration, template: Network, image: tuple[int, int, int], images: float, device: torch.device
+) -> bool:
+    """Decide whether a run is compiled.
+
+    The choice depends on the run's settings alone, not on a clock, so that equal runs stay equal.
+
+    Args:
+        choice: ``on``, ``off``, or ``auto``: on if the work repays the compilation and there is a compiler.
+        template: The architecture.
+        image: Channels, height and width.
+        images: Images that will pass through it in the whole run, forward passes without gradient counting a third.
+        device: Where it runs.
+
+    Raises:
+        BaconError: The choice is unknown, or ``on`` was asked for and there is no compiler.
+    """
+    if choice not in get_args(Acceleration):
+        raise unknown_name("acceleration", str(choice), get_args(Acceleration))
+    if choice == "off":
+        return False
+    compiler = device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
+    if choice == "on" and not compiler:
+        raise BaconError(
+            "acceleration 'on' needs a C++ compiler (g++) to compile for the CPU: install one or use 'off'."
+        )
+    return choice == "on" or (compiler and 3 * images * forward_flops(template, image) >= WORTHWHILE_FLOPS)
+
+
+def forward_flops(network: Network, image: tuple[int, int, int]) -> float:
+    """Count the floating-point operations of one image's forward pass; ``image`` is (ch, H, W)."""
+    reference = next(network.parameters())
+    x = torch.zeros(1, *image, device=reference.device, dtype=reference.dtype)
+    was_training = network.training
+    counter = FlopCounterMode(display=False)
+    # Evaluation mode, so that counting leaves running statistics alone.
+    with counter, torch.no_grad():
+        network.eval()(x)
+    network.train(was_training)
+    return float(counter.get_total_flops())
+
+
+def even_rows(rows: int, limit: int) -> int:
+    """Largest block size up to ``limit`` that cuts ``rows`` evenly, so that all blocks share one compiled shape."""
+    return max(size for size in range(1, min(max(limit, 1), rows) + 1) if rows % size == 0)
