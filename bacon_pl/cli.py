@@ -1,10 +1,14 @@
-"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates. Each is a LightningCLI; nothing is computed here."""
+"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates, each a LightningCLI. Nothing is computed here."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import logging
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +21,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from bacon_pl import __version__
+from bacon_pl.augment import Augmentation
 from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
 from bacon_pl.data import DataModule
 from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.evaluate import (
     EvalModule,
     Recipe,
@@ -30,6 +35,8 @@ from bacon_pl.evaluate import (
     summary,
     write_results,
 )
+from bacon_pl.networks import Network
+from bacon_pl.objectives import Objective
 from bacon_pl.runtime import keep_memory
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
@@ -57,6 +64,7 @@ class _Command(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Accept the other command's sections and hand the one seed to the data."""
         for section in _SHARED[self.name]:
             parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help=argparse.SUPPRESS)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
@@ -73,6 +81,7 @@ class Fit(_Command):
     name = "fit"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks of a distillation."""
         super().add_arguments_to_parser(parser)
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.add_lightning_class_args(ImageGrid, "image_grid")
@@ -97,10 +106,13 @@ class Eval(_Command):
     name = "eval"
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the trainer and the data, but no model: there is one per training set."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
         parser.add_lightning_class_args(DataModule, "data")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the recipe and what is evaluated."""
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(Recipe, "evaluation")
         parser.add_argument(
@@ -143,7 +155,7 @@ class Eval(_Command):
 
     def evaluation_trainer(self, module: EvalModule) -> pl.Trainer:
         """Build a Trainer with the user's flags and the recipe's length, which takes the place of max_steps."""
-        flags = {"max_steps": module.total_steps, "max_epochs": 1, "enable_checkpointing": False}
+        flags: dict[str, Any] = {"max_steps": module.total_steps, "max_epochs": 1, "enable_checkpointing": False}
         if self.config.trainer.logger in (None, True):
             root = self.config.trainer.default_root_dir or os.getcwd()
             flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{module.name}")
@@ -151,6 +163,8 @@ class Eval(_Command):
 
 
 COMMANDS: dict[str, type[Fit | Eval]] = {"fit": Fit, "eval": Eval}
+
+CHOICES: dict[str, type] = {"network": Network, "objective": Objective, "augment": Augmentation}
 
 USAGE = """usage: bacon COMMAND [options]
 
@@ -160,6 +174,32 @@ commands:
 
 `bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
 """
+
+
+def _subclasses(base: type) -> set[type]:
+    return set(base.__subclasses__()).union(*(_subclasses(c) for c in base.__subclasses__()))
+
+
+def quiet() -> None:
+    """Silence what Lightning says that is no news to this command's users."""
+    advice = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    advice.addFilter(lambda record: "litlogger" not in record.getMessage())
+    # The module keeps images, momentum and pool of the same moment: after the step.
+    warnings.filterwarnings("ignore", ".*ModelCheckpoint with manual optimization.*")
+    warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+
+
+def explain(error: Exception) -> str:
+    """Turn a parser's or Lightning's message into one sentence; names of classes get the nearest known one."""
+    text = " ".join(str(error).split())
+    wrong = re.search(r'Parser key "(?:\w+\.)*(\w+)".*dot import path string: (\S+)', text)
+    if wrong and wrong[1] in CHOICES:
+        known = [
+            c.__name__ for c in _subclasses(CHOICES[wrong[1]]) if not inspect.isabstract(c) and "Lazy" not in c.__name__
+        ]
+        return f"{unknown_name(wrong[1], wrong[2], known)} A class_path such as my_module.MyClass works, too."
+    return re.sub(r'Parser key "([\w.]+)": ', r"--\1: ", text)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -181,12 +221,13 @@ def main(args: Sequence[str] | None = None) -> None:
         if command not in COMMANDS:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
         keep_memory()
+        quiet()
         sys.argv = [f"bacon {command}", *rest]  # where LightningCLI reads them from
         COMMANDS[command]().run()
     except (BaconError, MisconfigurationException, argparse.ArgumentError) as error:
         if os.environ.get("BACON_DEBUG") == "1":
             raise
-        sentence = " ".join(str(error).split())
+        sentence = explain(error)
         print(
             f"bacon {command}: error: {sentence}" if command in COMMANDS else f"bacon: error: {sentence}",
             file=sys.stderr,

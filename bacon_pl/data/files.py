@@ -228,7 +228,7 @@ def _decode_chunk(root: Path, files: Sequence[ImageFile], options: LoadOptions) 
         try:
             image = decode(os.path.join(root, file.path))
             results.append(image if options.image_size is None else fit(image, options.image_size))
-        except Exception as error:  # noqa: BLE001 - on damaged files Pillow's plugins raise anything
+        except Exception as error:  # on damaged files Pillow's plugins raise anything
             results.append(error)
     return results
 

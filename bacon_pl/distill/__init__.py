@@ -1,4 +1,4 @@
-"""Distillation: initial images, the network pool, and the module that puts data, augmentation and objective together."""
+"""Distillation: initial images, the network pool, and the module that puts the parts together."""
 
 from bacon_pl.distill.module import DistillModule, batched_sgd
 from bacon_pl.distill.pool import NetworkPool, PoolSettings

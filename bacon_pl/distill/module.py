@@ -11,10 +11,11 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from jsonargparse import lazy_instance
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from bacon_pl.augment import DSA, Augmentation
-from bacon_pl.data import DatasetMeta, IterationBatch, LabelledImages, normalise
+from bacon_pl.data import DataModule, DatasetMeta, IterationBatch, LabelledImages, normalise
 from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distill.pool import NetworkPool, PoolSettings
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, git_commit
@@ -87,7 +88,7 @@ class DistillModule(pl.LightningModule):
         lr: float = 0.2,
         momentum: float = 0.5,
         per_class_steps: bool = True,
-        pool: PoolSettings = PoolSettings(),  # noqa: B008 (frozen)
+        pool: PoolSettings = PoolSettings(),
         accuracy_window: int = 100,
         real_chunk: int = 512,
         acceleration: Acceleration = "auto",
@@ -124,7 +125,7 @@ class DistillModule(pl.LightningModule):
         self.images: nn.Parameter
         """(C·ipc, ch, H, W), normalised, class by class."""
         self._pool_state: dict[str, Any] | None = None
-        self._clock = (0, 0.0)
+        self._last_step: float | None = None
 
     # Life before and after the loop.
 
@@ -132,12 +133,16 @@ class DistillModule(pl.LightningModule):
         """Initialise the synthetic images from real ones of the attached data module (method.md §3)."""
         if hasattr(self, "images"):
             return
+        self.initialise(self._data.train, self._data.meta)
+
+    @property
+    def _data(self) -> DataModule:
         data = getattr(self.trainer, "datamodule", None)
-        if data is None:
+        if not isinstance(data, DataModule):
             raise BaconError(
                 "DistillModule needs its real images: pass trainer.fit(module, datamodule=DataModule(...))."
             )
-        self.initialise(data.train, data.meta)
+        return data
 
     def initialise(self, store: LabelledImages, meta: DatasetMeta) -> None:
         """Set the synthetic images to real ones: with factor f, f² draws of ipc images of each class, one per tile.
@@ -152,7 +157,7 @@ class DistillModule(pl.LightningModule):
         check_factor(meta.size, self.factor)
         self.meta = meta
         index = draw_real(store, self.ipc, self.factor**2, self.seed, "initial images")
-        tiles = self._normalise(store.images[index])
+        tiles = normalise(store.images[index], meta.mean, meta.std, torch.get_default_dtype())
         self.images = nn.Parameter(assemble(tiles, self.factor).flatten(0, 1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -179,7 +184,7 @@ class DistillModule(pl.LightningModule):
 
     def _accelerates(self, template: Network) -> bool:
         """Whether this run's work repays compiling the given architecture."""
-        meta, data, pool = self.meta, self.trainer.datamodule, self.pool_settings
+        meta, data, pool = self.meta, self._data, self.pool_settings
         real = meta.num_classes * data.batch_real / 3  # forward only: a third of the work
         synthetic = len(self.images) * self.factor**2
         trained = pool.train_networks * pool.train_steps * data.pool_batch
@@ -224,6 +229,7 @@ class DistillModule(pl.LightningModule):
             terms["ce"] = self.ce_weight * accuracy * self.cross_entropy(logits, classes)
 
         optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
         self.manual_backward(torch.stack(list(terms.values())).sum())
         optimizer.step()
@@ -273,7 +279,7 @@ class DistillModule(pl.LightningModule):
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
 
     def _normalise(self, images: Tensor) -> Tensor:
-        return normalise(images, self.meta.mean, self.meta.std, self.dtype)
+        return normalise(images, self.meta.mean, self.meta.std, self.images.dtype)
 
     # What is seen from outside.
 
@@ -284,11 +290,10 @@ class DistillModule(pl.LightningModule):
         self.log_dict({f"loss/{name}": value for name, value in means.items()})
         self.log("pool/accuracy", accuracy, prog_bar=True)
         self.log("pool/size", float(len(self.pool.alive(iteration))))
-        if iteration % self.trainer.log_every_n_steps == 0:
-            then, now = self._clock, (iteration, time.perf_counter())
-            if then[1] and now[0] > then[0]:
-                self.log("iterations_per_second", (now[0] - then[0]) / (now[1] - then[1]))
-            self._clock = now
+        now = time.perf_counter()
+        if self._last_step is not None:
+            self.log("iterations_per_second", 1 / (now - self._last_step))
+        self._last_step = now
 
     def distilled(self) -> DistilledSet:
         """The distilled set of this moment."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import cached_property
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, normalise
 from bacon_pl.evaluate.recipe import Recipe
 from bacon_pl.evaluate.training_set import TrainingSet
-from bacon_pl.networks import StatelessNetwork, resolve_acceleration
+from bacon_pl.networks import Network, StatelessNetwork, resolve_acceleration
 
 
 class EvalModule(pl.LightningModule):
@@ -50,8 +51,9 @@ class EvalModule(pl.LightningModule):
             with rng.seeded(seed, "evaluation network", k):
                 networks.append(recipe.network(meta.channels, meta.size, meta.num_classes))
         self.networks = nn.ModuleList(networks)
-        self.accuracies = nn.ModuleList(
-            MulticlassAccuracy(num_classes=meta.num_classes, average="micro") for _ in networks
+        self.accuracies = MetricCollection(
+            {str(k): MulticlassAccuracy(num_classes=meta.num_classes, average="micro") for k in range(len(networks))},
+            compute_groups=False,  # every network's hits are its own
         )
         self._order = (-1, torch.empty(0))
 
@@ -59,6 +61,7 @@ class EvalModule(pl.LightningModule):
     def _network(self) -> StatelessNetwork:
         """The architecture that all networks share, compiled where their training is long enough to repay it."""
         template = copy.deepcopy(self.networks[0])
+        assert isinstance(template, Network)
         images = self.recipe.num_networks * self.recipe.epochs * self.index.shape[1]
         shape = (self.meta.channels, *self.meta.size)
         accelerated = resolve_acceleration(self.recipe.acceleration, template, shape, images, self.device)
@@ -74,9 +77,9 @@ class EvalModule(pl.LightningModule):
         """Steps of the whole training."""
         return self.recipe.epochs * self.steps_per_epoch
 
-    def train_dataloader(self) -> DataLoader[int]:
+    def train_dataloader(self) -> Sequence[int]:
         """Yield step numbers: the batches themselves are gathered on the device."""
-        return DataLoader(range(self.total_steps), batch_size=None)
+        return range(self.total_steps)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One SGD over all networks: their gradients never mix, so it is each network's own."""
@@ -91,7 +94,9 @@ class EvalModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
         """Lower the learning rate half-way."""
-        self.schedule(self.optimizers(use_pl_optimizer=False), batch)
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        self.schedule(optimizer, batch)
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Half-way through, multiply the learning rate by ``recipe.lr_drop`` and restart momentum (method.md §7)."""
@@ -132,8 +137,8 @@ class EvalModule(pl.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count hits of every network on normalised images (B, ch, H, W)."""
         x, y = batch
-        for network, accuracy in zip(self.networks, self.accuracies, strict=True):
-            accuracy.update(network(x)[1], y)
+        for k, network in enumerate(self.networks):
+            self.accuracies[str(k)].update(network(x)[1], y)
 
     def on_test_epoch_end(self) -> None:
         """Log mean and standard deviation of the top-1 accuracies in percent."""
@@ -142,7 +147,7 @@ class EvalModule(pl.LightningModule):
 
     def per_network(self) -> Tensor:
         """Top-1 accuracy of every network in percent: (num_networks,)."""
-        return torch.stack([100 * accuracy.compute() for accuracy in self.accuracies]).cpu()
+        return torch.stack([100 * value for value in self.accuracies.compute().values()]).cpu()
 
 
 def spread(values: Tensor) -> Tensor:

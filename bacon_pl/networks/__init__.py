@@ -1,4 +1,4 @@
-"""Networks that distillation matches through and evaluation trains. A new one is a file here with a Network subclass."""
+"""Networks to match through and to train. A new one is a file here with a Network subclass."""
 
 from bacon_pl.networks.base import Network, NetworkFactory
 from bacon_pl.networks.convnet import ConvNet

@@ -1,0 +1,41 @@
+# Two commands for newcomers: `make demo` and `make test`. Each sets everything up in .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/digits-ipc1
+RUFF := --config .ci/ruff.toml
+
+.PHONY: demo test test-slow lint format bench clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/bacon fit --config configs/digits/ipc1.yaml --trainer.default_root_dir $(DEMO)
+	$(BIN)/bacon eval --config configs/digits/ipc1.yaml --trainer.default_root_dir $(DEMO) \
+		--distilled $(DEMO) --baselines '[random, whole]'
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check $(RUFF) .
+	$(BIN)/ruff format $(RUFF) --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check $(RUFF) --fix .
+	$(BIN)/ruff format $(RUFF) .
+
+bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

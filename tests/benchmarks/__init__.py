@@ -1,0 +1,1 @@
+"""Timings of the library against the published algorithm written literally; ``run.py`` is the command."""

@@ -1,0 +1,197 @@
+"""The real command in a subprocess: fit, eval, configs, and what a beginner gets wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bacon_pl.cli import main
+from bacon_pl.distilled_set import DistilledSet
+
+ROOT = Path(__file__).parents[1]
+DIGITS = str(ROOT / "configs/digits/ipc1.yaml")
+SHARED = ROOT.parent / "shared/data"
+CONFIGS = sorted(ROOT.glob("configs/*/ipc*.yaml"))
+QUICK = ["--model.network.width", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+
+
+def bacon(*args, cwd=ROOT):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "bacon_pl", *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def fit(out, *args):
+    done = bacon("fit", "--config", DIGITS, "--trainer.default_root_dir", out, *QUICK, *args)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One short distillation that several tests look at."""
+    out = tmp_path_factory.mktemp("run")
+    fit(out, "--trainer.max_steps", 4, "--validation.every_n_steps", 2, "--validation.epochs", 2,
+        "--image_grid.every_n_steps", 2, "--trainer.log_every_n_steps", 1)  # fmt: skip
+    return out
+
+
+def test_fit_leaves_the_set_with_its_history(run):
+    distilled = DistilledSet.load(run)
+    assert (distilled.meta.name, distilled.ipc, distilled.factor, distilled.method) == ("digits", 1, 2, "bacon")
+    assert distilled.config["model"]["network"]["init_args"]["width"] == 4
+    assert distilled.config["trainer"]["max_steps"] == 4
+    assert distilled.seed == 0
+    assert distilled.images.shape == (10, 1, 8, 8)
+    assert len(distilled) == 40
+    assert (run / "distilled.png").is_file()
+
+
+def test_tensorboard_has_terms_validation_and_pictures(run):
+    (log,) = run.glob("lightning_logs/version_*")
+    events = EventAccumulator(str(log))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"loss", "loss/likelihood", "loss/tv", "loss/ce", "pool/accuracy", "pool/size", "val/accuracy"} <= scalars
+    assert "iterations_per_second" in scalars
+    assert [e.step for e in events.Images("images")] == [0, 2, 4]
+    assert len(events.Scalars("loss")) == 4
+
+
+def test_one_seed_gives_identical_files_and_another_does_not(tmp_path):
+    # Same folder name, for the resolved configuration is part of the file.
+    files = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        done = bacon("fit", "--config", DIGITS, "--trainer.default_root_dir", "out", *QUICK, "--trainer.max_steps", 3,
+                     "--seed_everything", seed, "--validation.every_n_steps", 0,
+                     cwd=_make(tmp_path / name))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        files.append((tmp_path / name / "out/distilled.safetensors").read_bytes())
+    assert files[0] == files[1]
+    assert files[0] != files[2]
+
+
+def _make(folder):
+    folder.mkdir()
+    return folder
+
+
+def test_eval_prints_the_line_and_writes_results(run):
+    done = bacon("eval", "--config", DIGITS, "--distilled", run / "distilled.safetensors", "--baselines",
+                 "[random, whole]", "--evaluation.network.width", 4, "--evaluation.epochs", 2,
+                 "--evaluation.num_networks", 2, "--trainer.default_root_dir", run,
+                 "--trainer.enable_progress_bar", "false")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    number = r"\d+\.\d"
+    last = done.stdout.strip().splitlines()[-1]
+    assert re.fullmatch(
+        rf"accuracy: distilled {number} ± {number} % \| random real {number} ± {number} % \| all real {number} %", last
+    )
+    numbers = json.loads((run / "results.json").read_text())
+    assert len(numbers["accuracy"]["per_network"]) == 2
+    assert numbers["storage_bytes"] == 640
+    assert numbers["epochs"] == 2
+    assert numbers["config"]["evaluation"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.parent.name}-{c.stem}")
+def test_config_is_complete_and_composes(config, capsys):
+    def printed(*args):
+        with pytest.raises(SystemExit) as end:
+            main([*args, "--config", str(config), "--print_config"])
+        assert not end.value.code
+        return yaml.safe_load(capsys.readouterr().out)
+
+    settings = printed("fit")
+    assert settings["data"]["name"] == config.parent.name
+    assert settings["model"]["ipc"] == int(config.stem[3:])
+    assert printed("eval", "--distilled", "x")["evaluation"]["num_networks"] >= 3
+
+
+# method.md §8: w, real images per class, iterations between births, training steps, window of the running accuracy.
+SCHEDULES = {
+    "mnist": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.5, 256, 30, 10, 100)},
+    "fashion_mnist": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.5, 256, 30, 10, 100)},
+    "svhn": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.1, 256, 30, 10, 500)},
+    "cifar10": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.1, 256, 30, 10, 500)},
+    "cifar100": {1: (0.5, 5000, 5, 10, 100), 10: (0.1, 256, 30, 50, 100), 50: (0.1, 256, 30, 50, 500)},
+    "tiny_imagenet": {1: (0.5, 256, 30, 10, 100), 10: (0.5, 256, 30, 50, 500)},
+}
+
+
+def test_configs_carry_the_published_schedules():
+    found = {}
+    for path in CONFIGS:
+        name, ipc = path.parent.name, int(path.stem[3:])
+        if name not in SCHEDULES:
+            continue
+        settings = yaml.safe_load(path.read_text())
+        model, pool = settings["model"], settings["model"]["pool"]
+        found.setdefault(name, {})[ipc] = (
+            model["ce_weight"], settings["data"]["batch_real"], pool["push_every"], pool["train_steps"],
+            model["accuracy_window"],
+        )  # fmt: skip
+        assert settings["trainer"]["max_steps"] == 20_000
+        assert settings["evaluation"]["epochs"] == 1000
+    assert found == SCHEDULES
+
+
+def test_help_names_commands_and_options():
+    assert "fit" in bacon("--help").stdout
+    done = bacon("fit", "--help")
+    assert done.returncode == 0
+    assert "--model.ipc" in done.stdout
+    assert "Images per class" in done.stdout
+    assert "--evaluation" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["fti"], "unknown command 'fti'"),
+        (["fit", "--config", "missing.yaml"], "does not exist: 'missing.yaml'|missing.yaml"),
+        (["fit", "--config", DIGITS, "--data.name", "mnits"], "Did you mean 'mnist'"),
+        (["fit", "--config", DIGITS, "--data.name", "mnist", "--data.root", "no/such"], "no/such.*--data.root"),
+        (["fit", "--config", DIGITS, "--model.network", "Convnt"], "Did you mean 'ConvNet'"),
+        (["fit", "--config", DIGITS, "--model.objective", "Bays"], "Did you mean 'Bayes'"),
+        (["fit", "--config", DIGITS, "--model.ipc", "500"], "ipc 500 asks for more images per class than class '8'"),
+        (["fit", "--config", DIGITS, "--model.ipc", "ten"], "--model.ipc.*ten"),
+        (["fit", "--config", DIGITS, "--model.ipk", "3"], "--model.ipk"),
+        (["eval", "--config", DIGITS, "--distilled", "nowhere"], "no distilled set at 'nowhere'"),
+        (["eval", "--config", DIGITS], "distilled"),
+    ],
+)
+def test_beginners_errors_are_one_sentence(args, sentence, tmp_path):
+    where = ["--trainer.default_root_dir", tmp_path / "out"] if len(args) > 1 else []
+    done = bacon(*args, *where)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.match(r"bacon( \w+)?: error: ", last)
+    assert re.search(sentence, last)
+    assert not list((tmp_path / "out").glob("**/distilled*"))
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("BACON_DEBUG", "1")
+    assert "Traceback" in bacon("fti").stderr
+
+
+@pytest.mark.skipif(not (SHARED / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
+def test_mnist_from_disk(tmp_path):
+    config = ROOT / "configs/mnist/ipc1.yaml"
+    done = bacon("fit", "--config", config, "--data.root", SHARED, "--trainer.max_steps", 2, "--data.batch_real", 32,
+                 "--data.pool_batch", 32, "--trainer.default_root_dir", tmp_path, *QUICK)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    distilled = DistilledSet.load(tmp_path)
+    assert distilled.images.shape == (10, 1, 28, 28)
+    assert torch.isfinite(distilled.images).all()
+    assert distilled.share == pytest.approx(10 / 60_000)

@@ -1,0 +1,143 @@
+"""Evaluation: each network's training is its own and reproducible; the protocol of method.md §7; the report."""
+
+import json
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from bacon_pl.augment import DSA, NoAugmentation
+from bacon_pl.data import DataModule
+from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.errors import BaconError
+from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, results, summary, train_without_trainer, write_results
+from bacon_pl.networks import ConvNet
+
+
+def small(channels, size, num_classes):
+    return ConvNet(channels, size, num_classes, width=8, depth=2)
+
+
+@pytest.fixture(scope="module")
+def data():
+    module = DataModule(name="digits")
+    module.setup()
+    return module
+
+
+def recipe(**settings):
+    return Recipe(**{"network": small, "num_networks": 2, "epochs": 3, "batch_size": 16, "augment": DSA(), **settings})
+
+
+def trainer(tmp_path, steps):
+    return pl.Trainer(
+        max_steps=steps, max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+
+
+def weights(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def test_networks_train_apart_and_network_k_does_not_depend_on_how_many_there_are(data):
+    real = TrainingSet.random(data.train, ipc=2, draws=1, seed=0)
+    two = train_without_trainer(EvalModule(real, recipe(num_networks=2), data.meta))
+    three = train_without_trainer(EvalModule(real, recipe(num_networks=3), data.meta))
+    for k in range(2):
+        torch.testing.assert_close(weights(two.networks[k]), weights(three.networks[k]))
+    assert not torch.allclose(weights(two.networks[0]), weights(two.networks[1]))
+
+
+def test_training_is_torch_sgd_with_one_drop_and_restarted_momentum(data):
+    real = TrainingSet.random(data.train, ipc=3, draws=1, seed=0)  # 30 images: batches of 16 and 14
+    settings = recipe(num_networks=1, epochs=4, augment=NoAugmentation())
+    module = EvalModule(real, settings, data.meta)
+    reference = small(1, (8, 8), 10)
+    reference.load_state_dict(module.networks[0].state_dict())
+    seen = []
+    for epoch in range(4):
+        if epoch in (0, 2):
+            optimizer = torch.optim.SGD(
+                reference.parameters(), lr=0.01 if epoch == 0 else 0.001, momentum=0.9, weight_decay=5e-4
+            )
+        for step in (2 * epoch, 2 * epoch + 1):
+            x, y = module.batch(0, step)
+            seen.append(len(y))
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(reference(x)[1], y).backward()
+            optimizer.step()
+    assert seen == [16, 14] * 4
+    train_without_trainer(module)
+    torch.testing.assert_close(weights(module.networks[0]), weights(reference))
+
+
+def test_trainer_and_plain_loop_agree(data, tmp_path):
+    real = TrainingSet.random(data.train, ipc=2, draws=2, seed=0)
+    plain = train_without_trainer(EvalModule(real, recipe(), data.meta))
+    module = EvalModule(real, recipe(), data.meta)
+    fit = trainer(tmp_path, module.total_steps)
+    fit.fit(module)
+    assert fit.global_step == module.total_steps
+    torch.testing.assert_close(weights(module.networks), weights(plain.networks))
+
+
+def test_every_epoch_shows_every_image_once(data):
+    real = TrainingSet.random(data.train, ipc=3, draws=1, seed=0)
+    module = EvalModule(real, recipe(), data.meta)
+    module.images = torch.arange(len(data.train.images)).float().view(-1, 1, 1, 1)
+    for epoch in range(2):
+        shown = [module.batch(1, 2 * epoch + part)[0].flatten() for part in range(2)]
+        assert torch.equal(torch.cat(shown).sort().values, real.index[0].float().sort().values)
+
+
+def test_random_real_draws_differ_between_networks_and_are_balanced(data):
+    real = TrainingSet.random(data.train, ipc=4, draws=3, seed=0)
+    assert real.index.shape == (3, 40)
+    for row in real.index:
+        assert torch.bincount(data.train.labels[row], minlength=10).tolist() == [4] * 10
+        assert len(row.unique()) == 40
+    assert not torch.equal(real.index[0], real.index[1])
+    assert real.storage_bytes == 40 * 64
+    with pytest.raises(BaconError, match="more images per class than class"):
+        TrainingSet.random(data.train, ipc=10_000, draws=1, seed=0)
+
+
+def test_report_counts_the_test_set_honestly(data, tmp_path):
+    images = torch.randn(10, 1, 8, 8)
+    distilled = DistilledSet(images, torch.arange(10), data.meta, factor=2, method="bacon", seed=4)
+    modules = {}
+    for training_set in (
+        TrainingSet.distilled(distilled),
+        TrainingSet.random(data.train, 1, 2, 0),
+        TrainingSet.whole(data.train),
+    ):
+        module = EvalModule(training_set, recipe(epochs=1), data.meta)
+        fit = trainer(tmp_path, module.total_steps)
+        fit.fit(module)
+        fit.test(module, datamodule=data, verbose=False)
+        modules[training_set.name] = module
+    numbers = results(distilled, modules, {"a": 1})
+    # Accuracy by hand, in percent, on every test image.
+    x, y = data.normalise(data.test.images), data.test.labels
+    by_hand = [100 * (n(x)[1].argmax(1) == y).float().mean().item() for n in modules["whole"].networks]
+    assert numbers["baselines"]["whole"]["accuracy"]["per_network"] == pytest.approx(by_hand, abs=1e-3)
+    assert numbers["storage_bytes"] == 640
+    assert numbers["train_images"] == 40
+    assert (numbers["dataset"], numbers["ipc"], numbers["network"], numbers["epochs"]) == ("digits", 1, "ConvNet", 1)
+    path = write_results(tmp_path / "results.json", numbers)
+    assert json.loads(path.read_text())["accuracy"]["mean"] == pytest.approx(numbers["accuracy"]["mean"])
+
+
+def test_summary_line():
+    def entry(mean, std):
+        return {"accuracy": {"mean": mean, "std": std}}
+
+    numbers = entry(84.13, 0.61) | {"baselines": {"random": entry(52.0, 2.1), "whole": entry(97.91, 0.2)}}
+    assert summary(numbers) == "accuracy: distilled 84.1 ± 0.6 % | random real 52.0 ± 2.1 % | all real 97.9 %"
+
+
+@pytest.mark.parametrize("setting", [{"epochs": 0}, {"num_networks": 0}, {"lr": -1.0}, {"lr_drop": 0.0}])
+def test_bad_recipes_are_named(setting):
+    with pytest.raises(BaconError, match=f"--evaluation.{next(iter(setting))} must be"):
+        recipe(**setting)

@@ -1,0 +1,53 @@
+"""Counter-based draws: pure functions of their coordinates, uniform, and alike as numbers and tensors."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bacon_pl import rng
+
+
+@given(st.integers(0, 2**40), st.integers(0, 2**31), st.integers(0, 500))
+def test_tensor_keys_hash_like_numbers(seed, iteration, row):
+    several = rng.bits(seed, "purpose", iteration, torch.arange(row, row + 3))
+    assert several.tolist() == [rng.derive(seed, "purpose", iteration, r) for r in range(row, row + 3)]
+
+
+def test_draws_are_uniform_and_uncorrelated():
+    u = rng.uniform(0, "u", torch.arange(200_000))
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert abs(u.mean() - 0.5) < 0.003
+    assert abs(u.std() - 12**-0.5) < 0.003
+    assert abs(torch.corrcoef(torch.stack([u[1:], u[:-1]]))[0, 1]) < 0.01
+    other = rng.uniform(1, "u", torch.arange(200_000))
+    assert abs(torch.corrcoef(torch.stack([u, other]))[0, 1]) < 0.01
+
+
+@given(st.integers(1, 2**31))
+def test_integers_stay_in_range(high):
+    drawn = rng.integers(high, 0, torch.arange(50))
+    assert drawn.min() >= 0
+    assert drawn.max() < high
+
+
+def test_permutation_is_one():
+    assert rng.permutation(50, 3, "x").sort().values.tolist() == list(range(50))
+    assert rng.permutation(50, 3, "x").tolist() != rng.permutation(50, 4, "x").tolist()
+
+
+def test_seeded_block_leaves_the_global_generator_alone():
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    with rng.seeded(0, "network", 1):
+        first = torch.rand(3)
+    with rng.seeded(0, "network", 1):
+        again = torch.rand(3)
+    assert torch.equal(first, again)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_bits_need_a_tensor():
+    with pytest.raises(TypeError, match="derive"):
+        rng.bits(1, 2)
