@@ -177,7 +177,8 @@ commands:
 
 
 def _subclasses(base: type) -> set[type]:
-    return set(base.__subclasses__()).union(*(_subclasses(c) for c in base.__subclasses__()))
+    direct: list[type] = base.__subclasses__()
+    return set(direct).union(*map(_subclasses, direct))
 
 
 def quiet() -> None:
