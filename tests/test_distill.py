@@ -10,6 +10,7 @@ from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.distill import DistillModule, NetworkPool, PoolSettings, batched_sgd
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
+from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.objectives import MeanMatching
 
 
@@ -78,6 +79,7 @@ class Trajectory(DistillModule):
         network = ConvNet(3, (32, 32), 4, width=8).double()
         weights = {k[5:].replace("__", "."): v for k, v in self.data.items() if k.startswith("net__")}
         network.load_state_dict(weights)
+        self._block_rows = 3  # four classes in two uneven blocks
         self.pool = FixedNetwork(network.requires_grad_(False), self.data["net_accuracy_percent"])
 
     def _normalise(self, images):
@@ -156,6 +158,16 @@ def test_resumed_run_ends_in_the_same_bits(tmp_path):
     for kind in ("weights", "velocity"):
         for name, stack in getattr(whole.pool, kind).items():
             assert torch.equal(stack[: resumed.pool.born], getattr(resumed.pool, kind)[name][: resumed.pool.born])
+
+
+@pytest.mark.parametrize(("classes_that_fit", "blocks"), [(0.5, 10), (2.5, 5), (3.5, 5), (10, 1)])
+def test_memory_budget_takes_classes_in_blocks_and_changes_nothing_but_rounding(tmp_path, classes_that_fit, blocks):
+    whole = distil(tmp_path, 2, trainer={"precision": "64-true"})
+    per_class = 4 * activation_bytes(small(1, (8, 8), 10).double(), (1, 8, 8))
+    budget = classes_that_fit * per_class / 2**30
+    parts = distil(tmp_path, 2, memory_gib=budget, trainer={"precision": "64-true"})
+    assert len(parts.class_blocks()) == blocks
+    torch.testing.assert_close(whole.images, parts.images, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 16])

@@ -7,7 +7,8 @@ import torch
 
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet, StatelessNetwork, resolve_acceleration
-from bacon_pl.networks.stateless import WORTHWHILE_FLOPS, even_rows, forward_flops
+from bacon_pl.networks.cost import activation_bytes, forward_flops
+from bacon_pl.networks.stateless import WORTHWHILE_FLOPS, even_rows
 
 CPU = torch.device("cpu")
 
@@ -67,6 +68,15 @@ def test_acceleration_follows_the_work_not_the_clock():
     assert resolve_acceleration("off", network, (1, 8, 8), 1e20, CPU) is False
     with pytest.raises(BaconError, match="Did you mean 'auto'"):
         resolve_acceleration("atuo", network, (1, 8, 8), 1, CPU)
+
+
+def test_kept_activations_are_counted():
+    network = ConvNet(3, (32, 32), 10, width=16)
+    counted = activation_bytes(network, (3, 32, 32))
+    # At least input, convolution output and ReLU output of every block; at most every tensor a block makes.
+    pixels = 32 * 32 + 16 * 16 + 8 * 8
+    assert 4 * 2 * 16 * pixels <= counted <= 4 * 5 * 16 * pixels
+    assert network.training
 
 
 def test_missing_compiler_is_told(monkeypatch):

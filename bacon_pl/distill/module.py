@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from bacon_pl.networks import (
     NetworkFactory,
     resolve_acceleration,
 )
+from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.networks.stateless import even_rows
 from bacon_pl.objectives import Bayes, Objective
 from bacon_pl.partition import assemble, check_factor, expand
@@ -68,6 +71,8 @@ class DistillModule(pl.LightningModule):
         pool: How the network pool lives (§4).
         accuracy_window: Running accuracies restart every this many iterations.
         real_chunk: Most real images embedded at once: bounds memory, changes no result beyond rounding.
+        memory_gib: Memory in GiB for what the synthetic images' pass keeps for the backward one: classes are taken in
+            blocks that fit. More is faster up to the point where all classes fit at once.
         acceleration: Compile the networks and run them in bfloat16 where the device has it: ``on``, ``off``, or
             ``auto``, which does so where the run is long enough to repay it. ``off`` leaves precision to the Trainer.
         seed: Seed of every draw; the command line takes it from ``--seed_everything``.
@@ -91,6 +96,7 @@ class DistillModule(pl.LightningModule):
         pool: PoolSettings = PoolSettings(),
         accuracy_window: int = 100,
         real_chunk: int = 512,
+        memory_gib: float = 4.0,
         acceleration: Acceleration = "auto",
         seed: int = 0,
     ) -> None:
@@ -100,6 +106,8 @@ class DistillModule(pl.LightningModule):
                 raise BaconError(f"--model.{name} must be at least 1, got {value}.")
         if not (lr > 0 and math.isfinite(lr)):
             raise BaconError(f"--model.lr must be positive and finite, got {lr}.")
+        if not memory_gib > 0:
+            raise BaconError(f"--model.memory_gib must be positive, got {memory_gib}.")
         if not 0 <= momentum < 1:
             raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
         if not (ce_weight >= 0 and math.isfinite(ce_weight)):
@@ -118,6 +126,7 @@ class DistillModule(pl.LightningModule):
         self.pool_settings = pool
         self.accuracy_window = accuracy_window
         self.real_chunk = real_chunk
+        self.memory_gib = memory_gib
         self.acceleration: Acceleration = acceleration
         self.seed = seed
         self.config: dict[str, Any] = {}
@@ -221,23 +230,54 @@ class DistillModule(pl.LightningModule):
 
         network = self.pool.matched(t)
         accuracy = self.pool.accuracy(network)
-        classes = torch.arange(self.meta.num_classes, device=self.device)
-        z_real, mask = self.embed_real(batch, network, classes)
-        z_syn, logits = self.embed_synthetic(network, classes, t)
-        terms = self.objective.terms(z_syn, z_real, mask)
-        if self.ce_weight > 0:
-            terms["ce"] = self.ce_weight * accuracy * self.cross_entropy(logits, classes)
-
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
-        self.manual_backward(torch.stack(list(terms.values())).sum())
-        optimizer.step()
+        blocks = [self.match(batch, classes, network, accuracy) for classes in self.class_blocks()]
+        with self._profile("update"):
+            optimizer.step()
 
         for birth in self.pool.trained(t):
-            self.pool.train(birth, *batch.plain(birth, self.pool_settings.train_steps), self._normalise)
+            with self._profile("pool"):
+                self.pool.train(birth, *batch.plain(birth, self.pool_settings.train_steps), self._normalise)
 
-        self.report(t, terms, accuracy)
+        self.report(t, {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}, accuracy)
+
+    def match(self, batch: IterationBatch, classes: Tensor, network: int, accuracy: Tensor) -> dict[str, Tensor]:
+        """Match the synthetic images of some classes and accumulate their gradient.
+
+        Classes do not meet in the loss, so taking them in blocks changes no gradient and bounds the memory.
+
+        Args:
+            batch: The iteration's real images.
+            classes: (C',), int64.
+            network: Birth number of the network to match through.
+            accuracy: Its running accuracy in percent.
+
+        Returns:
+            The loss terms, (C',) each, without gradient.
+        """
+        with self._profile("real"):
+            z_real, mask = self.embed_real(batch, network, classes)
+        with self._profile("synthetic"):
+            z_syn, logits = self.embed_synthetic(network, classes, batch.iteration)
+        with self._profile("objective"):
+            terms = self.objective.terms(z_syn, z_real, mask)
+            if self.ce_weight > 0:
+                terms["ce"] = self.ce_weight * accuracy * self.cross_entropy(logits, classes)
+        with self._profile("backward"):
+            self.manual_backward(torch.stack(list(terms.values())).sum())
+        return {name: value.detach() for name, value in terms.items()}
+
+    def class_blocks(self) -> tuple[Tensor, ...]:
+        """Cut the classes into blocks whose synthetic images fit ``memory_gib``, even where that is possible."""
+        return torch.arange(self.meta.num_classes, device=self.device).split(self._block_rows)
+
+    @cached_property
+    def _block_rows(self) -> int:
+        image = (self.meta.channels, *self.meta.size)
+        per_class = self.ipc * self.factor**2 * activation_bytes(self.pool.network.template, image)
+        return even_rows(self.meta.num_classes, int(self.memory_gib * 2**30 / per_class))
 
     @torch.no_grad()
     def embed_real(self, batch: IterationBatch, network: int, classes: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -277,6 +317,11 @@ class DistillModule(pl.LightningModule):
         """Mean cross-entropy of each class's images: logits (C, m, K) and class ids (C,) → (C,)."""
         target = classes[:, None].expand(logits.shape[:2])
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
+
+    def _profile(self, part: str) -> AbstractContextManager[None]:
+        """Name a part of the iteration for ``--trainer.profiler``."""
+        trainer: Any = self.trainer
+        return trainer.profiler.profile(f"[bacon]{part}")
 
     def _normalise(self, images: Tensor) -> Tensor:
         return normalise(images, self.meta.mean, self.meta.std, self.images.dtype)

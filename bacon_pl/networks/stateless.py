@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.networks.base import Network
+from bacon_pl.networks.cost import forward_flops
 
 Acceleration = Literal["auto", "on", "off"]
 
@@ -99,19 +99,6 @@ def resolve_acceleration(
             "acceleration 'on' needs a C++ compiler (g++) to compile for the CPU: install one or use 'off'."
         )
     return choice == "on" or (compiler and 3 * images * forward_flops(template, image) >= WORTHWHILE_FLOPS)
-
-
-def forward_flops(network: Network, image: tuple[int, int, int]) -> float:
-    """Count the floating-point operations of one image's forward pass; ``image`` is (ch, H, W)."""
-    reference = next(network.parameters())
-    x = torch.zeros(1, *image, device=reference.device, dtype=reference.dtype)
-    was_training = network.training
-    counter = FlopCounterMode(display=False)
-    # Evaluation mode, so that counting leaves running statistics alone.
-    with counter, torch.no_grad():
-        network.eval()(x)
-    network.train(was_training)
-    return float(counter.get_total_flops())
 
 
 def even_rows(rows: int, limit: int) -> int:
