@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MIB = 1 << 20
+
+
+def _set_thresholds(mmap: int, trim: int, give_back: bool) -> None:
+    """Set glibc's thresholds in bytes; does nothing where the C library is another."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, mmap)
+        libc.mallopt(_M_TRIM_THRESHOLD, trim)
+        if give_back:
+            libc.malloc_trim(0)
 
 
 def keep_memory() -> None:
@@ -14,7 +26,15 @@ def keep_memory() -> None:
     glibc maps every block above 32 MiB afresh, and the kernel zeroes its pages on first touch: at the sizes of
     activations that is up to half of a training step on a CPU. Does nothing where the C library is not glibc.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    _set_thresholds(mmap=1024 * _MIB, trim=2047 * _MIB, give_back=False)
+
+
+@contextlib.contextmanager
+def default_memory() -> Iterator[None]:
+    """Run a block as the C library would by itself, where :func:`keep_memory` has been called; for comparisons."""
+    # What glibc's thresholds grow to in a process that frees large blocks.
+    _set_thresholds(mmap=32 * _MIB, trim=64 * _MIB, give_back=True)
+    try:
+        yield
+    finally:
+        keep_memory()

@@ -13,7 +13,7 @@ from bacon_pl.networks.stateless import has_bfloat16
 from benchmarks.literal_evaluation import LiteralEvaluation
 from benchmarks.roofline import Device, count_passes
 from benchmarks.timing import median_ratio, now
-from benchmarks.workload import Settings, data_module, distill_module
+from benchmarks.workload import Settings, data_module, distill_module, memory_of_literal
 
 FULL_EPOCHS = 1000
 
@@ -46,8 +46,9 @@ def run(s: Settings, epochs: int, networks: int, device: Device) -> dict[str, An
             optimizer.step()
 
     def literal_epoch(epoch: int) -> None:
-        for k in range(networks):
-            literal.epoch(k, epoch)
+        with memory_of_literal(s):
+            for k in range(networks):
+                literal.epoch(k, epoch)
 
     seconds: dict[str, list[float]] = {"ours": [], "literal": []}
     first = {}

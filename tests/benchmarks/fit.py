@@ -18,7 +18,7 @@ from bacon_pl.networks.stateless import has_bfloat16
 from benchmarks.literal import LiteralDistillation
 from benchmarks.roofline import Device, Work, count_passes
 from benchmarks.timing import Parts, in_child, median_ratio, now, peak_memory
-from benchmarks.workload import Settings, data_module, distill_module, fit, literal_of, prepare
+from benchmarks.workload import Settings, data_module, distill_module, fit, literal_of, memory_of_literal, prepare
 
 OVERHEAD = "logging and the rest"
 
@@ -87,11 +87,12 @@ class Alternation(pl.Callback):
         self.unwatched = [method for owner, method, name in watched if not self.clock.watch(owner, method, name)]
 
     def _run_literal(self, word: str, iterations: int) -> None:
-        start = now(self.device)
-        for _ in range(iterations):
-            self.literal.iteration(self.data.iteration_batch(self._literal_iteration, self.device))
-            self._literal_iteration += 1
-        self.seconds[word].append((now(self.device) - start) / iterations)
+        with memory_of_literal(self.s):
+            start = now(self.device)
+            for _ in range(iterations):
+                self.literal.iteration(self.data.iteration_batch(self._literal_iteration, self.device))
+                self._literal_iteration += 1
+            self.seconds[word].append((now(self.device) - start) / iterations)
 
     def _next_block(self, module: DistillModule) -> None:
         if not self.plan:

@@ -58,6 +58,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=int, help="threads of the CPU (default: torch's)")
     add("--no-memory", dest="memory", action="store_false", help="skip the processes that measure peak memory")
     add("--no-keep-memory", dest="keep_memory", action="store_false", help="let the C library hand freed tensors back")
+    add("--literal-keeps-memory", action="store_true", help="let the literal contender profit from kept memory, too")
     add("--reuse-compiled", action="store_true", help="use compiled code of earlier runs: compilation looks cheaper")
     add("--seed", type=int, default=0)
     add("--out", default="runs/bench", help="folder of the JSON files")

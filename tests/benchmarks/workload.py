@@ -6,6 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from bacon_pl.data import CATALOG, DataModule, DatasetSpec, LabelledImages, Load
 from bacon_pl.distill import DistillModule, PoolSettings
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
 from bacon_pl.objectives import Bayes
-from bacon_pl.runtime import keep_memory
+from bacon_pl.runtime import default_memory, keep_memory
 from benchmarks.literal import LiteralDistillation
 
 
@@ -46,6 +47,7 @@ class Settings:
         warm_up: Iterations before the first round.
         threads: Threads of the CPU; None leaves torch's number.
         keep_memory: Keep freed tensors in the process, as the command line does.
+        literal_keeps_memory: Let the literal contender profit from that, too.
         seed: Seed of every draw.
     """
 
@@ -65,12 +67,18 @@ class Settings:
     warm_up: int = 3
     threads: int | None = None
     keep_memory: bool = True
+    literal_keeps_memory: bool = False
     seed: int = 0
 
     @property
     def network(self) -> NetworkFactory:
         """What pool and evaluation are made of."""
         return partial(ConvNet, width=self.width)
+
+
+def memory_of_literal(s: Settings) -> AbstractContextManager[None]:
+    """Run the published algorithm with the C library's own way with memory, unless it is to profit from ours."""
+    return nullcontext() if s.literal_keeps_memory or not s.keep_memory else default_memory()
 
 
 def prepare(s: Settings) -> None:
@@ -81,7 +89,7 @@ def prepare(s: Settings) -> None:
     if s.threads:
         torch.set_num_threads(s.threads)
     if s.keep_memory:
-        keep_memory()  # the literal contender gains by it, too
+        keep_memory()
 
 
 def synthetic(classes: int, per_class: int, size: int) -> str:
