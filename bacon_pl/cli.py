@@ -46,13 +46,14 @@ _SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation",
 class _Command(LightningCLI):
     name: str
 
-    def __init__(self) -> None:
+    def __init__(self, args: Sequence[str]) -> None:
         super().__init__(
             model_class=DistillModule,
             datamodule_class=DataModule,
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 1},  # the loader is as long as the run
             run=False,
+            args=list(args),
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
                 "prog": f"bacon {self.name}",
@@ -188,6 +189,8 @@ def quiet() -> None:
     # The module keeps images, momentum and pool of the same moment: after the step.
     warnings.filterwarnings("ignore", ".*ModelCheckpoint with manual optimization.*")
     warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
+    # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
 
 
@@ -223,8 +226,7 @@ def main(args: Sequence[str] | None = None) -> None:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
         keep_memory()
         quiet()
-        sys.argv = [f"bacon {command}", *rest]  # where LightningCLI reads them from
-        COMMANDS[command]().run()
+        COMMANDS[command](rest).run()
     except (BaconError, MisconfigurationException, argparse.ArgumentError) as error:
         if os.environ.get("BACON_DEBUG") == "1":
             raise
