@@ -7,6 +7,7 @@ import torch
 
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet, StatelessNetwork, resolve_acceleration
+from bacon_pl.networks.convnet import PatchConv2d
 from bacon_pl.networks.cost import activation_bytes, forward_flops
 from bacon_pl.networks.stateless import WORTHWHILE_FLOPS, even_rows
 
@@ -32,6 +33,21 @@ def test_embedding_sizes(channels, side, features):
     z, logits = ConvNet(channels, (side, side), 7)(torch.zeros(2, channels, side, side))
     assert z.shape == (2, features)
     assert logits.shape == (2, 7)
+
+
+def test_patches_are_the_same_convolution():
+    torch.manual_seed(0)
+    convolution, x = PatchConv2d(1, 6, 3, padding=3), torch.randn(4, 1, 7, 9)
+    plain = convolution(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        product = convolution(x)
+        reference = torch.nn.functional.conv2d(x, convolution.weight, convolution.bias, padding=3)
+    assert product.dtype == torch.bfloat16
+    assert product.shape == plain.shape
+    torch.testing.assert_close(product, reference, atol=2e-2, rtol=2e-2)
+    weight = torch.autograd.grad(product.float().square().sum(), convolution.weight)[0]
+    expected = torch.autograd.grad(plain.square().sum(), convolution.weight)[0]
+    assert (weight - expected).norm() < 0.02 * expected.norm()
 
 
 def test_too_small_an_image_is_refused_with_the_depth_that_fits():
