@@ -41,7 +41,9 @@ class DataModule(LightningDataModule):
         batch_real: Real images per class and iteration to match; a class with fewer gives all it has.
         pool_batch: Real images per step when the pool's networks are trained.
         eval_batch: Images per test batch.
-        seed: Seed of the splits and of every draw.
+        split_seed: Seed of the splits. It is apart from the run's seed, so that runs and evaluations with different
+            seeds share one test set and nothing of it is ever trained on.
+        seed: Seed of every draw; the command line takes it from ``--seed_everything``.
 
     Attributes:
         train: Training images without those held out, on the CPU. Set by ``setup``, like the others.
@@ -72,12 +74,13 @@ class DataModule(LightningDataModule):
         batch_real: int = 256,
         pool_batch: int = 256,
         eval_batch: int = 1000,
+        split_seed: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.name: str = find(name).name
         # Made here only for its checks: a wrong argument is told before anything is loaded.
-        LoadOptions(Path(root), download, image_size, test_fraction, seed, on_bad_image)
+        LoadOptions(Path(root), download, image_size, test_fraction, split_seed, on_bad_image)
         check_statistics(mean, std)
         if not 0 <= val_fraction < 1:
             raise BaconError(f"val_fraction must be at least 0 and below 1, got {val_fraction}.")
@@ -95,6 +98,7 @@ class DataModule(LightningDataModule):
         self.batch_real = batch_real
         self.pool_batch = pool_batch
         self.eval_batch = eval_batch
+        self.split_seed = split_seed
         self.seed = seed
         self._loaded = False
         self._on_device: LabelledImages | None = None
@@ -118,7 +122,7 @@ class DataModule(LightningDataModule):
         train, self.test, self.meta = self._load(download=False)
         self.train, self.val = train, None
         if self.val_fraction:
-            kept, held = stratified_split(train.labels, self.val_fraction, self.seed, "validation split")
+            kept, held = stratified_split(train.labels, self.val_fraction, self.split_seed, "validation split")
             if not len(held):
                 raise BaconError("every class has one training image, so none can be held out: set val_fraction 0.")
             self.train, self.val = train.subset(kept), train.subset(held)
@@ -180,6 +184,6 @@ class DataModule(LightningDataModule):
             mean=self.mean,
             std=self.std,
             test_fraction=self.test_fraction,
-            seed=self.seed,
+            seed=self.split_seed,
             on_bad_image=self.on_bad_image,
         )
