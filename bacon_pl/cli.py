@@ -73,7 +73,7 @@ class _Command(LightningCLI):
     @property
     def resolved(self) -> dict[str, Any]:
         """The whole configuration of this run, as plain values."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_validation=True))
+        return yaml.safe_load(self.parser.dump(self.config))
 
 
 class Fit(_Command):
