@@ -28,7 +28,7 @@ def positions(images: torch.Tensor) -> torch.Tensor:
 
 
 def batch(store: LabelledImages, iteration: int = 0, seed: int = 0, real: int = 4, pool: int = 4) -> IterationBatch:
-    return IterationBatch(store, iteration, seed, real, pool, (0.4,), (0.2,))
+    return IterationBatch(store, iteration, seed, real, pool)
 
 
 class_sizes = st.lists(st.integers(1, 12), min_size=1, max_size=5)
@@ -129,8 +129,6 @@ def test_normalise(dtype: torch.dtype) -> None:
     tolerance = 2e-6 if dtype == torch.float32 else 1e-14
     torch.testing.assert_close(result.double(), (images.double() / 255 - m) / s, rtol=tolerance, atol=tolerance)
     assert images[1, 0, 7, 15] == 255  # the input is left alone
-    drawn = IterationBatch(numbered([3]), 0, 0, 1, 1, (0.4,), (0.2,)).normalise(images[:, :1], dtype)
-    assert torch.equal(drawn, normalise(images[:, :1], (0.4,), (0.2,), dtype))
 
 
 def digits(**options) -> DataModule:

@@ -129,6 +129,15 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
     assert json.loads(path.read_text())["accuracy"]["mean"] == pytest.approx(numbers["accuracy"]["mean"])
 
 
+def test_accuracies_keep_the_order_of_the_networks(data):
+    module = EvalModule(TrainingSet.whole(data.train), recipe(num_networks=11), data.meta)
+    x, y = data.normalise(data.test.images[:90]), data.test.labels[:90]
+    module.test_step((x, y), 0)
+    by_hand = [100 * (network(x)[1].argmax(1) == y).float().mean().item() for network in module.networks]
+    assert len(set(by_hand)) > 3
+    assert module.per_network().tolist() == pytest.approx(by_hand, abs=1e-3)
+
+
 def test_summary_line():
     def entry(mean, std):
         return {"accuracy": {"mean": mean, "std": std}}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.data.images import LabelledImages, normalise
+from bacon_pl.data.images import LabelledImages
 
 
 @dataclass
@@ -27,8 +27,6 @@ class IterationBatch:
         seed: Seed of the run.
         batch_real: Images per class that :meth:`matching` draws.
         pool_batch: Images per step that :meth:`plain` draws.
-        mean: Mean per channel of pixels in [0, 1].
-        std: Standard deviation per channel of pixels in [0, 1].
     """
 
     store: LabelledImages
@@ -36,8 +34,6 @@ class IterationBatch:
     seed: int
     batch_real: int
     pool_batch: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def matching(self, classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Draw real images of each class, without repeats.
@@ -92,10 +88,6 @@ class IterationBatch:
         chosen = draws.topk(min(steps, per_pass) * size, dim=1).indices
         chosen = chosen.reshape(-1, size)[:steps]
         return self._take(chosen), self.store.labels[chosen]
-
-    def normalise(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Map uint8 images (..., ch, H, W) to normalised pixel space, same shape and device."""
-        return normalise(images, self.mean, self.std, dtype)
 
     def _take(self, index: Tensor) -> Tensor:
         # index_select copies whole images; indexing with a matrix is several times slower on CPUs.

@@ -167,9 +167,7 @@ class DataModule(LightningDataModule):
             device: Where to draw. The training images are moved there once.
         """
         self._on_device = (self._on_device or self.train).to(device)
-        return IterationBatch(
-            self._on_device, iteration, self.seed, self.batch_real, self.pool_batch, self.meta.mean, self.meta.std
-        )
+        return IterationBatch(self._on_device, iteration, self.seed, self.batch_real, self.pool_batch)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Map uint8 images (..., ch, H, W) to normalised pixel space, float32."""

@@ -147,7 +147,8 @@ class EvalModule(pl.LightningModule):
 
     def per_network(self) -> Tensor:
         """Top-1 accuracy of every network in percent: (num_networks,)."""
-        return torch.stack([100 * value for value in self.accuracies.compute().values()]).cpu()
+        hits = self.accuracies.compute()  # a collection sorts its names as text: 0, 1, 10, 2
+        return torch.stack([100 * hits[str(k)] for k in range(len(self.networks))]).cpu()
 
 
 def spread(values: Tensor) -> Tensor:
