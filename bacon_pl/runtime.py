@@ -1,10 +1,12 @@
-"""Settings of the process that are not about the method: how memory is reused."""
+"""Settings of the process that are not about the method: how memory is reused, where caches lie."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MIB = 1 << 20
@@ -38,3 +40,10 @@ def default_memory() -> Iterator[None]:
         yield
     finally:
         keep_memory()
+
+
+def cache_dir() -> Path:
+    """Folder of the cache: ``$BACON_CACHE``, else ``$XDG_CACHE_HOME/bacon_pl``, else ``~/.cache/bacon_pl``."""
+    if own := os.environ.get("BACON_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bacon_pl"

@@ -17,17 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bacon_pl.runtime import cache_dir
+
 # Raised whenever what is stored under the same key would change.
 _VERSION = 1
 
 Built = tuple[dict[str, Tensor], dict[str, Any]]
-
-
-def cache_dir() -> Path:
-    """Folder of the cache: ``$BACON_CACHE``, else ``$XDG_CACHE_HOME/bacon_pl``, else ``~/.cache/bacon_pl``."""
-    if own := os.environ.get("BACON_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bacon_pl"
 
 
 def cached(name: str, place: str, fingerprint: str, build: Callable[[], Built]) -> Built:

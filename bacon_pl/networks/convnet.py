@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bacon_pl.errors import BaconError
+from bacon_pl.networks import fused
 from bacon_pl.networks.base import Network
-
-
-class PatchConv2d(nn.Conv2d):
-    """A convolution that, of grey images in reduced precision on a CPU, is computed as one matrix product of patches.
-
-    There the bfloat16 convolution's weight gradient is so slow that a whole training step of the ConvNet takes twice
-    as long (256 images, 128 filters). From 3 channels on the convolution is as fast, and everywhere else, or where the
-    input needs a gradient, it is torch's own. Stride, dilation and groups are 1.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, ch, H, W) to (B, filters, H', W')."""
-        reduced = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if not reduced or self.in_channels > 1 or x.requires_grad:
-            return super().forward(x)
-        assert not isinstance(self.padding, str)
-        side, pad = self.kernel_size[0], self.padding[0]
-        patches = F.pad(x, (pad,) * 4).unfold(2, side, 1).unfold(3, side, 1)  # (B, ch, H', W', side, side)
-        n, _, height, width = patches.shape[:4]
-        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(n * height * width, -1)
-        out = F.linear(rows, self.weight.flatten(1), self.bias)
-        return out.view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 class ConvNet(Network):
@@ -63,16 +40,33 @@ class ConvNet(Network):
         layers: list[nn.Module] = []
         for block in range(depth):
             layers += [
-                PatchConv2d(channels, width, 3, padding=first_padding)
-                if block == 0
-                else nn.Conv2d(width, width, 3, padding=1),
+                nn.Conv2d(channels, width, 3, padding=first_padding if block == 0 else 1),
                 nn.GroupNorm(width, width),  # one group per channel = instance norm, with affine parameters
                 nn.ReLU(inplace=True),
                 nn.AvgPool2d(2),
             ]
+            channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(width * (height >> depth) * (breadth >> depth), num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
         """Map normalised images (B, ch, H, W) to flattened feature maps (B, width · H/2^depth · W/2^depth)."""
+        if fused.usable(x):
+            return self._embed_fused(x).flatten(1)
         return self.features(x).flatten(1)
+
+    def _embed_fused(self, x: Tensor) -> Tensor:
+        """Compute ``features`` with a block's norm, ReLU and pooling in one operator each."""
+        layers = list(self.features)
+        blocks = list(zip(layers[0::4], layers[1::4], strict=True))
+        for i, (convolution, norm) in enumerate(blocks):
+            assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.GroupNorm)
+            assert convolution.bias is not None and not isinstance(convolution.padding, str)
+            affine = (norm.weight, norm.bias)
+            half = i + 1 < len(blocks)  # embeddings keep float32's digits
+            if convolution.in_channels <= fused.FEW_CHANNELS:
+                first = (x.float(), convolution.weight, convolution.bias)
+                x = fused.stem(*first, *affine, convolution.padding[0], norm.eps, half)[0]
+            else:
+                x = fused.norm_relu_pool(convolution(x), *affine, norm.eps, half)[0]
+        return x

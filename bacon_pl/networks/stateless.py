@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
@@ -12,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.networks import fused
 from bacon_pl.networks.base import Network
 from bacon_pl.networks.cost import forward_flops
 
@@ -37,6 +36,8 @@ class StatelessNetwork:
         self.accelerated = accelerated
         self._run: Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]] = self._plain
         if accelerated:
+            if next(template.parameters()).device.type == "cpu":
+                fused.load()
             # Static shapes: there are few of them, and a program for any batch size is slower.
             self._run = torch.compile(self._autocast, dynamic=False)
 
@@ -93,7 +94,7 @@ def resolve_acceleration(
         raise unknown_name("acceleration", str(choice), get_args(Acceleration))
     if choice == "off":
         return False
-    compiler = device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
+    compiler = device.type != "cpu" or fused.compiler() is not None
     if choice == "on" and not compiler:
         raise BaconError(
             "acceleration 'on' needs a C++ compiler (g++) to compile for the CPU: install one or use 'off'."
