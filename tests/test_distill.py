@@ -40,7 +40,7 @@ class FixedNetwork:
     def __init__(self, network, accuracy):
         self.network, self.percent = network, accuracy
 
-    advance = reset_meters = lambda self, *_: None
+    advance = reset_meters = train = lambda self, *_: None
     matched = lambda self, t: 0  # noqa: E731
     trained = lambda self, t: []  # noqa: E731
     alive = lambda self, t: range(1)  # noqa: E731
@@ -160,7 +160,7 @@ def test_resumed_run_ends_in_the_same_bits(tmp_path):
             assert torch.equal(stack[: resumed.pool.born], getattr(resumed.pool, kind)[name][: resumed.pool.born])
 
 
-@pytest.mark.parametrize(("classes_that_fit", "blocks"), [(0.5, 10), (2.5, 5), (3.5, 5), (10, 1)])
+@pytest.mark.parametrize(("classes_that_fit", "blocks"), [(0.5, 10), (1.5, 10), (2.5, 5), (10, 5)])
 def test_memory_budget_takes_classes_in_blocks_and_changes_nothing_but_rounding(tmp_path, classes_that_fit, blocks):
     whole = distil(tmp_path, 2, trainer={"precision": "64-true"})
     per_class = 4 * activation_bytes(small(1, (8, 8), 10).double(), (1, 8, 8))
@@ -250,7 +250,8 @@ def test_pool_training_is_torch_sgd(golden):
     hits = 0
     for _ in range(2):  # momentum is kept between the visits
         images, labels = torch.randint(0, 256, (3, 5, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 3, (3, 5))
-        pool.train(birth, images, labels, lambda x: x / 255)
+        batches = {birth: (images, labels), 1: (images.flip(0), labels.flip(0))}
+        pool.train([1, birth], batches.__getitem__, lambda x: x / 255)
         for x, y in zip(images / 255, labels, strict=True):
             logits = reference(x)[1]
             hits += int((logits.argmax(1) == y).sum())
@@ -264,6 +265,28 @@ def test_pool_training_is_torch_sgd(golden):
     assert pool.accuracy(0).item() == 0
     pool.reset_meters()
     assert pool.accuracy(birth).item() == 0
+
+
+def test_networks_trained_as_one_batched_program_end_as_those_trained_alone():
+    """The path of GPUs, in float64 on a CPU."""
+    torch.manual_seed(0)
+    batches = {
+        b: (torch.randint(0, 256, (3, 5, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 3, (3, 5))) for b in (0, 2)
+    }
+    pools = []
+    for births in ([[0, 2]], [[0], [2]]):
+        pool = NetworkPool(PoolSettings(lr=0.1), lambda: small(1, (8, 8), 3), 0, dtype=torch.float64)
+        pool.network.batched = len(births) == 1
+        pool.advance(0)
+        for _ in range(2):
+            for together in births:
+                pool.train(together, batches.__getitem__, lambda x: x.double() / 255)
+        pools.append(pool)
+    for kind in ("weights", "velocity"):
+        for name, stack in getattr(pools[0], kind).items():
+            torch.testing.assert_close(stack, getattr(pools[1], kind)[name], atol=1e-10, rtol=0)
+    assert torch.equal(pools[0].meters, pools[1].meters)
+    assert pools[0].meters[:, 1].tolist() == [30, 0, 30, 0]
 
 
 def test_running_accuracy_restarts_at_the_window(tmp_path):
@@ -286,6 +309,14 @@ def test_running_accuracy_restarts_at_the_window(tmp_path):
 def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):
     with pytest.raises(BaconError, match=sentence):
         distil(tmp_path, 1, **settings)
+
+
+@pytest.mark.parametrize("profiler", ["simple", "pytorch"])
+def test_profilers_name_the_parts_of_an_iteration(tmp_path, profiler, capsys):
+    distil(tmp_path, 6, trainer={"profiler": profiler})
+    parts = {"real", "synthetic", "objective", "backward", "update", "pool"}
+    written = capsys.readouterr().out + "".join(path.read_text() for path in tmp_path.glob("fit-*"))
+    assert {part for part in parts if f"[bacon]{part}" in written} == parts
 
 
 def test_missing_data_is_told(tmp_path):

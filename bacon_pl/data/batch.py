@@ -46,7 +46,7 @@ class IterationBatch:
         Returns:
             ``(images, mask)``. Images: uint8 (C', n, ch, H, W), n = min(batch_real, size of the largest class). A
             class with fewer than n images gives all it has, first, and the rest of its row is to be ignored: mask,
-            bool (C', n), is True where an image counts. It is None where every one does.
+            bool (C', n), is True where an image counts. It is None where no class of the data is that small.
         """
         index, valid = self.store.class_table
         if classes is None:
@@ -61,8 +61,7 @@ class IterationBatch:
         images = self._take(index.gather(1, chosen))
         if self.store.smallest_class >= n:  # the usual case, known without asking the device
             return images, None
-        mask = valid[:, :n]
-        return images, None if bool(mask.all()) else mask
+        return images, valid[:, :n]
 
     def plain(self, network: int, steps: int) -> tuple[Tensor, Tensor]:
         """Draw random batches over all classes, to train one of the pool's networks on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -53,10 +54,19 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], d
     """
     # A product and a sum, each rounded by itself and in place: every device gives the same bits (a fused multiply-add
     # rounds once, where there is one), and on CPUs it is several times faster than torch.addcmul.
-    scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64).to(images.device, dtype)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64).to(images.device, dtype)
+    scale, shift = _constants(tuple(mean), tuple(std), dtype, images.device)
     # copy=True: the in-place steps must not reach the caller's tensor.
-    return images.to(dtype, copy=True).mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+    return images.to(dtype, copy=True).mul_(scale).add_(shift)
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Factor and summand of :func:`normalise`, (ch, 1, 1), kept on the device: copying them there would wait for it."""
+    scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64)
+    return scale.to(device, dtype).view(-1, 1, 1), shift.to(device, dtype).view(-1, 1, 1)
 
 
 def denormalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -20,6 +20,7 @@ from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.data import DataModule, DatasetMeta, IterationBatch, LabelledImages, normalise
 from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distill.pool import NetworkPool, PoolSettings
+from bacon_pl.distill.sharing import add_up, deal, hand_round
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, git_commit
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import (
@@ -33,6 +34,9 @@ from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.networks.stateless import even_rows
 from bacon_pl.objectives import Bayes, Objective
 from bacon_pl.partition import assemble, check_factor, expand
+
+MIN_CPU_BLOCKS = 8
+"""Blocks of classes on a CPU, if there are so many classes: enough to deal out evenly, few enough to be fast."""
 
 
 def batched_sgd(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
@@ -134,6 +138,7 @@ class DistillModule(pl.LightningModule):
         self.images: nn.Parameter
         """(C·ipc, ch, H, W), normalised, class by class."""
         self._pool_state: dict[str, Any] | None = None
+        self._terms: tuple[str, ...] | None = None
         self._last_step: float | None = None
 
     # Life before and after the loop.
@@ -177,7 +182,16 @@ class DistillModule(pl.LightningModule):
         return torch.optim.SGD([self.images], lr=lr, momentum=momentum)
 
     def on_fit_start(self) -> None:
-        """Build the pool where the images have been moved to."""
+        """Build the pool where the images have been moved to.
+
+        Raises:
+            BaconError: The Trainer's precision needs loss scaling.
+        """
+        if self.trainer.precision == "16-mixed":
+            raise BaconError(
+                "--trainer.precision 16-mixed scales losses, which the images' own gradient does not go through: use "
+                "bf16-mixed."
+            )
         meta = self.meta
         self.pool = NetworkPool(
             self.pool_settings,
@@ -217,7 +231,7 @@ class DistillModule(pl.LightningModule):
     # The algorithm.
 
     def training_step(self, batch: IterationBatch, batch_idx: int) -> None:
-        """Run one iteration (method.md §4, §5).
+        """Run one iteration (method.md §4, §5); several devices share its work.
 
         Args:
             batch: The iteration's real images.
@@ -229,24 +243,47 @@ class DistillModule(pl.LightningModule):
             self.pool.reset_meters()
 
         network = self.pool.matched(t)
-        accuracy = self.pool.accuracy(network)
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        optimizer.zero_grad()
-        blocks = [self.match(batch, classes, network, accuracy) for classes in self.class_blocks()]
+        accuracy = self.pool.accuracy(network).clone()
+        terms = self.match(batch, network, accuracy)
         with self._profile("update"):
+            optimizer = self.optimizers()
+            assert isinstance(optimizer, LightningOptimizer)
             optimizer.step()
+        with self._profile("pool"):
+            self.train_pool(batch)
+        self.report(t, terms, accuracy)
 
-        for birth in self.pool.trained(t):
-            with self._profile("pool"):
-                self.pool.train(birth, *batch.plain(birth, self.pool_settings.train_steps), self._normalise)
+    def match(self, batch: IterationBatch, network: int, accuracy: Tensor) -> dict[str, Tensor]:
+        """Match the synthetic images to the real ones and set their gradient.
 
-        self.report(t, {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}, accuracy)
+        Args:
+            batch: The iteration's real images.
+            network: Birth number of the network to match through.
+            accuracy: Its running accuracy in percent.
 
-    def match(self, batch: IterationBatch, classes: Tensor, network: int, accuracy: Tensor) -> dict[str, Tensor]:
-        """Match the synthetic images of some classes and accumulate their gradient.
+        Returns:
+            The loss terms, (C,) each, without gradient.
+        """
+        gradient = torch.zeros_like(self.images).unflatten(0, (-1, self.ipc))
+        found: dict[str, Tensor] = {}
+        for classes in deal(self.class_blocks(), self.global_rank, self.trainer.world_size):
+            terms, gradient[classes] = self.match_block(batch, classes, network, accuracy)
+            for name, value in terms.items():
+                found.setdefault(name, value.new_zeros(self.meta.num_classes))[classes] = value
+        with self._profile("share"):
+            if self._terms is None:  # a process without classes does not know their names
+                self._terms = self.trainer.strategy.broadcast(tuple(found))
+            for name in self._terms:
+                found.setdefault(name, gradient.new_zeros(self.meta.num_classes))
+            add_up([gradient, *found.values()])
+        # Not through backward(): a data-parallel wrapper would average, and round, what is complete already.
+        self.images.grad = gradient.flatten(0, 1)
+        return found
 
-        Classes do not meet in the loss, so taking them in blocks changes no gradient and bounds the memory.
+    def match_block(
+        self, batch: IterationBatch, classes: Tensor, network: int, accuracy: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Match the synthetic images of some classes; classes do not meet in the loss.
 
         Args:
             batch: The iteration's real images.
@@ -255,29 +292,50 @@ class DistillModule(pl.LightningModule):
             accuracy: Its running accuracy in percent.
 
         Returns:
-            The loss terms, (C',) each, without gradient.
+            The loss terms, (C',) each, without gradient; and the gradient of their sum, (C', ipc, ch, H, W).
         """
         with self._profile("real"):
             z_real, mask = self.embed_real(batch, network, classes)
         with self._profile("synthetic"):
-            z_syn, logits = self.embed_synthetic(network, classes, batch.iteration)
+            canvases = self.images.detach().unflatten(0, (-1, self.ipc))[classes].requires_grad_()
+            z_syn, logits = self.embed_synthetic(canvases, network, classes, batch.iteration)
         with self._profile("objective"):
             terms = self.objective.terms(z_syn, z_real, mask)
             if self.ce_weight > 0:
                 terms["ce"] = self.ce_weight * accuracy * self.cross_entropy(logits, classes)
         with self._profile("backward"):
-            self.manual_backward(torch.stack(list(terms.values())).sum())
-        return {name: value.detach() for name, value in terms.items()}
+            gradient = self.gradient(terms, canvases)
+        return {name: value.detach() for name, value in terms.items()}, gradient
+
+    @staticmethod
+    def gradient(terms: dict[str, Tensor], canvases: Tensor) -> Tensor:
+        """Gradient of the terms' sum by the images it was computed from."""
+        return torch.autograd.grad(torch.stack(list(terms.values())).sum(), canvases)[0]
+
+    def train_pool(self, batch: IterationBatch) -> None:
+        """Train the pool networks whose turn it is, each on one device, and tell the others."""
+        births = self.pool.trained(batch.iteration)
+        rank, devices = self.global_rank, self.trainer.world_size
+        steps = self.pool_settings.train_steps
+        self.pool.train(deal(births, rank, devices), lambda birth: batch.plain(birth, steps), self._normalise)
+        for i, birth in enumerate(births):
+            hand_round(self.pool.state_of(birth), i % devices)
 
     def class_blocks(self) -> tuple[Tensor, ...]:
-        """Cut the classes into blocks whose synthetic images fit ``memory_gib``, even where that is possible."""
+        """Cut the classes into blocks that fit ``memory_gib`` and can be dealt out to devices.
+
+        On CPUs the blocks do not depend on the number of devices: there a block's result has the same bits wherever it
+        is computed. A GPU, which fast work needs large batches for, takes its whole share at once.
+        """
         return torch.arange(self.meta.num_classes, device=self.device).split(self._block_rows)
 
     @cached_property
     def _block_rows(self) -> int:
         image = (self.meta.channels, *self.meta.size)
         per_class = self.ipc * self.factor**2 * activation_bytes(self.pool.network.template, image)
-        return even_rows(self.meta.num_classes, int(self.memory_gib * 2**30 / per_class))
+        classes = self.meta.num_classes
+        blocks = MIN_CPU_BLOCKS if self.device.type == "cpu" else self.trainer.world_size
+        return even_rows(classes, min(int(self.memory_gib * 2**30 / per_class), -(-classes // blocks)))
 
     @torch.no_grad()
     def embed_real(self, batch: IterationBatch, network: int, classes: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -300,13 +358,12 @@ class DistillModule(pl.LightningModule):
         ]
         return torch.cat(blocks), mask
 
-    def embed_synthetic(self, network: int, classes: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
-        """Expand, augment and embed the synthetic images of the given classes.
+    def embed_synthetic(self, canvases: Tensor, network: int, classes: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        """Expand, augment and embed the synthetic images (C, ipc, ch, H, W) of the given classes.
 
         Returns:
             Embeddings (C, factor²·ipc, d) and logits (C, factor²·ipc, number of classes).
         """
-        canvases = self.images.unflatten(0, (-1, self.ipc))[classes]
         x = expand(canvases, self.factor)
         x = self.augment.siamese(x, classes, self.seed, "augment", iteration)
         z, logits = self.pool.forward(network, x.flatten(0, 1))

@@ -7,7 +7,7 @@ of it. That makes a checkpoint a handful of tensors and a draw an index.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from bacon_pl.errors import BaconError
 from bacon_pl.networks import Network, StatelessNetwork
 
 Weights = dict[str, Tensor]
+Draw = Callable[[int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -169,29 +170,35 @@ class NetworkPool:
         """Restart all running accuracies."""
         self.meters.zero_()
 
-    def train(self, birth: int, images: Tensor, labels: Tensor, normalise: Callable[[Tensor], Tensor]) -> None:
-        """Train a network by SGD, one step per batch, keeping its momentum and counting its hits.
+    def train(self, births: Sequence[int], draw: Draw, normalise: Callable[[Tensor], Tensor]) -> None:
+        """Train networks by SGD, one step per batch, keeping their momentum and counting their hits.
+
+        They take their steps together (see :meth:`StatelessNetwork.side_by_side`); a network's result does not depend
+        on which others there are.
 
         Args:
-            birth: The network.
-            images: (steps, B, ch, H, W), uint8.
-            labels: (steps, B), int64.
-            normalise: Maps a batch of uint8 images to normalised pixel space.
+            births: Distinct networks.
+            draw: Gives a network its batches: uint8 images (steps, B, ch, H, W) and int64 labels (steps, B).
+            normalise: Maps uint8 images to normalised pixel space.
         """
-        slot = self.slot(birth)
-        # Views of the pool's tensors: the optimiser's in-place steps land in the pool.
-        parameters = {name: w[slot].detach().requires_grad_() for name, w in self.weights.items()}
-        buffers = {name: b[slot] for name, b in self.buffers.items()}
-        velocity: list[Tensor | None] = [self.velocity[name][slot] for name in parameters]
-        values = list(parameters.values())
+        if not births or not self.settings.train_steps:
+            return
+        slots = torch.tensor([self.slot(birth) for birth in births], device=self._device)
+        parameters = {name: w[slots].requires_grad_() for name, w in self.weights.items()}
+        buffers = {name: b[slots] for name, b in self.buffers.items()}
+        velocity = {name: v[slots] for name, v in self.velocity.items()}
+        images, labels = (torch.stack(parts, 1) for parts in zip(*map(draw, births), strict=True))
+        hits = torch.zeros(len(births), device=self._device)
         for x, y in zip(images, labels, strict=True):
-            _, logits = self.network(parameters | buffers, normalise(x))
-            gradients = torch.autograd.grad(F.cross_entropy(logits, y), values)
+            _, logits = self.network.side_by_side(parameters | buffers, normalise(x))
+            losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
+            gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
+            hits += (logits.argmax(2) == y).sum(1)
             with torch.no_grad():
                 sgd(
-                    values,
+                    list(parameters.values()),
                     list(gradients),
-                    velocity,
+                    list(velocity.values()),
                     lr=self.settings.lr,
                     momentum=self.settings.momentum,
                     weight_decay=self.settings.weight_decay,
@@ -199,8 +206,16 @@ class NetworkPool:
                     nesterov=False,
                     maximize=False,
                 )
-                self.meters[slot, 0] += (logits.argmax(1) == y).sum()
-                self.meters[slot, 1] += len(y)
+        for stacks, parts in ((self.weights, parameters), (self.velocity, velocity), (self.buffers, buffers)):
+            for name, part in parts.items():
+                stacks[name][slots] = part.detach()
+        self.meters[slots] += torch.stack([hits, torch.full_like(hits, labels[:, 0].numel())], 1)
+
+    def state_of(self, birth: int) -> list[Tensor]:
+        """All that training a network changes, as views: what another process must be told."""
+        slot = self.slot(birth)
+        stacks = (self.weights, self.velocity, self.buffers)
+        return [w[slot] for stack in stacks for w in stack.values()] + [self.meters[slot]]
 
     def state_dict(self) -> dict[str, Any]:
         """The pool's whole state, for a checkpoint."""

@@ -107,13 +107,17 @@ class EvalModule(pl.LightningModule):
 
     def losses(self, step: int) -> Tensor:
         """Cross-entropy of each network on its own augmented batch: (num_networks,)."""
-        losses = []
-        for k, network in enumerate(self.networks):
-            x, y = self.batch(k, step)
-            x = self.recipe.augment.per_image(x, self.seed, "evaluation augment", k, step)
-            weights = dict(network.named_parameters()) | dict(network.named_buffers())
-            losses.append(F.cross_entropy(self._network(weights, x)[1], y))
-        return torch.stack(losses)
+        batches = (self.augmented_batch(k, step) for k in range(len(self.networks)))
+        x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
+        states = [dict(network.named_parameters()) | dict(network.named_buffers()) for network in self.networks]
+        stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        logits = self._network.side_by_side(stacked, x)[1]
+        return F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
+
+    def augmented_batch(self, network: int, step: int) -> tuple[Tensor, Tensor]:
+        """Network k's batch of a step (see :meth:`batch`), augmented."""
+        x, y = self.batch(network, step)
+        return self.recipe.augment.per_image(x, self.seed, "evaluation augment", network, step), y
 
     def batch(self, network: int, step: int) -> tuple[Tensor, Tensor]:
         """Gather network k's batch of a step: normalised images (B, ch, H, W) and labels (B,)."""

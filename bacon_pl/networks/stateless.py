@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -15,6 +16,7 @@ from bacon_pl.networks.base import Network
 from bacon_pl.networks.cost import forward_flops
 
 Acceleration = Literal["auto", "on", "off"]
+Run = Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]]
 
 WORTHWHILE_FLOPS = 5e12
 """Work from which compiling pays: it takes about half a minute, in which a CPU does about this much otherwise."""
@@ -34,20 +36,28 @@ class StatelessNetwork:
     def __init__(self, template: Network, accelerated: bool = False) -> None:
         self.template = template.train()
         self.accelerated = accelerated
-        self._run: Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]] = self._plain
+        self.batched = next(template.parameters()).device.type == "cuda"
+        """Whether networks side by side are one batched program; see :meth:`side_by_side`."""
+        self._run: Run = self._plain
+        self._run_many: Run = self._many
         if accelerated:
             if next(template.parameters()).device.type == "cpu":
                 fused.load()
             # Static shapes: there are few of them, and a program for any batch size is slower.
-            self._run = torch.compile(self._autocast, dynamic=False)
+            self._run = torch.compile(partial(self._autocast, self._plain), dynamic=False)
+            self._run_many = torch.compile(partial(self._autocast, self._many), dynamic=False)
 
     def _plain(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         return functional_call(self.template, dict(weights), (x,))
 
-    def _autocast(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    def _many(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.vmap(self._plain)(dict(weights), x)
+
+    @staticmethod
+    def _autocast(run: Run, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         enabled = x.dtype == torch.float32 and has_bfloat16(x.device)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
-            return self._plain(weights, x)
+            return run(weights, x)
 
     def __call__(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """Embed and classify normalised images.
@@ -61,6 +71,25 @@ class StatelessNetwork:
         """
         z, logits = self._run(weights, x)
         return z.to(x.dtype), logits.to(x.dtype)
+
+    def side_by_side(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed and classify with several networks, each its own images.
+
+        On a GPU they are one batched program, which fills it; on a CPU they follow each other, for there a batched
+        convolution is slower: see README, Speed.
+
+        Args:
+            weights: The networks' parameters and buffers by name, stacked: (K, …).
+            x: (K, B, ch, H, W).
+
+        Returns:
+            Embeddings (K, B, d) and logits (K, B, C), in ``x``'s type.
+        """
+        if self.batched:
+            z, logits = self._run_many(weights, x)
+            return z.to(x.dtype), logits.to(x.dtype)
+        apart = [self({name: w[k] for name, w in weights.items()}, images) for k, images in enumerate(x)]
+        return torch.stack([z for z, _ in apart]), torch.stack([logits for _, logits in apart])
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -79,7 +79,7 @@ class Alternation(pl.Callback):
             (module, "embed_synthetic", "synthetic forward and backward"),
             (module.objective, "terms", "synthetic forward and backward"),
             (module, "cross_entropy", "synthetic forward and backward"),
-            (module, "manual_backward", "synthetic forward and backward"),
+            (module, "gradient", "synthetic forward and backward"),
             (trainer.optimizers[0], "step", "image update"),
             (module.pool, "train", "pool training"),
             (module.pool, "advance", "pool training"),
