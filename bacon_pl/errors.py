@@ -25,3 +25,18 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BaconError:
     near = difflib.get_close_matches(name.lower(), [o.lower() for o in options], n=1, cutoff=0.5)
     hint = next((f" Did you mean '{o}'?" for o in options if near and o.lower() == near[0]), "")
     return BaconError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(options)}.")
+
+
+def one_line(value: object, longest: int = 200) -> str:
+    """Show text that may come from anywhere within a sentence.
+
+    Args:
+        value: Its ``str`` is shown.
+        longest: Most characters kept.
+
+    Returns:
+        One line without characters that move a terminal's cursor or break lines; what is too long ends in ``…``.
+    """
+    text = " ".join(str(value).split())
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: longest + 1])
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

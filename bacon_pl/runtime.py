@@ -47,3 +47,11 @@ def cache_dir() -> Path:
     if own := os.environ.get("BACON_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bacon_pl"
+
+
+def memory_bytes() -> int:
+    """Main memory of this machine in bytes; where the system does not tell, what no machine has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 50
