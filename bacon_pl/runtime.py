@@ -1,10 +1,12 @@
-"""Settings of the process that are not about the method: how memory is reused, where caches lie."""
+"""Settings of the process that are not about the method: how memory is reused, where caches and output go."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,22 @@ def default_memory() -> Iterator[None]:
         yield
     finally:
         keep_memory()
+
+
+def standard_streams() -> None:
+    """Give the process standard streams where it has none, and let them print whatever a name may hold.
+
+    Without them the first files opened would get their numbers, and what child processes print would end up in them.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def cache_dir() -> Path:

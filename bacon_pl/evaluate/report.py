@@ -70,7 +70,9 @@ def write_results(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> P
     """Write results as JSON, whole or not at all; returns the file's path."""
     target = Path(path)
     temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps(numbers, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(numbers, indent=2, ensure_ascii=False, default=str) + "\n"
+    # Names may hold what UTF-8 cannot: half a surrogate pair, from a file's name; its escape is JSON's, too.
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     temporary.replace(target)
     return target
 
