@@ -123,7 +123,7 @@ def load_dataset(
     for what, given in (("mean", mean), ("std", std)):
         if given is not None and len(given) != channels:
             raise BaconError(
-                f"--data.{what} has {len(given)} number(s) but the images of {spec.name} have {channels} channel(s): "
+                f"--data.{what} has {len(given)} number(s) but the images of {spec.name} have {channels} channels: "
                 "give one number for each."
             )
     mean, std = mean or spec.mean, std or spec.std
@@ -174,12 +174,6 @@ def _check_classes(spec: DatasetSpec, options: LoadOptions, train: LabelledImage
     where = f"{spec.name} under '{options.root}'"
     if train.class_names != test.class_names:
         raise BaconError(f"the train and test splits of {where} have different classes: load one dataset's two splits.")
-    if bool((empty := train.counts == 0).any()):
-        name = train.class_names[int(torch.nonzero(empty)[0])]
-        raise BaconError(
-            f"class '{name}' of {where} has no training images ({int(empty.sum())} such in all): add some, or number "
-            "the labels without gaps."
-        )
     if not len(test):
         raise BaconError(f"{where} has no test images: nothing could be evaluated; fetch or add them.")
 

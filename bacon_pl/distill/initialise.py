@@ -28,6 +28,10 @@ def draw_real(store: LabelledImages, ipc: int, draws: int, *keys: int | str) -> 
     """
     counts = store.counts
     smallest = int(counts.argmin())
+    if not int(counts[smallest]):
+        raise BaconError(
+            f"class '{store.class_names[smallest]}' has no training images: add some, or number the labels without gaps."
+        )
     if int(counts[smallest]) < ipc:
         raise BaconError(
             f"ipc {ipc} asks for more images per class than class '{store.class_names[smallest]}' has "
