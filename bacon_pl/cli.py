@@ -16,17 +16,17 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from bacon_pl import __version__
 from bacon_pl.augment import Augmentation
 from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
+from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.data import DataModule
 from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
-from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.errors import BaconError, StoppedError, unknown_name
 from bacon_pl.evaluate import (
     EvalModule,
     Recipe,
@@ -87,16 +87,27 @@ class Fit(_Command):
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.add_lightning_class_args(ImageGrid, "image_grid")
         parser.add_lightning_class_args(ValidationAccuracy, "validation")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.every_n_train_steps": 1000, "checkpoint.save_last": True})
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to resume from, or 'last'.")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Resume from this checkpoint, the newest one of this run's folder, or 'last': the newest of "
+            "--trainer.default_root_dir, where there is one.",
+        )
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
 
     def run(self) -> None:
         """Distil."""
-        self.model.config = self.resolved
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path)
+        # How a run was resumed is no setting of it: a resumed run ends in the same file.
+        self.model.config = {k: v for k, v in self.resolved.items() if k not in ("ckpt_path", "overwrite")}
+        root, config = Path(self.trainer.default_root_dir), self.config
+        with claimed(root, config.ckpt_path, config.overwrite, lock=self.trainer.is_global_zero) as checkpoint:
+            checkpoints = self.trainer.checkpoint_callback
+            assert isinstance(checkpoints, Checkpoints)
+            checkpoints.replaces = config.overwrite and checkpoint is None
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
         if self.trainer.is_global_zero and self.trainer.state.finished:
-            root = Path(self.trainer.default_root_dir)
             picture = DistilledSet.load(root).save_grid(root / "distilled.png")
             print(f"distilled set: {root / FILE_NAME}\npicture: {picture}")
 
@@ -186,8 +197,6 @@ def quiet() -> None:
     """Silence what Lightning says that is no news to this command's users."""
     advice = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     advice.addFilter(lambda record: "litlogger" not in record.getMessage())
-    # The module keeps images, momentum and pool of the same moment: after the step.
-    warnings.filterwarnings("ignore", ".*ModelCheckpoint with manual optimization.*")
     warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
     # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
@@ -227,6 +236,13 @@ def main(args: Sequence[str] | None = None) -> None:
         keep_memory()
         quiet()
         COMMANDS[command](rest).run()
+    except StoppedError as stop:
+        print(
+            f"bacon {command}: stopped after {stop.iterations} iterations; the same command with --ckpt_path last "
+            "continues.",
+            file=sys.stderr,
+        )
+        sys.exit(128 + stop.number)
     except (BaconError, MisconfigurationException, argparse.ArgumentError) as error:
         if os.environ.get("BACON_DEBUG") == "1":
             raise
