@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -243,6 +244,12 @@ def main(args: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(128 + stop.number)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns an interrupt into exit status 1.
+        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print(f"bacon {command}: interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (BaconError, MisconfigurationException, argparse.ArgumentError) as error:
         if os.environ.get("BACON_DEBUG") == "1":
             raise

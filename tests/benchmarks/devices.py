@@ -5,6 +5,7 @@ A contender is this file run as a program, for the processes of a run are starte
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -40,7 +41,7 @@ class Clock(pl.Callback):
         """Write what was read."""
         ends = self.times[self.warm_up - 1 :]
         if trainer.is_global_zero:
-            self.path.write_text(json.dumps([b - a for a, b in zip(ends, ends[1:], strict=False)]))
+            self.path.write_text(json.dumps([b - a for a, b in itertools.pairwise(ends)]))
 
 
 def run(s: Settings, counts: Sequence[int] = (1, 2)) -> dict[str, Any]:
