@@ -19,6 +19,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bacon_pl import __version__
 from bacon_pl.augment import Augmentation
@@ -238,7 +239,7 @@ def main(args: Sequence[str] | None = None) -> None:
         quiet()
         COMMANDS[command](rest).run()
     except StoppedError as stop:
-        print(
+        rank_zero_only(print)(
             f"bacon {command}: stopped after {stop.iterations} iterations; the same command with --ckpt_path last "
             "continues.",
             file=sys.stderr,

@@ -138,12 +138,16 @@ def test_two_nodes_of_one_process_each_end_in_the_bits_of_one(whole, tmp_path):
     assert_same_end(whole, tmp_path)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_with_a_checkpoint_and_a_short_message(tmp_path, number, code):
-    process = start(tmp_path, "--checkpoint.every_n_train_steps", "3", steps=100_000)
+@pytest.mark.parametrize(
+    ("number", "code", "devices"),
+    [(signal.SIGINT, 130, ()), (signal.SIGTERM, 143, ("--trainer.devices", "2", "--trainer.strategy", "ddp"))],
+)
+def test_a_signal_ends_a_run_with_a_checkpoint_and_a_short_message(tmp_path, number, code, devices):
+    process = start(tmp_path, "--checkpoint.every_n_train_steps", "3", *devices, steps=100_000)
     wait_for(process, tmp_path, 3)
     process.send_signal(number)
     said = finish(process, code)
+    assert said.count("stopped after") == 1
     stopped = int(said.split("stopped after ")[1].split()[0])
     assert "--ckpt_path last" in said
     assert checkpoints.newest(tmp_path).name == f"iteration={stopped}.ckpt"
