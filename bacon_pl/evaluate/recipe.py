@@ -147,5 +147,5 @@ class Recipe:
 
 
 def _class_name(instance: object) -> str:
-    """Name an object's class, past the one that a default is wrapped in until it is first used."""
-    return next(c.__name__ for c in type(instance).__mro__ if not c.__name__.startswith("LazyInstance"))
+    """Name an object's class, past those that wrap a default."""
+    return next(c.__name__ for c in type(instance).__mro__ if "Lazy" not in c.__name__)
