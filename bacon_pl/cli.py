@@ -31,6 +31,7 @@ from bacon_pl.evaluate import (
     Baseline,
     Comparison,
     EvalModule,
+    LearningCurve,
     Recipe,
     Run,
     results,
@@ -40,6 +41,7 @@ from bacon_pl.evaluate import (
 )
 from bacon_pl.networks import Network, NetworkFactory
 from bacon_pl.objectives import Objective
+from bacon_pl.report import figures, show, write_report
 from bacon_pl.runtime import keep_memory
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
@@ -138,6 +140,12 @@ class Eval(_Command):
         parser.add_argument(
             "--scores", type=bool, default=False, help="Compute DD-Ranking's robust scores, with the runs they need."
         )
+        parser.add_argument(
+            "--figures",
+            type=bool,
+            default=False,
+            help="Draw pictures, too: accuracies, learning curves, confusion, embeddings and the images.",
+        )
 
     def run(self) -> None:
         """Evaluate."""
@@ -156,19 +164,26 @@ class Eval(_Command):
             self.config.scores,
             seed,
         )
-        outcomes = []
+        outcomes, first = [], None
         for run in comparison.runs:
             module = comparison.module(run, self.trainer.strategy.root_device)
             trainer = self.evaluation_trainer(module, run)
             trainer.fit(module)
             trainer.test(module, datamodule=data, verbose=False)
             outcomes.append(module.outcome(run.network, run.variant))
+            first = first or (module, trainer.loggers)
         if self.trainer.is_global_zero:
+            assert first is not None
             given = Path(self.config.distilled)
             folder = given if given.is_dir() else given.parent
             scores = comparison.scores(outcomes) if comparison.scored else None
             numbers = results(distilled, outcomes, self.resolved, scores)
+            pictures = {}
+            if self.config.figures:
+                pictures = figures(outcomes, data.meta.class_names, comparison.embedded(first[0]), seed)
             print(f"results: {write_results(folder / 'results.json', numbers)}")
+            print(f"report: {write_report(folder, numbers, distilled, pictures)}")
+            show(first[1], numbers, distilled, pictures)
             if (folder / "distilled.png").is_file():
                 print(f"picture: {folder / 'distilled.png'}")
             if scores is not None:
@@ -195,6 +210,10 @@ class Eval(_Command):
         if self.config.trainer.logger in (None, True):
             root = self.config.trainer.default_root_dir or os.getcwd()
             flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{run.name}")
+        if self.config.figures:
+            given = self.config_init.trainer.callbacks or []
+            curve = LearningCurve(self.datamodule.test, self.datamodule.eval_batch)
+            flags["callbacks"] = [*(given if isinstance(given, list) else [given]), curve]
         return self.trainer_class(**{**self.config_init.trainer, **flags})
 
 

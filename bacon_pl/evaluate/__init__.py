@@ -3,7 +3,7 @@
 from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
 from bacon_pl.evaluate.curve import LearningCurve
 from bacon_pl.evaluate.module import EvalModule, train_without_trainer
-from bacon_pl.evaluate.outcome import Outcome, spread
+from bacon_pl.evaluate.outcome import Embedded, Outcome, spread
 from bacon_pl.evaluate.recipe import Recipe, SoftLabels
 from bacon_pl.evaluate.report import LABELS, of_main, results, score_line, summary, write_results, write_text
 from bacon_pl.evaluate.scores import RobustScores, robust_scores
@@ -12,6 +12,7 @@ from bacon_pl.evaluate.training_set import TrainingSet
 __all__ = [
     "Baseline",
     "Comparison",
+    "Embedded",
     "EvalModule",
     "LABELS",
     "LearningCurve",

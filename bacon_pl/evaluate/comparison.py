@@ -10,10 +10,11 @@ import torch
 
 from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DatasetMeta, LabelledImages
+from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.evaluate.coreset import Embed
 from bacon_pl.evaluate.module import EvalModule
-from bacon_pl.evaluate.outcome import Outcome, Variant
+from bacon_pl.evaluate.outcome import Embedded, Outcome, Variant
 from bacon_pl.evaluate.recipe import Recipe
 from bacon_pl.evaluate.scores import robust_scores
 from bacon_pl.evaluate.trained import Teacher, feature_spaces
@@ -21,6 +22,9 @@ from bacon_pl.evaluate.training_set import TrainingSet
 from bacon_pl.networks import NetworkFactory
 
 Baseline = Literal["random", "herding", "k_centre", "whole"]
+
+EMBEDDED_REAL = 1000
+"""About how many real images are embedded for a picture."""
 
 # Accuracies that the robust scores are made of: training set and recipe.
 _SCORED: dict[str, tuple[str, Variant]] = {
@@ -152,6 +156,14 @@ class Comparison:
                 return TrainingSet.coreset(name, store, ipc, self._spaces)
             case _:
                 return TrainingSet.whole(self.store)
+
+    def embedded(self, module: EvalModule) -> Embedded:
+        """Embed the distilled images, and some real ones of each class, by network 0 of a trained module."""
+        shown = min(self.store.smallest_class, max(1, EMBEDDED_REAL // self.meta.num_classes))
+        index = draw_real(self.store, shown, 1, self.seed, "embedded real images").flatten()
+        synthetic, labels = self.distilled.expanded()
+        real = module.embed(self.store.images[index].to(module.device)).cpu()
+        return Embedded(real, self.store.labels[index], module.embed(synthetic.to(module.device)).cpu(), labels)
 
     def scores(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluate.scores.robust_scores`).

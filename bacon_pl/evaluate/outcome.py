@@ -53,6 +53,23 @@ class Outcome:
         return 100 * self.confusion.diagonal(dim1=1, dim2=2) / self.confusion.sum(2)
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """Real and synthetic images in the feature space of one network.
+
+    Attributes:
+        real: (n, d).
+        real_labels: (n,) int64.
+        synthetic: (m, d).
+        synthetic_labels: (m,) int64.
+    """
+
+    real: Tensor
+    real_labels: Tensor
+    synthetic: Tensor
+    synthetic_labels: Tensor
+
+
 def accuracies(confusion: Tensor) -> Tensor:
     """Top-1 accuracies in percent, (K,), of confusion matrices (K, C, C)."""
     return 100 * (confusion.diagonal(dim1=1, dim2=2).sum(1) / confusion.sum((1, 2)))
