@@ -10,9 +10,9 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import yaml
@@ -30,15 +30,20 @@ from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError, StoppedError, unknown_name
 from bacon_pl.evaluate import (
+    Baseline,
+    Comparison,
     EvalModule,
+    LearningCurve,
     Recipe,
-    TrainingSet,
+    Run,
     results,
+    score_line,
     summary,
     write_results,
 )
-from bacon_pl.networks import Network
+from bacon_pl.networks import Network, NetworkFactory
 from bacon_pl.objectives import Objective
+from bacon_pl.report import figures, show, write_report
 from bacon_pl.runtime import keep_memory
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
@@ -134,9 +139,25 @@ class Eval(_Command):
         )
         parser.add_argument(
             "--baselines",
-            type=list[Literal["random", "whole"]],
+            type=list[Baseline],
             default=[],
-            help="Also evaluate random real images of the same number, the whole training set, or both.",
+            help="Also evaluate real images: of the same number, drawn at random or chosen by herding or k-centre; or "
+            "the whole training set.",
+        )
+        parser.add_argument(
+            "--networks",
+            type=str | list[str],
+            default=[],
+            help="Architectures to compare, by name; by default only --evaluation.network.",
+        )
+        parser.add_argument(
+            "--scores", type=bool, default=False, help="Compute DD-Ranking's robust scores, with the runs they need."
+        )
+        parser.add_argument(
+            "--figures",
+            type=bool,
+            default=False,
+            help="Draw pictures, too: accuracies, learning curves, confusion, embeddings and the images.",
         )
 
     def run(self) -> None:
@@ -146,33 +167,66 @@ class Eval(_Command):
         data.prepare_data()
         data.setup("test")
         distilled.check_fits(data.meta)
-        sources: dict[str, Callable[[], TrainingSet]] = {
-            "distilled": lambda: TrainingSet.distilled(distilled),
-            "random": lambda: TrainingSet.random(data.train, distilled.ipc, recipe.num_networks, seed),
-            "whole": lambda: TrainingSet.whole(data.train),
-        }
-        modules = {}
-        for name in ("distilled", *self.config.baselines):
-            module = EvalModule(sources[name](), recipe, data.meta, seed)
-            trainer = self.evaluation_trainer(module)
+        comparison = Comparison(
+            distilled,
+            data.train,
+            data.meta,
+            recipe,
+            self.architectures(),
+            self.config.baselines,
+            self.config.scores,
+            seed,
+        )
+        outcomes, first = [], None
+        for run in comparison.runs:
+            module = comparison.module(run, self.trainer.strategy.root_device)
+            trainer = self.evaluation_trainer(module, run)
             trainer.fit(module)
             trainer.test(module, datamodule=data, verbose=False)
-            modules[name] = module
+            outcomes.append(module.outcome(run.network, run.variant))
+            first = first or (module, trainer.loggers)
         if self.trainer.is_global_zero:
+            assert first is not None
             given = Path(self.config.distilled)
             folder = given if given.is_dir() else given.parent
-            numbers = results(distilled, modules, self.resolved)
+            scores = comparison.scores(outcomes) if comparison.scored else None
+            numbers = results(distilled, outcomes, self.resolved, scores)
+            pictures = {}
+            if self.config.figures:
+                pictures = figures(outcomes, data.meta.class_names, comparison.embedded(first[0]), seed)
             print(f"results: {write_results(folder / 'results.json', numbers)}")
+            print(f"report: {write_report(folder, numbers, distilled, pictures)}")
+            show(first[1], numbers, distilled, pictures)
             if (folder / "distilled.png").is_file():
                 print(f"picture: {folder / 'distilled.png'}")
+            if scores is not None:
+                print(score_line(scores))
             print(summary(numbers))
 
-    def evaluation_trainer(self, module: EvalModule) -> pl.Trainer:
+    def architectures(self) -> dict[str, NetworkFactory]:
+        """What ``--networks`` names, or else the recipe's network; that one keeps its options where it is named."""
+        meta, own = self.datamodule.meta, self.config_init.evaluation.network
+        own_name = type(own(meta.channels, meta.size, meta.num_classes)).__name__
+        given = self.config.networks
+        names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+        known: dict[str, type] = {c.__name__: c for c in _subclasses(Network) if not inspect.isabstract(c)}
+        by_name: dict[str, NetworkFactory] = {name.casefold(): known[name] for name in known}
+        by_name[own_name.casefold()] = own
+        for name in names:
+            if name.casefold() not in by_name:
+                raise unknown_name("network", name, known)
+        return {name: by_name[name.casefold()] for name in names} or {own_name: own}
+
+    def evaluation_trainer(self, module: EvalModule, run: Run) -> pl.Trainer:
         """Build a Trainer with the user's flags and the recipe's length, which takes the place of max_steps."""
         flags: dict[str, Any] = {"max_steps": module.total_steps, "max_epochs": 1, "enable_checkpointing": False}
         if self.config.trainer.logger in (None, True):
             root = self.config.trainer.default_root_dir or os.getcwd()
-            flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{module.name}")
+            flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{run.name}")
+        if self.config.figures:
+            given = self.config_init.trainer.callbacks or []
+            curve = LearningCurve(self.datamodule.test, self.datamodule.eval_batch)
+            flags["callbacks"] = [*(given if isinstance(given, list) else [given]), curve]
         return self.trainer_class(**{**self.config_init.trainer, **flags})
 
 

@@ -117,7 +117,7 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
         fit.fit(module)
         fit.test(module, datamodule=data, verbose=False)
         modules[training_set.name] = module
-    numbers = results(distilled, modules, {"a": 1})
+    numbers = results(distilled, [module.outcome("ConvNet") for module in modules.values()], {"a": 1})
     # Accuracy by hand, in percent, on every test image.
     x, y = data.normalise(data.test.images), data.test.labels
     by_hand = [100 * (n(x)[1].argmax(1) == y).float().mean().item() for n in modules["whole"].networks]
