@@ -41,7 +41,7 @@ from bacon_pl.evaluate import (
     summary,
     write_results,
 )
-from bacon_pl.networks import Network, NetworkFactory
+from bacon_pl.networks import Network, NetworkFactory, by_name
 from bacon_pl.objectives import Objective
 from bacon_pl.report import figures, show, write_report
 from bacon_pl.runtime import keep_memory
@@ -206,16 +206,10 @@ class Eval(_Command):
     def architectures(self) -> dict[str, NetworkFactory]:
         """What ``--networks`` names, or else the recipe's network; that one keeps its options where it is named."""
         meta, own = self.datamodule.meta, self.config_init.evaluation.network
-        own_name = type(own(meta.channels, meta.size, meta.num_classes)).__name__
+        own_name = type(own(meta.channels, meta.size, meta.num_classes)).__name__.lower()
         given = self.config.networks
-        names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
-        known: dict[str, type] = {c.__name__: c for c in _subclasses(Network) if not inspect.isabstract(c)}
-        by_name: dict[str, NetworkFactory] = {name.casefold(): known[name] for name in known}
-        by_name[own_name.casefold()] = own
-        for name in names:
-            if name.casefold() not in by_name:
-                raise unknown_name("network", name, known)
-        return {name: by_name[name.casefold()] for name in names} or {own_name: own}
+        names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+        return {name: own if name.lower() == own_name else by_name(name) for name in names} or {own_name: own}
 
     def evaluation_trainer(self, module: EvalModule, run: Run) -> pl.Trainer:
         """Build a Trainer with the user's flags and the recipe's length, which takes the place of max_steps."""

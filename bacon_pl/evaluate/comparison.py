@@ -133,6 +133,8 @@ class Comparison:
             device: Where to train the networks whose feature spaces herding and k-centre choose in.
         """
         recipe = replace(self.variant(run.variant), network=self.networks[run.network])
+        if run.training_set == "whole" and recipe.whole_epochs is not None:
+            recipe = replace(recipe, epochs=recipe.whole_epochs)
         training_set = self._training_set(run.training_set, torch.device(device))
         labeller = self._teacher if recipe.soft_labels is not None else None
         return EvalModule(training_set, recipe, self.meta, self.seed, labeller)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from bacon_pl.data import LabelledImages
 from bacon_pl.evaluate.module import EvalModule
@@ -17,10 +18,11 @@ class LearningCurve(pl.Callback):
         test: The test images.
         batch_size: Images tested at once.
         points: Tests, at equal distances; the last one is at the end.
+        images: Most images tested, taken at equal distances: a curve needs fewer digits than a result.
     """
 
-    def __init__(self, test: LabelledImages, batch_size: int = 1000, points: int = 10) -> None:
-        self.test = test
+    def __init__(self, test: LabelledImages, batch_size: int = 1000, points: int = 10, images: int = 1000) -> None:
+        self.test = test.subset(torch.linspace(0, len(test) - 1, min(images, len(test))).long())
         self.batch_size = batch_size
         self.points = points
 

@@ -90,6 +90,8 @@ class Recipe:
         schedule: ``step``: one drop half-way; ``cosine``: from lr to 0 over the whole training.
         mixing: CutMix or MixUp on top of the augmentation.
         soft_labels: Labels from a teacher instead of the set's own; give {} for the defaults.
+        whole_epochs: Passes where the training set is all real images, which takes far more steps a pass; by default
+            ``epochs``.
         coreset_steps: Steps, rounded up to whole epochs, for which the networks are trained on the real images whose
             feature spaces herding and k-centre choose in.
 
@@ -111,11 +113,12 @@ class Recipe:
     schedule: Schedule = "step"
     mixing: Mixing | None = None
     soft_labels: SoftLabels | None = None
+    whole_epochs: int | None = None
     coreset_steps: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("num_networks", "epochs", "batch_size", "coreset_steps"):
-            if getattr(self, name) < 1:
+        for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BaconError(f"--evaluation.{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("lr", "lr_drop"):
             value = getattr(self, name)
