@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import inspect
+import contextlib
 import logging
 import os
 import re
@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import yaml
@@ -22,13 +22,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bacon_pl import __version__
-from bacon_pl.augment import Augmentation
 from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
 from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.data import DataModule
 from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
-from bacon_pl.errors import BaconError, StoppedError, unknown_name
+from bacon_pl.errors import BaconError, StoppedError, one_line
 from bacon_pl.evaluate import (
     Baseline,
     Comparison,
@@ -41,10 +40,12 @@ from bacon_pl.evaluate import (
     summary,
     write_results,
 )
-from bacon_pl.networks import Network, NetworkFactory, by_name
-from bacon_pl.objectives import Objective
+from bacon_pl.explain import explain
+from bacon_pl.networks import NetworkFactory, by_name
+from bacon_pl.partition import check_factor
+from bacon_pl.preflight import check_devices, check_writable, disk_sentence
 from bacon_pl.report import figures, show, write_report
-from bacon_pl.runtime import keep_memory
+from bacon_pl.runtime import keep_memory, standard_streams
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
 _SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation", "checkpoint")}
@@ -77,6 +78,28 @@ class _Command(LightningCLI):
             parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help=argparse.SUPPRESS)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and turn the parser's complaints into sentences."""
+        try:
+            super().parse_arguments(parser, args)
+        except (argparse.ArgumentError, UnicodeDecodeError) as error:
+            options = re.findall(r"--[\w.]+", parser.format_help())
+            raise BaconError(explain(error, options)) from error
+        if not 0 <= (seed := int(self.config.seed_everything)) < 1 << 32:
+            raise BaconError(f"--seed_everything must be a whole number from 0 to {(1 << 32) - 1}, got {seed}.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the Trainer; what it refuses is bad input, whichever exception it chose."""
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise BaconError(
+                f"the Trainer refuses its settings ({one_line(error).rstrip('.')}): mend the --trainer options, e.g. "
+                "--trainer.accelerator auto --trainer.devices auto."
+            ) from error
+        check_devices(trainer)
+        return trainer
+
     @property
     def resolved(self) -> dict[str, Any]:
         """The whole configuration of this run, as plain values."""
@@ -106,6 +129,7 @@ class Fit(_Command):
 
     def run(self) -> None:
         """Distil."""
+        self.check()
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in ("ckpt_path", "overwrite")}
         root, config = Path(self.trainer.default_root_dir), self.config
@@ -117,6 +141,17 @@ class Fit(_Command):
         if self.trainer.is_global_zero and self.trainer.state.finished:
             picture = DistilledSet.load(root).save_grid(root / "distilled.png")
             print(f"distilled set: {root / FILE_NAME}\npicture: {picture}")
+
+    def check(self) -> None:
+        """Tell what is wrong before data are read and hours spent."""
+        if self.trainer.max_steps < 1 or 0 in (self.trainer.max_epochs, self.trainer.limit_train_batches):
+            raise BaconError(
+                "distillation is counted in iterations: give --trainer.max_steps N, at least 1, and neither "
+                "--trainer.max_epochs 0 nor --trainer.limit_train_batches 0."
+            )
+        if size := self.datamodule.known_size:
+            check_factor(size, self.model.factor)
+        check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
 
 
 class Eval(_Command):
@@ -163,6 +198,11 @@ class Eval(_Command):
     def run(self) -> None:
         """Evaluate."""
         distilled = DistilledSet.load(self.config.distilled)
+        given = Path(self.config.distilled)
+        folder = given if given.is_dir() else given.parent
+        check_writable(folder, "--distilled")
+        if self.config.trainer.logger in (None, True):
+            check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
         data, recipe, seed = self.datamodule, self.config_init.evaluation, int(self.config.seed_everything)
         data.prepare_data()
         data.setup("test")
@@ -187,8 +227,6 @@ class Eval(_Command):
             first = first or (module, trainer.loggers)
         if self.trainer.is_global_zero:
             assert first is not None
-            given = Path(self.config.distilled)
-            folder = given if given.is_dir() else given.parent
             scores = comparison.scores(outcomes) if comparison.scored else None
             numbers = results(distilled, outcomes, self.resolved, scores)
             pictures = {}
@@ -226,8 +264,6 @@ class Eval(_Command):
 
 COMMANDS: dict[str, type[Fit | Eval]] = {"fit": Fit, "eval": Eval}
 
-CHOICES: dict[str, type] = {"network": Network, "objective": Objective, "augment": Augmentation}
-
 USAGE = """usage: bacon COMMAND [options]
 
 commands:
@@ -236,11 +272,6 @@ commands:
 
 `bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
 """
-
-
-def _subclasses(base: type) -> set[type]:
-    direct: list[type] = base.__subclasses__()
-    return set(direct).union(*map(_subclasses, direct))
 
 
 def quiet() -> None:
@@ -253,18 +284,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
 
 
-def explain(error: Exception) -> str:
-    """Turn a parser's or Lightning's message into one sentence; names of classes get the nearest known one."""
-    text = " ".join(str(error).split())
-    wrong = re.search(r'Parser key "(?:\w+\.)*(\w+)".*dot import path string: (\S+)', text)
-    if wrong and wrong[1] in CHOICES:
-        known = [
-            c.__name__ for c in _subclasses(CHOICES[wrong[1]]) if not inspect.isabstract(c) and "Lazy" not in c.__name__
-        ]
-        return f"{unknown_name(wrong[1], wrong[2], known)} A class_path such as my_module.MyClass works, too."
-    return re.sub(r'Parser key "([\w.]+)": ', r"--\1: ", text)
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command.
 
@@ -273,6 +292,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: Command-line arguments; ``sys.argv`` by default.
     """
+    standard_streams()
     command, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
     if command in ("-h", "--help"):
         print(USAGE, end="")
@@ -286,6 +306,7 @@ def main(args: Sequence[str] | None = None) -> None:
         keep_memory()
         quiet()
         COMMANDS[command](rest).run()
+        sys.stdout.flush()  # here, where a full disk still is an error to tell
     except StoppedError as stop:
         rank_zero_only(print)(
             f"bacon {command}: stopped after {stop.iterations} iterations; the same command with --ckpt_path last "
@@ -299,12 +320,19 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         print(f"bacon {command}: interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except (BaconError, MisconfigurationException, argparse.ArgumentError) as error:
+    except (BaconError, MisconfigurationException, argparse.ArgumentError, OSError) as error:
         if os.environ.get("BACON_DEBUG") == "1":
             raise
-        sentence = explain(error)
-        print(
-            f"bacon {command}: error: {sentence}" if command in COMMANDS else f"bacon: error: {sentence}",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        sentence = disk_sentence(error) if isinstance(error, OSError) else explain(error)
+        with contextlib.suppress(OSError):
+            print(f"bacon{f' {command}' if command in COMMANDS else ''}: error: {sentence}", file=sys.stderr)
+        leave(2)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; output that cannot be written any more is dropped without another word."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -52,3 +52,18 @@ class StoppedError(Exception):
         super().__init__(f"stopped by a signal after {iterations} iterations")
         self.number = int(number)
         self.iterations = iterations
+
+
+def one_line(value: object, longest: int = 200) -> str:
+    """Show text that may come from anywhere within a sentence.
+
+    Args:
+        value: Its ``str`` is shown.
+        longest: Most characters kept.
+
+    Returns:
+        One line without characters that move a terminal's cursor or break lines; what is too long ends in ``…``.
+    """
+    text = " ".join(str(value).split())
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: longest + 1])
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -34,8 +34,8 @@ def check_factor(size: tuple[int, int], factor: int) -> None:
     if factor < 1 or size[0] % factor or size[1] % factor:
         options = ", ".join(map(str, allowed_factors(size)))
         raise BaconError(
-            f"partition factor {factor} does not cut images of {size[0]}×{size[1]} pixels into whole tiles; "
-            f"use one of {options}."
+            f"partition factor {factor} (--model.factor) does not cut images of {size[0]}×{size[1]} pixels into "
+            f"whole tiles; use one of {options}."
         )
 
 

@@ -1,10 +1,12 @@
-"""Settings of the process that are not about the method: how memory is reused, where caches lie."""
+"""Settings of the process that are not about the method: how memory is reused, where caches and output go."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,8 +44,32 @@ def default_memory() -> Iterator[None]:
         keep_memory()
 
 
+def standard_streams() -> None:
+    """Give the process standard streams where it has none, and let them print whatever a name may hold.
+
+    Without them the first files opened would get their numbers, and what child processes print would end up in them.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def cache_dir() -> Path:
     """Folder of the cache: ``$BACON_CACHE``, else ``$XDG_CACHE_HOME/bacon_pl``, else ``~/.cache/bacon_pl``."""
     if own := os.environ.get("BACON_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bacon_pl"
+
+
+def memory_bytes() -> int:
+    """Main memory of this machine in bytes; where the system does not tell, what no machine has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 50

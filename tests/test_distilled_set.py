@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
-from bacon_pl import distilled_set
+import bacon_pl
 from bacon_pl.data.images import DatasetMeta, normalise
-from bacon_pl.distilled_set import FILE_NAME, FORMAT_VERSION, DistilledSet, folder_names, git_commit
+from bacon_pl.distilled_set import FILE_NAME, FORMAT_VERSION, DistilledSet, file, folder_names, git_commit, provenance
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import expand, expand_labels
 
@@ -149,6 +149,7 @@ def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
 
 def test_the_description_is_readable_without_this_package(tmp_path: Path) -> None:
     description = description_of(make().save(tmp_path / "a"))
+    assert isinstance(description.pop("checksum"), int)
     assert description == {
         "channels": 3,
         "class_names": ["ant", "bee", "cat"],
@@ -178,7 +179,7 @@ def test_equal_sets_are_equal_bytes_in_another_process(tmp_path: Path) -> None:
     config = "{'a': {'c': 3, 'd': 2}, 'b': 1}"
     script = f"import sys; from test_distilled_set import make; make(config={config}).save(sys.argv[1])"
     there = tmp_path / "there.safetensors"
-    root = Path(distilled_set.__file__).parents[1]
+    root = Path(bacon_pl.__file__).parents[1]
     search_path = os.pathsep.join([str(root), str(Path(__file__).parent)])
     environment = {**os.environ, "PYTHONPATH": search_path, "PYTHONHASHSEED": "3"}
     subprocess.run([sys.executable, "-c", script, str(there)], check=True, env=environment)
@@ -192,7 +193,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(distilled_set.os, "fsync", full_disk)
+    monkeypatch.setattr(file.os, "fsync", full_disk)
     with pytest.raises(BaconError, match=r"cannot write .*No space left"):
         make(seed=8).save(path)
     assert path.read_bytes() == before
@@ -254,7 +255,7 @@ def test_format_versions_that_never_were(tmp_path: Path, version: object) -> Non
         DistilledSet.load(forge(tmp_path / "a", format_version=version))
 
 
-@pytest.mark.parametrize("key", sorted(distilled_set._FIELDS))
+@pytest.mark.parametrize("key", sorted(file._FIELDS))
 def test_descriptions_that_lack_a_field(tmp_path: Path, key: str) -> None:
     with pytest.raises(BaconError, match=f"'{key}' in its description"):
         DistilledSet.load(forge(tmp_path / "a", without=(key,)))
@@ -302,8 +303,8 @@ def test_descriptions_with_senseless_values(tmp_path: Path, key: str, value: obj
         ({"labels": torch.tensor([0, 1, 2, 0, 1, 2])}, "not in class order"),
         ({"images": torch.full((6, 3, 8, 12), torch.inf)}, "not finite"),
         ({"images": torch.full((6, 3, 8, 12), torch.nan)}, "not finite"),
-        ({"images": torch.zeros(6, 3, 8, 12, dtype=torch.float64)}, "torch.float64"),
-        ({"labels": torch.zeros(6, dtype=torch.int32)}, "torch.int32"),
+        ({"images": torch.zeros(6, 3, 8, 12, dtype=torch.float64)}, "F64"),
+        ({"labels": torch.zeros(6, dtype=torch.int32)}, "I32"),
         ({"factor": 3}, "factor 3"),
         ({"mean": [0.5]}, "1 means"),
         ({"std": [0.5, 0.5]}, "2 deviations"),
@@ -477,7 +478,7 @@ def test_git_commit_of_package_or_working_directory(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
 
     def commit_seen(package: Path, working_directory: Path) -> str | None:
-        monkeypatch.setattr(distilled_set, "__file__", str(package / "distilled_set.py"))
+        monkeypatch.setattr(provenance, "__file__", str(package / "distilled_set" / "provenance.py"))
         monkeypatch.chdir(working_directory)
         return git_commit()
 

@@ -26,7 +26,7 @@ class DSA(Augmentation):
         rotate_degrees: Angles lie in ± this.
 
     Raises:
-        BaconError: A strategy is unknown or none is given.
+        BaconError: A strategy is unknown, none is given, or a number is out of range.
     """
 
     def __init__(
@@ -42,6 +42,14 @@ class DSA(Augmentation):
                 raise unknown_name("augmentation strategy", str(name), STRATEGIES)
         if not strategies:
             raise BaconError("DSA needs at least one strategy; use NoAugmentation to augment nothing.")
+        for name, value, low, high in (
+            ("crop_ratio", crop_ratio, 0, 1),
+            ("cutout_ratio", cutout_ratio, 0, 1),
+            ("scale_ratio", scale_ratio, 1, 100),
+            ("rotate_degrees", rotate_degrees, 0, 360),
+        ):
+            if not low <= value <= high:
+                raise BaconError(f"DSA's {name} must be between {low} and {high}, got {value}.")
         self.strategies = tuple(strategies)
         self.crop_ratio = crop_ratio
         self.cutout_ratio = cutout_ratio

@@ -116,13 +116,15 @@ def load_dataset(
     options = LoadOptions(Path(root), download, image_size, test_fraction, seed, on_bad_image)
     check_statistics(mean, std)
     train, test = spec.load(options)
+    _check_classes(spec, options, train, test)
     if image_size is not None:
         train, test = _fit_all(train, image_size), _fit_all(test, image_size)
     channels, height, width = train.images.shape[1:]
     for what, given in (("mean", mean), ("std", std)):
         if given is not None and len(given) != channels:
             raise BaconError(
-                f"{what} has {len(given)} number(s) but the images of {spec.name} have {channels} channels."
+                f"--data.{what} has {len(given)} number(s) but the images of {spec.name} have {channels} channel(s): "
+                "give one number for each."
             )
     mean, std = mean or spec.mean, std or spec.std
     if mean is None or std is None:
@@ -166,6 +168,20 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         means.append(first / (255 * n))
         stds.append(max(math.sqrt(n * second - first * first) / n, 1.0) / 255)
     return tuple(means), tuple(stds)
+
+
+def _check_classes(spec: DatasetSpec, options: LoadOptions, train: LabelledImages, test: LabelledImages) -> None:
+    where = f"{spec.name} under '{options.root}'"
+    if train.class_names != test.class_names:
+        raise BaconError(f"the train and test splits of {where} have different classes: load one dataset's two splits.")
+    if bool((empty := train.counts == 0).any()):
+        name = train.class_names[int(torch.nonzero(empty)[0])]
+        raise BaconError(
+            f"class '{name}' of {where} has no training images ({int(empty.sum())} such in all): add some, or number "
+            "the labels without gaps."
+        )
+    if not len(test):
+        raise BaconError(f"{where} has no test images: nothing could be evaluated; fetch or add them.")
 
 
 def _plain(name: str) -> str:

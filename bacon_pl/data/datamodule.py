@@ -83,10 +83,10 @@ class DataModule(LightningDataModule):
         LoadOptions(Path(root), download, image_size, test_fraction, split_seed, on_bad_image)
         check_statistics(mean, std)
         if not 0 <= val_fraction < 1:
-            raise BaconError(f"val_fraction must be at least 0 and below 1, got {val_fraction}.")
+            raise BaconError(f"--data.val_fraction must be at least 0 and below 1, got {val_fraction}.")
         for what, value in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
             if value < 1:
-                raise BaconError(f"{what} must be at least 1, got {value}.")
+                raise BaconError(f"--data.{what} must be at least 1, got {value}.")
         self.root = root
         self.download = download
         self.image_size = image_size
@@ -102,6 +102,11 @@ class DataModule(LightningDataModule):
         self.seed = seed
         self._loaded = False
         self._on_device: LabelledImages | None = None
+
+    @property
+    def known_size(self) -> tuple[int, int] | None:
+        """Height and width of the images, where they can be told before the data are read."""
+        return (self.image_size, self.image_size) if self.image_size else find(self.name).size
 
     def prepare_data(self) -> None:
         """Fetch the data, if asked to (Lightning calls this in one process only)."""
@@ -124,7 +129,9 @@ class DataModule(LightningDataModule):
         if self.val_fraction:
             kept, held = stratified_split(train.labels, self.val_fraction, self.split_seed, "validation split")
             if not len(held):
-                raise BaconError("every class has one training image, so none can be held out: set val_fraction 0.")
+                raise BaconError(
+                    "every class has one training image, so none can be held out: set --data.val_fraction 0."
+                )
             self.train, self.val = train.subset(kept), train.subset(held)
         self._loaded = True
 

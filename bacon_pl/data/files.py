@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional
 
 from bacon_pl.data.cache import Built, cached
 from bacon_pl.data.options import LoadOptions
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 
 # Files decoded by one task: enough to hide the cost of a task, few enough that threads finish together.
 _CHUNK = 256
@@ -75,12 +75,15 @@ def scan_images(root: Path, folder: str, label: int) -> list[ImageFile]:
                         continue
                     path = f"{current}/{entry.name}"
                     if entry.name.lower().endswith(IMG_EXTENSIONS):
-                        stat = entry.stat()
+                        # A link to nowhere has a state of its own; decoding says that it cannot be read.
+                        stat = entry.stat(follow_symlinks=os.path.exists(root / path))
                         found.append(ImageFile(path, stat.st_size, stat.st_mtime_ns, label))
                     elif entry.is_dir():
                         pending.append(path)
     except OSError as error:
-        raise BaconError(f"cannot read '{error.filename or root / folder}': {error.strerror}.") from error
+        raise BaconError(
+            f"cannot read '{error.filename or root / folder}' ({error.strerror}): make it readable, or remove it."
+        ) from error
     return sorted(found, key=lambda file: file.path)
 
 
@@ -235,4 +238,6 @@ def _decode_chunk(root: Path, files: Sequence[ImageFile], options: LoadOptions) 
 
 def _reason(error: Exception) -> str:
     # Pillow repeats the path in "cannot identify image file '...'".
-    return "not an image, or damaged" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image, or damaged"
+    return error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)

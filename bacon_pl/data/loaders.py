@@ -59,7 +59,10 @@ def load_digits(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
             np.arange(len(labels)), test_size=options.test_fraction, random_state=options.seed, stratify=data.target
         )
     except ValueError as error:
-        raise BaconError(f"test_fraction {options.test_fraction} leaves a split of digits without a class.") from error
+        raise BaconError(
+            f"--data.test_fraction {options.test_fraction} leaves a split of digits without a class: choose one nearer "
+            "to 0.2."
+        ) from error
     return everything.subset(torch.from_numpy(np.sort(train))), everything.subset(torch.from_numpy(np.sort(test)))
 
 

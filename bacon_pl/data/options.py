@@ -40,11 +40,11 @@ class LoadOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.expanduser(self.root)))
         if self.image_size is not None and self.image_size < 1:
-            raise BaconError(f"image_size must be at least 1 pixel, got {self.image_size}.")
+            raise BaconError(f"--data.image_size must be at least 1 pixel, got {self.image_size}.")
         if not 0 < self.test_fraction < 1:
-            raise BaconError(f"test_fraction must be between 0 and 1 (both excluded), got {self.test_fraction}.")
+            raise BaconError(f"--data.test_fraction must be between 0 and 1 (both excluded), got {self.test_fraction}.")
         if self.on_bad_image not in ("error", "skip"):
-            raise BaconError(f"on_bad_image must be 'error' or 'skip', got '{self.on_bad_image}'.")
+            raise BaconError(f"--data.on_bad_image must be 'error' or 'skip', got '{self.on_bad_image}'.")
 
 
 def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
@@ -61,9 +61,13 @@ def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) 
         if values is None:
             continue
         if len(values) not in (1, 3):
-            raise BaconError(f"{name} must have one number per channel (1 or 3), got {len(values)} numbers.")
+            raise BaconError(f"--data.{name} must have one number per channel (1 or 3), got {len(values)} numbers.")
         if not all(lower <= v <= 1 for v in values):
             span = "[0, 1]" if name == "mean" else "(0, 1]"
-            raise BaconError(f"{name} is of pixels in [0, 1], so its values must be in {span}, got {list(values)}.")
+            raise BaconError(
+                f"--data.{name} is of pixels in [0, 1], so its values must be in {span}, got {list(values)}."
+            )
     if mean is not None and std is not None and len(mean) != len(std):
-        raise BaconError(f"mean and std must have as many numbers as each other, got {len(mean)} and {len(std)}.")
+        raise BaconError(
+            f"--data.mean and --data.std must have as many numbers as each other, got {len(mean)} and {len(std)}."
+        )

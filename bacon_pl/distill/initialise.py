@@ -28,7 +28,7 @@ def draw_real(store: LabelledImages, ipc: int, draws: int, *keys: int | str) -> 
     """
     counts = store.counts
     smallest = int(counts.argmin())
-    if counts[smallest] < ipc:
+    if int(counts[smallest]) < ipc:
         raise BaconError(
             f"ipc {ipc} asks for more images per class than class '{store.class_names[smallest]}' has "
             f"({int(counts[smallest])}): lower --model.ipc or add images."

@@ -55,9 +55,13 @@ class PoolSettings:
         least = {"initial": 1, "push_every": 1, "capacity": 1, "train_networks": 0, "train_steps": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
-                raise BaconError(f"the pool's {name} must be at least {low}, got {getattr(self, name)}.")
+                raise BaconError(f"--model.pool.{name} must be at least {low}, got {getattr(self, name)}.")
         if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise BaconError(f"the pool's lr must be positive and finite, got {self.lr}.")
+            raise BaconError(f"--model.pool.lr must be positive and finite, got {self.lr}.")
+        if not 0 <= self.momentum < 1:
+            raise BaconError(f"--model.pool.momentum must be in [0, 1), got {self.momentum}.")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise BaconError(f"--model.pool.weight_decay must be zero or positive and finite, got {self.weight_decay}.")
 
 
 class NetworkPool:

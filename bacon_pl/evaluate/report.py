@@ -118,7 +118,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write a file, whole or not at all; returns its path."""
     target = Path(path)
     temporary = target.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    # Names may hold what UTF-8 cannot: half a surrogate pair, from a file's name; its escape is JSON's, too.
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     temporary.replace(target)
     return target
 

@@ -1,0 +1,117 @@
+"""What a parser or Lightning says of the command line, as one sentence for its user."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+
+from bacon_pl.augment import Augmentation
+from bacon_pl.errors import one_line, unknown_name
+from bacon_pl.networks import Network
+from bacon_pl.objectives import Objective
+
+CHOICES: dict[str, type] = {"network": Network, "objective": Objective, "augment": Augmentation}
+
+_PLAIN = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "NoneType": "null",
+    "list[int]": "a list of whole numbers",
+    "list[float]": "a list of numbers",
+    "list[str]": "a list of names",
+}
+_TYPE = re.compile(r"<class '(\w+)'>|(list\[\w+\])|Literal\[([^]]*)\]")
+_KEY = re.compile(r'Parser key "([\w.]+)"')
+_LONGEST = 1000
+_GIVE_YAML = "give a YAML file such as --print_config writes"
+
+
+def explain(error: Exception, options: Iterable[str] = ()) -> str:
+    """Say what was wrong, where, and what to do.
+
+    Args:
+        error: What a parser, Lightning or this package raised.
+        options: Every option of the command, with its dashes.
+
+    Returns:
+        One line. A name that is unknown gets the nearest known one.
+    """
+    text = one_line(error, _LONGEST)
+    if isinstance(error, UnicodeDecodeError):
+        return f"--config: the file is no text ({text}): {_GIVE_YAML}."
+    if not isinstance(error, argparse.ArgumentError):
+        return text
+    for sentence in (_class(text), _option(text, list(options)), _value(text)):
+        if sentence:
+            return sentence
+    if missing := re.search(r"arguments are required: (.*)", text):
+        return f"--{missing[1]} is missing: give it, as `--help` describes."
+    if text.startswith(("Problems parsing config: ", "Unexpected config: ")):
+        return f"--config: the file is no YAML of settings ({text.partition(': ')[2].rstrip('.')}): {_GIVE_YAML}."
+    where = _path(text)
+    if where == "--config":
+        return f"{_KEY.sub('--config', text).rstrip('.')}: {_GIVE_YAML}."
+    return f"{_KEY.sub(where, text, count=1).rstrip('.')}: `--help` lists what may be given."
+
+
+def _path(text: str) -> str:
+    """The option that an error is about; a class's own argument is named within the class's option."""
+    keys = list(dict.fromkeys(_KEY.findall(text)))
+    return f"--{'.'.join(keys)}" if keys else ""
+
+
+def _class(text: str) -> str | None:
+    """A name that should be a class's."""
+    wrong = re.search(r'Parser key "(?:\w+\.)*(\w+)".*dot import path string: (\S+)', text)
+    if not wrong or wrong[1] not in CHOICES:
+        return None
+    known = [
+        c.__name__ for c in _subclasses(CHOICES[wrong[1]]) if not inspect.isabstract(c) and "Lazy" not in c.__name__
+    ]
+    return f"{unknown_name(wrong[1], wrong[2], known)} A class_path such as my_module.MyClass works, too."
+
+
+def _option(text: str, options: Sequence[str]) -> str | None:
+    """An option that there is not."""
+    if wrong := re.search(r"unrecognized arguments: (\S+)", text):
+        name = wrong[1].partition("=")[0]
+    elif wrong := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+        name = f"--{wrong[1]}.{wrong[2]}"
+    elif wrong := re.search(r"(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)", text):
+        name = f"{_path(text) or '-'}.{wrong[1]}".replace("-.", "--")
+        if classes := re.findall(r"class_path='([\w.]+)'", text):
+            return f"unknown option {name}: {classes[-1]} takes no '{wrong[1]}'; `--help` lists the options."
+    else:
+        return None
+    near = difflib.get_close_matches(name, options, n=1)
+    kind = "option" if name.startswith("-") else "argument"
+    return f"unknown {kind} {name}.{f' Did you mean {near[0]}?' if near else ''} `--help` lists all."
+
+
+def _value(text: str) -> str | None:
+    """A value of another type than the option's."""
+    union = re.search(r"Subtypes: \[(.*)\] Errors:.*Given value: (.*)$", text)
+    plain = re.search(r"Expected an? (.*?)\. Got value: (.*)$", text)
+    found = union or plain
+    if not found or not (types := list(_TYPE.finditer(found[1]))):
+        return None
+    names = [value for kind in types if kind[3] for value in re.findall(r"[\w.-]+", kind[3])]
+    kinds = [_PLAIN.get(kind[1] or kind[2], "") for kind in types if not kind[3]]
+    if "" in kinds:
+        return None
+    if names:
+        kinds.insert(0, f"one of {', '.join(dict.fromkeys(names))}")
+    near = difflib.get_close_matches(found[2], names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    value = found[2].partition(". Got value: ")[0]  # a class's argument is followed by the whole class
+    return f"{_path(text)} must be {' or '.join(kinds)}, got {value}{hint}."
+
+
+def _subclasses(base: type) -> set[type]:
+    direct: list[type] = base.__subclasses__()
+    return set(direct).union(*map(_subclasses, direct))
