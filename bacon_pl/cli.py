@@ -1,4 +1,6 @@
-"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates, each a LightningCLI. Nothing is computed here."""
+"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates, each a LightningCLI; ``bacon convert`` translates
+files. Nothing is computed here.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +37,8 @@ from bacon_pl.evaluate import (
     summary,
     write_results,
 )
+from bacon_pl.foreign import open_set
+from bacon_pl.foreign.convert import Convert, add_source_options
 from bacon_pl.networks import Network
 from bacon_pl.objectives import Objective
 from bacon_pl.runtime import keep_memory
@@ -117,8 +121,12 @@ class Eval(_Command):
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(Recipe, "evaluation")
         parser.add_argument(
-            "--distilled", type=str, required=True, help="The distilled set: its file or the folder of its run."
+            "--distilled",
+            type=str,
+            required=True,
+            help="The distilled set: its file or the folder of its run, or another project's file (see bacon convert).",
         )
+        add_source_options(parser)
         parser.add_argument(
             "--baselines",
             type=list[Literal["random", "whole"]],
@@ -128,10 +136,11 @@ class Eval(_Command):
 
     def run(self) -> None:
         """Evaluate."""
-        distilled = DistilledSet.load(self.config.distilled)
         data, recipe, seed = self.datamodule, self.config_init.evaluation, int(self.config.seed_everything)
         data.prepare_data()
         data.setup("test")
+        given, factor, index = self.config.distilled, self.config.factor, self.config.epoch_index
+        distilled = open_set(given, data.meta, factor=factor, index=index)
         distilled.check_fits(data.meta)
         sources: dict[str, Callable[[], TrainingSet]] = {
             "distilled": lambda: TrainingSet.distilled(distilled),
@@ -163,15 +172,16 @@ class Eval(_Command):
         return self.trainer_class(**{**self.config_init.trainer, **flags})
 
 
-COMMANDS: dict[str, type[Fit | Eval]] = {"fit": Fit, "eval": Eval}
+COMMANDS: dict[str, type[Fit | Eval | Convert]] = {"fit": Fit, "eval": Eval, "convert": Convert}
 
 CHOICES: dict[str, type] = {"network": Network, "objective": Objective, "augment": Augmentation}
 
 USAGE = """usage: bacon COMMAND [options]
 
 commands:
-  fit    distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
-  eval   evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+  fit      distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
+  eval     evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+  convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
 
 `bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
 """
