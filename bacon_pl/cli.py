@@ -1,4 +1,6 @@
-"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates, each a LightningCLI. Nothing is computed here."""
+"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates, each a LightningCLI; ``bacon convert`` translates
+files. Nothing is computed here.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from bacon_pl import __version__
 from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
 from bacon_pl.checkpoints import Checkpoints, claimed
-from bacon_pl.data import DataModule
+from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError, StoppedError, one_line
@@ -41,6 +43,8 @@ from bacon_pl.evaluate import (
     write_results,
 )
 from bacon_pl.explain import explain
+from bacon_pl.foreign import is_ours, open_set
+from bacon_pl.foreign.convert import Convert, add_source_options
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_devices, check_writable, disk_sentence
@@ -170,8 +174,12 @@ class Eval(_Command):
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(Recipe, "evaluation")
         parser.add_argument(
-            "--distilled", type=str, required=True, help="The distilled set: its file or the folder of its run."
+            "--distilled",
+            type=str,
+            required=True,
+            help="The distilled set: its file or the folder of its run, or another project's file (see bacon convert).",
         )
+        add_source_options(parser)
         parser.add_argument(
             "--baselines",
             type=list[Baseline],
@@ -197,8 +205,9 @@ class Eval(_Command):
 
     def run(self) -> None:
         """Evaluate."""
-        distilled = DistilledSet.load(self.config.distilled)
         given = Path(self.config.distilled)
+        # Ours needs no dataset to be read, so what is wrong with it is told before the data are loaded.
+        ours = self.source() if is_ours(given) else None
         folder = given if given.is_dir() else given.parent
         check_writable(folder, "--distilled")
         if self.config.trainer.logger in (None, True):
@@ -206,6 +215,7 @@ class Eval(_Command):
         data, recipe, seed = self.datamodule, self.config_init.evaluation, int(self.config.seed_everything)
         data.prepare_data()
         data.setup("test")
+        distilled = self.source(data.meta) if ours is None else ours
         distilled.check_fits(data.meta)
         comparison = Comparison(
             distilled,
@@ -241,6 +251,10 @@ class Eval(_Command):
                 print(score_line(scores))
             print(summary(numbers))
 
+    def source(self, meta: DatasetMeta | None = None) -> DistilledSet:
+        """The set that is evaluated; another project's needs the dataset it was made from."""
+        return open_set(self.config.distilled, meta, factor=self.config.factor, index=self.config.epoch_index)
+
     def architectures(self) -> dict[str, NetworkFactory]:
         """What ``--networks`` names, or else the recipe's network; that one keeps its options where it is named."""
         meta, own = self.datamodule.meta, self.config_init.evaluation.network
@@ -262,13 +276,14 @@ class Eval(_Command):
         return self.trainer_class(**{**self.config_init.trainer, **flags})
 
 
-COMMANDS: dict[str, type[Fit | Eval]] = {"fit": Fit, "eval": Eval}
+COMMANDS: dict[str, type[Fit | Eval | Convert]] = {"fit": Fit, "eval": Eval, "convert": Convert}
 
 USAGE = """usage: bacon COMMAND [options]
 
 commands:
-  fit    distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
-  eval   evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+  fit      distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
+  eval     evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+  convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
 
 `bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
 """
