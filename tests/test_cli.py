@@ -139,7 +139,7 @@ evaluation:
     events = EventAccumulator(str(log))
     events.Reload()
     assert "report/curves" in events.Tags()["images"]
-    assert [e.step for e in events.Scalars("curve/test_accuracy")]
+    assert [e.step for e in events.Scalars("curve/test_accuracy")] == [1, 2]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.parent.name}-{c.stem}")

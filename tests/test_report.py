@@ -85,6 +85,7 @@ def test_results_hold_every_run_and_are_json(numbers):
     assert first["final_loss"] == pytest.approx([0.5, 0.1])
     assert first["recipe"]["optimizer"] == "sgd"
     assert again["scores"]["lrs"] == 0.3
+    assert again["confusion"] == [[14, 0, 6], [0, 10, 0], [0, 0, 0]]
 
 
 def test_tables_show_the_numbers(numbers):

@@ -192,7 +192,8 @@ class EvalModule(pl.LightningModule):
             for p, gradient in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
                 p.grad = gradient
         losses = losses.detach()
-        self.epoch_loss[list(self.share), step // self.steps_per_epoch] += losses / self.steps_per_epoch
+        own = slice(self.share.start, None, self.share.step)
+        self.epoch_loss[own, step // self.steps_per_epoch] += losses / self.steps_per_epoch
         return losses
 
     def losses(self, step: int) -> Tensor:

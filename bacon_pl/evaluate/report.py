@@ -74,7 +74,7 @@ def results(
 
     Returns:
         A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), ``storage_bytes`` counts one
-        byte a value.
+        byte a value. ``confusion`` sums what the main architecture's networks took images of class i (row) for.
     """
     main = outcomes[0]
     baselines = {o.training_set: _numbers(o) for o in of_main(outcomes)[1:]}
@@ -88,6 +88,7 @@ def results(
         "seed": main.seed,
         **_numbers(main),
         "storage_share": distilled.share,
+        "confusion": main.confusion.sum(0).tolist(),
         "baselines": baselines,
         "scores": None if scores is None else dict(scores),
         "classes": list(distilled.meta.class_names),
