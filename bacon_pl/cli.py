@@ -1,4 +1,6 @@
-"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates, each a LightningCLI. Nothing is computed here."""
+"""The command line: ``bacon fit`` distils, ``bacon eval`` evaluates, each a LightningCLI; ``bacon convert`` translates
+files. Nothing is computed here.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +9,46 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bacon_pl import __version__
 from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
-from bacon_pl.data import DataModule
+from bacon_pl.checkpoints import Checkpoints, claimed
+from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
-from bacon_pl.errors import BaconError, one_line
+from bacon_pl.errors import BaconError, StoppedError, one_line
 from bacon_pl.evaluate import (
+    Baseline,
+    Comparison,
     EvalModule,
+    LearningCurve,
     Recipe,
-    TrainingSet,
+    Run,
     results,
+    score_line,
     summary,
     write_results,
 )
 from bacon_pl.explain import explain
+from bacon_pl.foreign import is_ours, open_set
+from bacon_pl.foreign.convert import Convert, add_source_options
+from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.partition import check_factor
-from bacon_pl.preflight import check_checkpoint, check_devices, check_writable, disk_sentence
+from bacon_pl.preflight import check_devices, check_writable, disk_sentence
+from bacon_pl.report import figures, show, write_report
 from bacon_pl.runtime import keep_memory, standard_streams
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
@@ -109,17 +121,28 @@ class Fit(_Command):
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.add_lightning_class_args(ImageGrid, "image_grid")
         parser.add_lightning_class_args(ValidationAccuracy, "validation")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.every_n_train_steps": 1000, "checkpoint.save_last": True})
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to resume from, or 'last'.")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Resume from this checkpoint, the newest one of this run's folder, or 'last': the newest of "
+            "--trainer.default_root_dir, where there is one.",
+        )
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
 
     def run(self) -> None:
         """Distil."""
         self.check()
-        self.model.config = self.resolved
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path)
+        # How a run was resumed is no setting of it: a resumed run ends in the same file.
+        self.model.config = {k: v for k, v in self.resolved.items() if k not in ("ckpt_path", "overwrite")}
+        root, config = Path(self.trainer.default_root_dir), self.config
+        with claimed(root, config.ckpt_path, config.overwrite, lock=self.trainer.is_global_zero) as checkpoint:
+            checkpoints = self.trainer.checkpoint_callback
+            assert isinstance(checkpoints, Checkpoints)
+            checkpoints.replaces = config.overwrite and checkpoint is None
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
         if self.trainer.is_global_zero and self.trainer.state.finished:
-            root = Path(self.trainer.default_root_dir)
             picture = DistilledSet.load(root).save_grid(root / "distilled.png")
             print(f"distilled set: {root / FILE_NAME}\npicture: {picture}")
 
@@ -132,7 +155,6 @@ class Fit(_Command):
             )
         if size := self.datamodule.known_size:
             check_factor(size, self.model.factor)
-        check_checkpoint(self.config.ckpt_path)
         check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
 
 
@@ -152,19 +174,40 @@ class Eval(_Command):
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(Recipe, "evaluation")
         parser.add_argument(
-            "--distilled", type=str, required=True, help="The distilled set: its file or the folder of its run."
+            "--distilled",
+            type=str,
+            required=True,
+            help="The distilled set: its file or the folder of its run, or another project's file (see bacon convert).",
         )
+        add_source_options(parser)
         parser.add_argument(
             "--baselines",
-            type=list[Literal["random", "whole"]],
+            type=list[Baseline],
             default=[],
-            help="Also evaluate random real images of the same number, the whole training set, or both.",
+            help="Also evaluate real images: of the same number, drawn at random or chosen by herding or k-centre; or "
+            "the whole training set.",
+        )
+        parser.add_argument(
+            "--networks",
+            type=str | list[str],
+            default=[],
+            help="Architectures to compare, by name; by default only --evaluation.network.",
+        )
+        parser.add_argument(
+            "--scores", type=bool, default=False, help="Compute DD-Ranking's robust scores, with the runs they need."
+        )
+        parser.add_argument(
+            "--figures",
+            type=bool,
+            default=False,
+            help="Draw pictures, too: accuracies, learning curves, confusion, embeddings and the images.",
         )
 
     def run(self) -> None:
         """Evaluate."""
-        distilled = DistilledSet.load(self.config.distilled)
         given = Path(self.config.distilled)
+        # Ours needs no dataset to be read, so what is wrong with it is told before the data are loaded.
+        ours = self.source() if is_ours(given) else None
         folder = given if given.is_dir() else given.parent
         check_writable(folder, "--distilled")
         if self.config.trainer.logger in (None, True):
@@ -172,42 +215,75 @@ class Eval(_Command):
         data, recipe, seed = self.datamodule, self.config_init.evaluation, int(self.config.seed_everything)
         data.prepare_data()
         data.setup("test")
+        distilled = self.source(data.meta) if ours is None else ours
         distilled.check_fits(data.meta)
-        sources: dict[str, Callable[[], TrainingSet]] = {
-            "distilled": lambda: TrainingSet.distilled(distilled),
-            "random": lambda: TrainingSet.random(data.train, distilled.ipc, recipe.num_networks, seed),
-            "whole": lambda: TrainingSet.whole(data.train),
-        }
-        modules = {}
-        for name in ("distilled", *self.config.baselines):
-            module = EvalModule(sources[name](), recipe, data.meta, seed)
-            trainer = self.evaluation_trainer(module)
+        comparison = Comparison(
+            distilled,
+            data.train,
+            data.meta,
+            recipe,
+            self.architectures(),
+            self.config.baselines,
+            self.config.scores,
+            seed,
+        )
+        outcomes, first = [], None
+        for run in comparison.runs:
+            module = comparison.module(run, self.trainer.strategy.root_device)
+            trainer = self.evaluation_trainer(module, run)
             trainer.fit(module)
             trainer.test(module, datamodule=data, verbose=False)
-            modules[name] = module
+            outcomes.append(module.outcome(run.network, run.variant))
+            first = first or (module, trainer.loggers)
         if self.trainer.is_global_zero:
-            numbers = results(distilled, modules, self.resolved)
+            assert first is not None
+            scores = comparison.scores(outcomes) if comparison.scored else None
+            numbers = results(distilled, outcomes, self.resolved, scores)
+            pictures = {}
+            if self.config.figures:
+                pictures = figures(outcomes, data.meta.class_names, comparison.embedded(first[0]), seed)
             print(f"results: {write_results(folder / 'results.json', numbers)}")
+            print(f"report: {write_report(folder, numbers, distilled, pictures)}")
+            show(first[1], numbers, distilled, pictures)
             if (folder / "distilled.png").is_file():
                 print(f"picture: {folder / 'distilled.png'}")
+            if scores is not None:
+                print(score_line(scores))
             print(summary(numbers))
 
-    def evaluation_trainer(self, module: EvalModule) -> pl.Trainer:
+    def source(self, meta: DatasetMeta | None = None) -> DistilledSet:
+        """The set that is evaluated; another project's needs the dataset it was made from."""
+        return open_set(self.config.distilled, meta, factor=self.config.factor, index=self.config.epoch_index)
+
+    def architectures(self) -> dict[str, NetworkFactory]:
+        """What ``--networks`` names, or else the recipe's network; that one keeps its options where it is named."""
+        meta, own = self.datamodule.meta, self.config_init.evaluation.network
+        own_name = type(own(meta.channels, meta.size, meta.num_classes)).__name__.lower()
+        given = self.config.networks
+        names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+        return {name: own if name.lower() == own_name else by_name(name) for name in names} or {own_name: own}
+
+    def evaluation_trainer(self, module: EvalModule, run: Run) -> pl.Trainer:
         """Build a Trainer with the user's flags and the recipe's length, which takes the place of max_steps."""
         flags: dict[str, Any] = {"max_steps": module.total_steps, "max_epochs": 1, "enable_checkpointing": False}
         if self.config.trainer.logger in (None, True):
             root = self.config.trainer.default_root_dir or os.getcwd()
-            flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{module.name}")
+            flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{run.name}")
+        if self.config.figures:
+            given = self.config_init.trainer.callbacks or []
+            curve = LearningCurve(self.datamodule.test, self.datamodule.eval_batch)
+            flags["callbacks"] = [*(given if isinstance(given, list) else [given]), curve]
         return self.trainer_class(**{**self.config_init.trainer, **flags})
 
 
-COMMANDS: dict[str, type[Fit | Eval]] = {"fit": Fit, "eval": Eval}
+COMMANDS: dict[str, type[Fit | Eval | Convert]] = {"fit": Fit, "eval": Eval, "convert": Convert}
 
 USAGE = """usage: bacon COMMAND [options]
 
 commands:
-  fit    distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
-  eval   evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+  fit      distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
+  eval     evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+  convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
 
 `bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
 """
@@ -217,8 +293,6 @@ def quiet() -> None:
     """Silence what Lightning says that is no news to this command's users."""
     advice = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     advice.addFilter(lambda record: "litlogger" not in record.getMessage())
-    # The module keeps images, momentum and pool of the same moment: after the step.
-    warnings.filterwarnings("ignore", ".*ModelCheckpoint with manual optimization.*")
     warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
     # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
@@ -248,6 +322,19 @@ def main(args: Sequence[str] | None = None) -> None:
         quiet()
         COMMANDS[command](rest).run()
         sys.stdout.flush()  # here, where a full disk still is an error to tell
+    except StoppedError as stop:
+        rank_zero_only(print)(
+            f"bacon {command}: stopped after {stop.iterations} iterations; the same command with --ckpt_path last "
+            "continues.",
+            file=sys.stderr,
+        )
+        sys.exit(128 + stop.number)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns an interrupt into exit status 1.
+        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print(f"bacon {command}: interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (BaconError, MisconfigurationException, argparse.ArgumentError, OSError) as error:
         if os.environ.get("BACON_DEBUG") == "1":
             raise

@@ -27,6 +27,33 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BaconError:
     return BaconError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(options)}.")
 
 
+class DivergedError(BaconError):
+    """Numbers that went wrong: a loss or an image is not finite.
+
+    Args:
+        message: What is not finite, since which iteration, and what to do.
+        state_is_good: The state is still that of the iteration before.
+    """
+
+    def __init__(self, message: str, state_is_good: bool = False) -> None:
+        super().__init__(message)
+        self.state_is_good = state_is_good
+
+
+class StoppedError(Exception):
+    """A signal ended a run, after a checkpoint.
+
+    Args:
+        number: The signal's number.
+        iterations: Iterations done.
+    """
+
+    def __init__(self, number: int, iterations: int) -> None:
+        super().__init__(f"stopped by a signal after {iterations} iterations")
+        self.number = int(number)
+        self.iterations = iterations
+
+
 def one_line(value: object, longest: int = 200) -> str:
     """Show text that may come from anywhere within a sentence.
 

@@ -60,23 +60,6 @@ def check_devices(trainer: pl.Trainer) -> None:
         )
 
 
-def check_checkpoint(path: str | None) -> None:
-    """Check that a checkpoint to resume from is there.
-
-    Args:
-        path: A file or folder, a word that Lightning knows (``last``), an address, or None.
-
-    Raises:
-        BaconError: It is a path at which there is nothing.
-    """
-    if path is None or path in ("last", "best", "hpc") or ":" in path or os.path.exists(path):
-        return
-    raise BaconError(
-        f"there is no checkpoint at '{path}' (--ckpt_path): give a .ckpt file of an earlier run, or leave it out to "
-        "start afresh."
-    )
-
-
 def disk_sentence(error: OSError) -> str:
     """Say what to do about a file that could not be read or written in the middle of a run."""
     what = f"'{error.filename}'" if error.filename else "a file or the terminal"

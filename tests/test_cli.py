@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,45 @@ def test_eval_prints_the_line_and_writes_results(run):
     assert numbers["config"]["evaluation"]["epochs"] == 2
 
 
+def test_eval_with_recipes_from_yaml_scores_and_figures(run, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        """
+evaluation:
+  network: {class_path: ConvNet, init_args: {width: 4, depth: 2}}
+  epochs: 2
+  num_networks: 2
+  augment: {class_path: RandAugment, init_args: {magnitude: 5}}
+  mixing: CutMix
+  optimizer: adamw
+  schedule: cosine
+  soft_labels: {steps: 3, temperature: 2, loss: cross_entropy}
+  coreset_steps: 3
+"""
+    )
+    distilled = shutil.copy(run / "distilled.safetensors", tmp_path)
+    done = bacon("eval", "--config", DIGITS, "--config", tmp_path / "recipe.yaml", "--distilled", distilled,
+                 "--baselines", "[herding, k_centre]", "--networks", "convnet", "--scores", "true", "--figures",
+                 "true", "--trainer.default_root_dir", tmp_path, "--trainer.enable_progress_bar", "false")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert re.fullmatch(r"scores: LRS 0\.\d+ \| ARS 0\.\d+ \| HLR -?0\.\d+ \| IOR -?0\.\d+", lines[-2])
+    assert re.match(r"accuracy: distilled .* \| herding .* \| k-centre .*", lines[-1])
+    numbers = json.loads((tmp_path / "results.json").read_text())
+    recipe = numbers["runs"][0]["recipe"]
+    assert (recipe["augment"], recipe["mixing"], recipe["labels"]) == ("RandAugment", "CutMix", "soft")
+    assert numbers["network"] == "convnet"
+    variants = {(r["training_set"], r["variant"]) for r in numbers["runs"]}
+    assert {("whole", "hard"), ("distilled", "hard"), ("random", "given"), ("random", "plain")} < variants
+    assert len(variants) == 8
+    shown = re.findall(r"\]\((figures/\w+\.png)\)", (tmp_path / "results.md").read_text())
+    assert len(shown) == 6 and all((tmp_path / path).is_file() for path in shown)
+    (log,) = tmp_path.glob("evaluation_convnet_distilled/version_0")
+    events = EventAccumulator(str(log))
+    events.Reload()
+    assert "report/curves" in events.Tags()["images"]
+    assert [e.step for e in events.Scalars("curve/test_accuracy")] == [1, 2]
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.parent.name}-{c.stem}")
 def test_config_is_complete_and_composes(config, capsys):
     def printed(*args):
@@ -167,6 +207,10 @@ def test_help_names_commands_and_options():
         (["fit", "--config", DIGITS, "--model.ipk", "3"], "--model.ipk"),
         (["eval", "--config", DIGITS, "--distilled", "nowhere"], "no distilled set at 'nowhere'"),
         (["eval", "--config", DIGITS], "distilled"),
+        (
+            ["eval", "--config", DIGITS, "--distilled", "x", "--evaluation.optimizer", "sdg"],
+            "evaluation.optimizer.*sgd",
+        ),
     ],
 )
 def test_beginners_errors_are_one_sentence(args, sentence, tmp_path):

@@ -1,5 +1,7 @@
 """The distillation step: the golden trajectory of method.md §5, and what must not change a result."""
 
+import logging
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -312,10 +314,12 @@ def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):
 
 
 @pytest.mark.parametrize("profiler", ["simple", "pytorch"])
-def test_profilers_name_the_parts_of_an_iteration(tmp_path, profiler, capsys):
-    distil(tmp_path, 6, trainer={"profiler": profiler})
+def test_profilers_name_the_parts_of_an_iteration(tmp_path, profiler, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    with caplog.at_level(logging.INFO):
+        distil(tmp_path, 6, trainer={"profiler": profiler})
     parts = {"real", "synthetic", "objective", "backward", "update", "pool"}
-    written = capsys.readouterr().out + "".join(path.read_text() for path in tmp_path.glob("fit-*"))
+    written = caplog.text + "".join(path.read_text() for path in tmp_path.glob("fit-*"))
     assert {part for part in parts if f"[bacon]{part}" in written} == parts
 
 

@@ -11,7 +11,7 @@ from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, results, summary, train_without_trainer, write_results
-from bacon_pl.networks import ConvNet
+from bacon_pl.networks import ConvNet, Network
 
 
 def small(channels, size, num_classes):
@@ -82,6 +82,33 @@ def test_trainer_and_plain_loop_agree(data, tmp_path):
     torch.testing.assert_close(weights(module.networks), weights(plain.networks))
 
 
+class Normed(Network):
+    """Has running statistics."""
+
+    def __init__(self, channels, size, num_classes):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(channels)
+        self.classifier = torch.nn.Linear(channels * size[0] * size[1], num_classes)
+
+    def embed(self, x):
+        return self.norm(x).flatten(1)
+
+
+def test_running_statistics_are_kept_for_the_test(data):
+    real = TrainingSet.random(data.train, ipc=2, draws=1, seed=0)
+    module = EvalModule(real, recipe(network=Normed, augment=NoAugmentation(), lr=1e-9), data.meta)
+    reference = Normed(1, (8, 8), 10)
+    for step in range(module.total_steps):
+        reference(module.batch(1, step)[0])
+    train_without_trainer(module)
+    assert module.networks[1].norm.num_batches_tracked == module.total_steps
+    torch.testing.assert_close(module.networks[1].norm.running_mean, reference.norm.running_mean)
+    assert reference.norm.running_mean.abs() > 1e-4
+    torch.testing.assert_close(
+        module.logits(x := data.normalise(data.test.images[:9])), module.networks[0].eval()(x)[1]
+    )
+
+
 def test_every_epoch_shows_every_image_once(data):
     real = TrainingSet.random(data.train, ipc=3, draws=1, seed=0)
     module = EvalModule(real, recipe(), data.meta)
@@ -117,7 +144,7 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
         fit.fit(module)
         fit.test(module, datamodule=data, verbose=False)
         modules[training_set.name] = module
-    numbers = results(distilled, modules, {"a": 1})
+    numbers = results(distilled, [module.outcome("ConvNet") for module in modules.values()], {"a": 1})
     # Accuracy by hand, in percent, on every test image.
     x, y = data.normalise(data.test.images), data.test.labels
     by_hand = [100 * (n(x)[1].argmax(1) == y).float().mean().item() for n in modules["whole"].networks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,11 +11,17 @@ from bacon_pl import rng
 
 
 class Augmentation(ABC):
-    """Differentiable augmentation whose draw depends on its coordinates alone, never on a generator's state."""
+    """Augmentation whose draw depends on its coordinates alone, never on a generator's state.
+
+    Attributes:
+        on_pixels: :meth:`per_image` takes and gives pixels in [0, 1] instead of normalised images.
+    """
+
+    on_pixels: ClassVar[bool] = False
 
     @abstractmethod
     def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
-        """Augment rows of images, one draw for all images of a row.
+        """Augment rows of images, differentiably, one draw for all images of a row.
 
         Args:
             x: (R, n, ch, H, W), normalised.
@@ -30,7 +37,7 @@ class Augmentation(ABC):
         """Augment a training batch, one draw per image.
 
         Args:
-            x: (B, ch, H, W), normalised.
+            x: (B, ch, H, W), normalised, or pixels where ``on_pixels`` says so.
             keys: Coordinates: seed, purpose, network, step.
 
         Returns:

@@ -22,7 +22,7 @@ from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distill.pool import NetworkPool, PoolSettings
 from bacon_pl.distill.sharing import add_up, deal, hand_round
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, git_commit
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.networks import (
     Acceleration,
     ConvNet,
@@ -53,6 +53,35 @@ def batched_sgd(lr: float, momentum: float, num_classes: int) -> tuple[float, fl
     return lr * (1 - momentum**num_classes) / (1 - momentum), momentum**num_classes
 
 
+# Settings that may change when a run is resumed: where data lie, and what changes a result by rounding only.
+_FREE = {
+    "data": ("root", "download", "eval_batch"),
+    "model": ("real_chunk", "memory_gib", "acceleration"),
+}
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's resolved settings that must stay the same when it is resumed."""
+    kept = {
+        section: {name: value for name, value in config[section].items() if name not in free}
+        for section, free in _FREE.items()
+        if section in config
+    }
+    return {**kept, "seed_everything": config.get("seed_everything")}
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "--") -> str:
+    """Say in which settings two runs differ; empty if in none, or if one of them was not recorded."""
+    found = []
+    for name in sorted(old.keys() & new.keys()):
+        a, b = old[name], new[name]
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += [part for part in [difference(a, b, f"{prefix}{name}.")] if part]
+        elif a != b:
+            found.append(f"{prefix}{name} was {a}, now {b}")
+    return ", ".join(found)
+
+
 class DistillModule(pl.LightningModule):
     """Optimises a few synthetic images per class so that their embeddings match the real ones.
 
@@ -70,6 +99,8 @@ class DistillModule(pl.LightningModule):
             accuracy in percent; 0 leaves the term out.
         lr: Learning rate of the images' SGD.
         momentum: Momentum of the images' SGD, in [0, 1).
+        clip_gradient: Largest norm of an image's gradient; longer ones are shortened to it. 0 lets all be.
+        clamp_pixels: Keep the images within black and white.
         per_class_steps: The published schedule of one step per class, done as one equivalent step; false makes one
             plain step for all classes.
         pool: How the network pool lives (§4).
@@ -96,6 +127,8 @@ class DistillModule(pl.LightningModule):
         ce_weight: float = 0.5,
         lr: float = 0.2,
         momentum: float = 0.5,
+        clip_gradient: float = 0.0,
+        clamp_pixels: bool = False,
         per_class_steps: bool = True,
         pool: PoolSettings = PoolSettings(),
         accuracy_window: int = 100,
@@ -114,8 +147,9 @@ class DistillModule(pl.LightningModule):
             raise BaconError(f"--model.memory_gib must be positive, got {memory_gib}.")
         if not 0 <= momentum < 1:
             raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
-        if not (ce_weight >= 0 and math.isfinite(ce_weight)):
-            raise BaconError(f"--model.ce_weight must be zero or positive and finite, got {ce_weight}.")
+        for name, weight in {"ce_weight": ce_weight, "clip_gradient": clip_gradient}.items():
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise BaconError(f"--model.{name} must be zero or positive and finite, got {weight}.")
         self.automatic_optimization = False  # the step reads as the algorithm, and the pool trains after the images
         self.ipc = ipc
         self.method = method
@@ -126,6 +160,8 @@ class DistillModule(pl.LightningModule):
         self.ce_weight = ce_weight
         self.lr = lr
         self.momentum = momentum
+        self.clip_gradient = clip_gradient
+        self.clamp_pixels = clamp_pixels
         self.per_class_steps = per_class_steps
         self.pool_settings = pool
         self.accuracy_window = accuracy_window
@@ -139,6 +175,8 @@ class DistillModule(pl.LightningModule):
         """(C·ipc, ch, H, W), normalised, class by class."""
         self._pool_state: dict[str, Any] | None = None
         self._terms: tuple[str, ...] | None = None
+        self._watched: tuple[str, ...] = ()
+        self._bad: Tensor | None = None
         self._last_step: float | None = None
 
     # Life before and after the loop.
@@ -216,11 +254,23 @@ class DistillModule(pl.LightningModule):
         return resolve_acceleration(self.acceleration, template, image, images, self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the pool."""
+        """Add the pool, and what the run is."""
         checkpoint["pool"] = self.pool.state_dict()
+        checkpoint["run"] = identity(self.config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the pool's state until there is a pool to take it."""
+        """Keep the pool's state until there is a pool to take it.
+
+        Raises:
+            BaconError: The checkpoint is of a run with other settings.
+        """
+        if flaw := difference(checkpoint["run"], identity(self.config)):
+            raise BaconError(
+                f"the checkpoint is of another run: {flaw}. Give the settings it was made with, or start anew in "
+                "another --trainer.default_root_dir."
+            )
+        # What was the last iteration of a shorter run is not the last one of this.
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
         self._pool_state = checkpoint["pool"]
 
     def on_train_end(self) -> None:
@@ -245,13 +295,70 @@ class DistillModule(pl.LightningModule):
         network = self.pool.matched(t)
         accuracy = self.pool.accuracy(network).clone()
         terms = self.match(batch, network, accuracy)
+        self.watch(t, terms)
         with self._profile("update"):
-            optimizer = self.optimizers()
-            assert isinstance(optimizer, LightningOptimizer)
-            optimizer.step()
+            self.update()
         with self._profile("pool"):
             self.train_pool(batch)
         self.report(t, terms, accuracy)
+
+    def update(self) -> None:
+        """Take the images' step, within the bounds that are set."""
+        gradient = self.images.grad
+        assert gradient is not None
+        if self.clip_gradient > 0:
+            norms = gradient.flatten(1).norm(dim=1).clamp(min=self.clip_gradient)
+            gradient.mul_((self.clip_gradient / norms).view(-1, 1, 1, 1))
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.step()
+        if self.clamp_pixels:
+            black, white = (
+                normalise(torch.full((self.meta.channels, 1, 1), value, dtype=torch.uint8, device=self.device),
+                          self.meta.mean, self.meta.std, self.images.dtype)
+                for value in (0, 255)
+            )  # fmt: skip
+            with torch.no_grad():
+                self.images.clamp_(black, white)
+
+    def watch(self, iteration: int, terms: dict[str, Tensor]) -> None:
+        """Notice numbers that are not finite, before they reach the images.
+
+        A CPU says so at once. A GPU, which asking would make wait, remembers the iteration until it is asked: at
+        intervals and before a checkpoint.
+
+        Raises:
+            DivergedError: Something is not finite.
+        """
+        assert self.images.grad is not None
+        watched = {**terms, "gradient": self.images.grad}
+        bad = torch.stack([~value.isfinite().all() for value in watched.values()])
+        if self._bad is None:
+            self._bad = torch.full(bad.shape, -1, device=self.device)
+            self._watched = tuple(watched)
+        self._bad = torch.where(bad & (self._bad < 0), iteration, self._bad)
+        if self.device.type == "cpu":
+            self.raise_if_diverged(state_is_good=True)
+        elif iteration % getattr(self.trainer, "log_every_n_steps", 50) == 0:
+            self.raise_if_diverged()
+
+    def raise_if_diverged(self, state_is_good: bool = False) -> None:
+        """Stop if something has not been finite since the start.
+
+        Raises:
+            DivergedError: Names the iteration and what it was.
+        """
+        if self._bad is None:
+            return
+        first = {name: t for name, t in zip(self._watched, self._bad.tolist(), strict=True) if t >= 0}
+        if first:
+            at = min(first.values())
+            names = ", ".join(name for name, t in first.items() if t == at)
+            raise DivergedError(
+                f"numbers went wrong at iteration {at}: not finite: {names}. Lower --model.lr or --model.pool.lr, or "
+                "set --model.clip_gradient; the last good state is in the newest checkpoint.",
+                state_is_good,
+            )
 
     def match(self, batch: IterationBatch, network: int, accuracy: Tensor) -> dict[str, Tensor]:
         """Match the synthetic images to the real ones and set their gradient.

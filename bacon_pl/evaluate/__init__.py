@@ -1,8 +1,34 @@
-"""Evaluation: fresh networks trained on a set and tested on real images, and the report of how they did."""
+"""Evaluation: fresh networks trained on a set and on its baselines, tested on real images, and the numbers of it."""
 
+from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
+from bacon_pl.evaluate.curve import LearningCurve
 from bacon_pl.evaluate.module import EvalModule, train_without_trainer
-from bacon_pl.evaluate.recipe import Recipe
-from bacon_pl.evaluate.report import results, summary, write_results
+from bacon_pl.evaluate.outcome import Embedded, Outcome, spread
+from bacon_pl.evaluate.recipe import Recipe, SoftLabels
+from bacon_pl.evaluate.report import LABELS, of_main, results, score_line, summary, write_results, write_text
+from bacon_pl.evaluate.scores import RobustScores, robust_scores
 from bacon_pl.evaluate.training_set import TrainingSet
 
-__all__ = ["EvalModule", "Recipe", "TrainingSet", "results", "summary", "train_without_trainer", "write_results"]
+__all__ = [
+    "Baseline",
+    "Comparison",
+    "Embedded",
+    "EvalModule",
+    "LABELS",
+    "LearningCurve",
+    "Outcome",
+    "Recipe",
+    "RobustScores",
+    "Run",
+    "SoftLabels",
+    "TrainingSet",
+    "of_main",
+    "results",
+    "robust_scores",
+    "score_line",
+    "spread",
+    "summary",
+    "train_without_trainer",
+    "write_results",
+    "write_text",
+]

@@ -4,12 +4,69 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
+import torch.nn.functional as F
 from jsonargparse import lazy_instance
+from torch import Tensor
 
-from bacon_pl.augment import DSA, Augmentation
-from bacon_pl.errors import BaconError
+from bacon_pl.augment import DSA, Augmentation, Mixing
+from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
+
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["step", "cosine"]
+SoftLoss = Literal["kl", "cross_entropy"]
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Labels that a teacher, trained on the real images, gives to every augmented batch.
+
+    Args:
+        network: Architecture of the teacher; the recipe's by default.
+        steps: Steps of its training on all real images, rounded up to whole epochs; otherwise it is trained by the
+            recipe that its pupils follow.
+        temperature: The teacher's logits are divided by this, T.
+        loss: ``kl``: T² times the Kullback-Leibler divergence of the pupil's outputs at the same temperature from the
+            teacher's; ``cross_entropy``: of the pupil's plain outputs with the teacher's.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    network: NetworkFactory | None = None
+    steps: int = 4000
+    temperature: float = 4.0
+    loss: SoftLoss = "kl"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise BaconError(f"--evaluation.soft_labels.steps must be at least 1, got {self.steps}.")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise BaconError(
+                f"--evaluation.soft_labels.temperature must be positive and finite, got {self.temperature}."
+            )
+        if self.loss not in get_args(SoftLoss):
+            raise unknown_name("soft-label loss", str(self.loss), get_args(SoftLoss))
+
+    def losses(self, logits: Tensor, teacher: Tensor) -> Tensor:
+        """Compare pupils with their teacher.
+
+        Args:
+            logits: Pupils' logits (K, B, C).
+            teacher: Teacher's logits of the same images (K, B, C).
+
+        Returns:
+            Mean loss of each pupil's batch: (K,).
+        """
+        target = F.log_softmax(teacher / self.temperature, 2)
+        if self.loss == "cross_entropy":
+            return -(target.exp() * F.log_softmax(logits, 2)).sum(2).mean(1)
+        own = F.log_softmax(logits / self.temperature, 2)
+        divergence = F.kl_div(own, target, reduction="none", log_target=True).sum(2).mean(1)
+        # The gradient falls with 1/T²; so the learning rate needs no change.
+        return self.temperature**2 * divergence
 
 
 @dataclass(frozen=True)
@@ -21,13 +78,22 @@ class Recipe:
         num_networks: Networks trained, each from its own initial weights.
         epochs: Passes over the training set.
         batch_size: Images per step.
-        lr: Learning rate of SGD.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of SGD.
-        lr_drop: The learning rate is multiplied by this half-way, where momentum restarts; 1 changes nothing.
+        lr: Learning rate at the start.
+        momentum: Momentum of SGD; AdamW keeps its own defaults.
+        weight_decay: Weight decay.
+        lr_drop: With the ``step`` schedule the learning rate is multiplied by this half-way, where the optimiser's
+            state restarts; 1 changes nothing.
         augment: Augmentation of every batch.
         acceleration: Compile the networks and run them in bfloat16 where the device has it: ``on``, ``off``, or
             ``auto``, which does so where the training is long enough to repay it.
+        optimizer: ``sgd``, or ``adamw``, which needs another learning rate (0.001).
+        schedule: ``step``: one drop half-way; ``cosine``: from lr to 0 over the whole training.
+        mixing: CutMix or MixUp on top of the augmentation.
+        soft_labels: Labels from a teacher instead of the set's own; give {} for the defaults.
+        whole_epochs: Passes where the training set is all real images, which takes far more steps a pass; by default
+            ``epochs``.
+        coreset_steps: Steps, rounded up to whole epochs, for which the networks are trained on the real images whose
+            feature spaces herding and k-centre choose in.
 
     Raises:
         BaconError: An argument is out of range.
@@ -43,12 +109,46 @@ class Recipe:
     lr_drop: float = 0.1
     augment: Augmentation = field(default_factory=lambda: lazy_instance(DSA))
     acceleration: Acceleration = "auto"
+    optimizer: Optimizer = "sgd"
+    schedule: Schedule = "step"
+    mixing: Mixing | None = None
+    soft_labels: SoftLabels | None = None
+    whole_epochs: int | None = None
+    coreset_steps: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("num_networks", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
+        for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BaconError(f"--evaluation.{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("lr", "lr_drop"):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise BaconError(f"--evaluation.{name} must be positive and finite, got {value}.")
+        for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
+            if getattr(self, name) not in choices:
+                raise unknown_name(name, str(getattr(self, name)), choices)
+
+    def described(self) -> dict[str, Any]:
+        """What a reader of results wants to know about the recipe, as JSON values."""
+        soft = self.soft_labels
+        return {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "lr": self.lr,
+            "momentum": self.momentum if self.optimizer == "sgd" else None,
+            "weight_decay": self.weight_decay,
+            "schedule": self.schedule,
+            "lr_drop": self.lr_drop if self.schedule == "step" else None,
+            "augment": _class_name(self.augment),
+            "mixing": None if self.mixing is None else _class_name(self.mixing),
+            "labels": "hard" if soft is None else "soft",
+            "soft_loss": soft and soft.loss,
+            "temperature": soft and soft.temperature,
+            "teacher_steps": soft and soft.steps,
+        }
+
+
+def _class_name(instance: object) -> str:
+    """Name an object's class, past those that wrap a default."""
+    return next(c.__name__ for c in type(instance).__mro__ if "Lazy" not in c.__name__)

@@ -4,73 +4,121 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+import torchvision
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
-from bacon_pl.evaluate.module import EvalModule, spread
+from bacon_pl.evaluate.outcome import Outcome, spread
 
-_LABELS = {"distilled": "distilled", "random": "random real", "whole": "all real"}
+LABELS = {
+    "distilled": "distilled",
+    "random": "random real",
+    "herding": "herding",
+    "k_centre": "k-centre",
+    "whole": "all real",
+}
+"""What people call the training sets, in the order of tables."""
 
 
-def _numbers(module: EvalModule) -> dict[str, Any]:
-    accuracies = module.per_network()
+def _numbers(outcome: Outcome) -> dict[str, Any]:
+    accuracies = outcome.accuracies
     return {
         "accuracy": {
             "mean": float(accuracies.mean()),
             "std": float(spread(accuracies)),
             "per_network": accuracies.tolist(),
         },
-        "storage_bytes": module.storage_bytes,
-        "train_images": module.index.shape[1],
+        "storage_bytes": outcome.storage_bytes,
+        "train_images": outcome.train_images,
+    }
+
+
+def _run(outcome: Outcome) -> dict[str, Any]:
+    per_class = outcome.per_class
+    present = per_class[0].isfinite()  # JSON has no NaN
+    return {
+        "network": outcome.network,
+        "training_set": outcome.training_set,
+        "variant": outcome.variant,
+        "recipe": outcome.recipe,
+        "seed": outcome.seed,
+        **_numbers(outcome),
+        "per_class": {
+            "mean": [float(m) if p else None for m, p in zip(per_class.mean(0), present, strict=True)],
+            "std": [float(s) if p else None for s, p in zip(spread(per_class), present, strict=True)],
+        },
+        "final_loss": outcome.loss[:, -1].tolist(),
+        "test_curve": {"epochs": list(outcome.curve_epochs), "per_network": outcome.curve.tolist()},
     }
 
 
 def results(
-    distilled: DistilledSet, modules: Mapping[str, EvalModule], config: Mapping[str, Any] | None = None
+    distilled: DistilledSet,
+    outcomes: Sequence[Outcome],
+    config: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect the numbers of an evaluation.
 
     Args:
         distilled: The set that was evaluated.
-        modules: Tested modules by training-set name; ``distilled`` is among them, the others are baselines.
+        outcomes: Of all runs; the first is the main architecture's on the distilled set, and what is said of the
+            evaluation as a whole is said of this architecture.
         config: Resolved configuration of the evaluation.
+        scores: Robust scores.
 
     Returns:
-        A mapping for JSON; accuracies are in percent, ``storage_bytes`` counts one byte a value.
+        A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), ``storage_bytes`` counts one
+        byte a value. ``confusion`` sums what the main architecture's networks took images of class i (row) for.
     """
-    main = modules["distilled"]
+    main = outcomes[0]
+    baselines = {o.training_set: _numbers(o) for o in of_main(outcomes)[1:]}
     return {
         "dataset": distilled.meta.name,
         "method": distilled.method,
         "ipc": distilled.ipc,
         "factor": distilled.factor,
-        "network": type(main.networks[0]).__name__,
-        "epochs": main.recipe.epochs,
+        "network": main.network,
+        "epochs": main.recipe["epochs"],
         "seed": main.seed,
         **_numbers(main),
         "storage_share": distilled.share,
-        "baselines": {name: _numbers(module) for name, module in modules.items() if name != "distilled"},
+        "confusion": main.confusion.sum(0).tolist(),
+        "baselines": baselines,
+        "scores": None if scores is None else dict(scores),
+        "classes": list(distilled.meta.class_names),
+        "runs": [_run(outcome) for outcome in outcomes],
         "distilled": {"seed": distilled.seed, "version": distilled.version, "commit": distilled.commit},
         "config": dict(config or {}),
         "versions": {
             "bacon_pl": package_version(),
             "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
             "lightning": lightning.__version__,
         },
         "commit": git_commit(),
     }
 
 
+def of_main(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The main architecture's outcomes with the recipe given: one per training set, the distilled set's first."""
+    return [o for o in outcomes if o.network == outcomes[0].network and o.variant == "given"]
+
+
 def write_results(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:
     """Write results as JSON, whole or not at all; returns the file's path."""
+    return write_text(path, json.dumps(numbers, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a file, whole or not at all; returns its path."""
     target = Path(path)
     temporary = target.with_suffix(".tmp")
-    text = json.dumps(numbers, indent=2, ensure_ascii=False, default=str) + "\n"
     # Names may hold what UTF-8 cannot: half a surrogate pair, from a file's name; its escape is JSON's, too.
     temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     temporary.replace(target)
@@ -84,5 +132,10 @@ def summary(numbers: Mapping[str, Any]) -> str:
         accuracy = entry["accuracy"]
         # All real images are one fixed set; its spread is that of the networks alone and stays in the file.
         doubt = "" if name == "whole" else f" ± {accuracy['std']:.1f}"
-        parts.append(f"{_LABELS[name]} {accuracy['mean']:.1f}{doubt} %")
+        parts.append(f"{LABELS[name]} {accuracy['mean']:.1f}{doubt} %")
     return "accuracy: " + " | ".join(parts)
+
+
+def score_line(scores: Mapping[str, Any]) -> str:
+    """One line: ``scores: LRS 0.312 | ARS 0.281 | HLR 0.112 | IOR 0.254``."""
+    return "scores: " + " | ".join(f"{name.upper()} {scores[name]:.3f}" for name in ("lrs", "ars", "hlr", "ior"))

@@ -1,15 +1,22 @@
-"""What an evaluation trains on: a distilled set, random real images or all of them, in one form."""
+"""What an evaluation trains on: a distilled set, chosen real images or all of them, in one form."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bacon_pl.data import LabelledImages
 from bacon_pl.distill.initialise import draw_real
+from bacon_pl.distill.sharing import add_up
 from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.evaluate.coreset import Embed, choose, herding, k_centre
+from bacon_pl.evaluate.sharing import own_share
+
+Coreset = Literal["herding", "k_centre"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,28 @@ class TrainingSet:
         """
         index = torch.stack([draw_real(store, ipc, 1, seed, "random real", k).flatten() for k in range(draws)])
         return cls("random", store.images, store.labels, index, index.shape[1] * store.images[0].numel())
+
+    @classmethod
+    def coreset(cls, method: Coreset, store: LabelledImages, ipc: int, embeds: Sequence[Embed]) -> TrainingSet:
+        """Real images chosen in a feature space, ``ipc`` of each class, another choice for each network.
+
+        Several processes share the choices; all of them must call this.
+
+        Args:
+            method: ``herding`` (the class's mean is kept) or ``k_centre`` (the class is covered).
+            store: The real training images.
+            ipc: Images per class.
+            embeds: One feature space for each choice: maps uint8 images (B, ch, H, W) to embeddings (B, d).
+
+        Raises:
+            BaconError: A class has fewer than ``ipc`` images.
+        """
+        select = {"herding": herding, "k_centre": k_centre}[method]
+        index = torch.zeros(len(embeds), store.num_classes * ipc, dtype=torch.int64, device=store.images.device)
+        for k in own_share(len(embeds)):
+            index[k] = choose(store, ipc, select, embeds[k]).flatten()
+        add_up([index])
+        return cls(method, store.images, store.labels, index, index.shape[1] * store.images[0].numel())
 
     @classmethod
     def whole(cls, store: LabelledImages) -> TrainingSet:

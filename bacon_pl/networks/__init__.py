@@ -1,18 +1,33 @@
 """Networks to match through and to train. A new one is a file here with a Network subclass."""
 
+from bacon_pl.networks.alexnet import AlexNet
 from bacon_pl.networks.base import Network, NetworkFactory
 from bacon_pl.networks.convnet import ConvNet
+from bacon_pl.networks.lenet import LeNet
+from bacon_pl.networks.mlp import MLP
+from bacon_pl.networks.registry import SHORT_NAMES, by_name
+from bacon_pl.networks.resnet import ResNet18
 from bacon_pl.networks.stateless import (
     Acceleration,
     StatelessNetwork,
     resolve_acceleration,
 )
+from bacon_pl.networks.torchvision_model import TorchvisionModel
+from bacon_pl.networks.vgg import VGG11
 
 __all__ = [
     "Acceleration",
+    "AlexNet",
     "ConvNet",
+    "LeNet",
+    "MLP",
     "Network",
     "NetworkFactory",
+    "ResNet18",
+    "SHORT_NAMES",
     "StatelessNetwork",
+    "TorchvisionModel",
+    "VGG11",
+    "by_name",
     "resolve_acceleration",
 ]

@@ -16,6 +16,8 @@ class Network(nn.Module, ABC):
     """
 
     classifier: nn.Module
+    batchable: bool = True
+    """Whether several such networks can run as one batched program, by ``torch.vmap``."""
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:

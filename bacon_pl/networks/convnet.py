@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from torch import Tensor, nn
 
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import fused
 from bacon_pl.networks.base import Network
+from bacon_pl.networks.parts import (
+    Activation,
+    Norm,
+    Pooling,
+    activation_layer,
+    check_choice,
+    extra_padding,
+    norm_layer,
+)
 
 
 class ConvNet(Network):
-    """Blocks of 3×3 convolution, instance norm, ReLU and 2×2 average pooling, then a linear classifier.
+    """Blocks of 3×3 convolution, norm, activation and 2×2 pooling, then a linear classifier.
 
     Args:
         channels: Image channels.
         size: Image height and width in pixels.
         num_classes: Number of classes.
         width: Filters per convolution.
-        depth: Number of blocks; every block halves the image.
+        depth: Number of blocks; every block halves the image, unless ``pooling`` is none.
+        activation: ``relu``, ``sigmoid`` or ``leakyrelu`` (slope 0.01).
+        norm: ``instance`` (one group per channel), ``batch``, ``layer``, ``group`` (four groups) or ``none``.
+        pooling: ``avg``, ``max`` or ``none``.
 
     Raises:
-        BaconError: The image is too small for ``depth`` poolings, or an argument is not positive.
+        BaconError: The image is too small for ``depth`` poolings, or an argument is not one of those allowed.
     """
 
     def __init__(
-        self, channels: int, size: tuple[int, int], num_classes: int, width: int = 128, depth: int = 3
+        self,
+        channels: int,
+        size: tuple[int, int],
+        num_classes: int,
+        width: int = 128,
+        depth: int = 3,
+        activation: Activation = "relu",
+        norm: Norm = "instance",
+        pooling: Pooling = "avg",
     ) -> None:
         super().__init__()
         if width < 1 or depth < 1:
             raise BaconError(f"ConvNet's width and depth must be at least 1, got width {width} and depth {depth}.")
-        # Grey images are padded by two more pixels on each side, so that 28×28 is pooled like 32×32.
-        first_padding = 3 if channels == 1 else 1
-        height, breadth = (side + 2 * (first_padding - 1) for side in size)
-        if min(height, breadth) >> depth == 0:
+        check_choice("activation of ConvNet", activation, get_args(Activation))
+        check_choice("norm of ConvNet", norm, get_args(Norm))
+        check_choice("pooling of ConvNet", pooling, get_args(Pooling))
+        extra = extra_padding(channels)
+        height, breadth = (side + 2 * extra for side in size)
+        if pooling != "none" and min(height, breadth) >> depth == 0:
             raise BaconError(
                 f"images of {size[0]}×{size[1]} pixels are too small for a ConvNet of depth {depth}: use a depth of at "
                 f"most {min(height, breadth).bit_length() - 1} or larger images."
@@ -40,18 +64,21 @@ class ConvNet(Network):
         layers: list[nn.Module] = []
         for block in range(depth):
             layers += [
-                nn.Conv2d(channels, width, 3, padding=first_padding if block == 0 else 1),
-                nn.GroupNorm(width, width),  # one group per channel = instance norm, with affine parameters
-                nn.ReLU(inplace=True),
-                nn.AvgPool2d(2),
+                nn.Conv2d(channels, width, 3, padding=1 + extra if block == 0 else 1),
+                norm_layer(norm, width, height, breadth),
+                activation_layer(activation),
             ]
+            if pooling != "none":
+                layers.append(nn.AvgPool2d(2) if pooling == "avg" else nn.MaxPool2d(2))
+                height, breadth = height // 2, breadth // 2
             channels = width
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(width * (height >> depth) * (breadth >> depth), num_classes)
+        self.classifier = nn.Linear(width * height * breadth, num_classes)
+        self._has_kernels = (activation, norm, pooling) == ("relu", "instance", "avg")
 
     def embed(self, x: Tensor) -> Tensor:
         """Map normalised images (B, ch, H, W) to flattened feature maps (B, width · H/2^depth · W/2^depth)."""
-        if fused.usable(x):
+        if self._has_kernels and fused.usable(x):
             return self._embed_fused(x).flatten(1)
         return self.features(x).flatten(1)
 

@@ -25,6 +25,8 @@ WORTHWHILE_FLOPS = 5e12
 class StatelessNetwork:
     """Runs a network with weights given at every call.
 
+    Buffers given with the weights, such as running statistics of batch norm, are updated in place.
+
     Accelerated, the forward (and with it the backward) pass is compiled once per input shape and runs under bfloat16
     autocast where the device computes in it. Both change results by rounding only.
 
@@ -36,7 +38,7 @@ class StatelessNetwork:
     def __init__(self, template: Network, accelerated: bool = False) -> None:
         self.template = template.train()
         self.accelerated = accelerated
-        self.batched = next(template.parameters()).device.type == "cuda"
+        self.batched = template.batchable and next(template.parameters()).device.type == "cuda"
         """Whether networks side by side are one batched program; see :meth:`side_by_side`."""
         self._run: Run = self._plain
         self._run_many: Run = self._many
@@ -51,7 +53,8 @@ class StatelessNetwork:
         return functional_call(self.template, dict(weights), (x,))
 
     def _many(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.vmap(self._plain)(dict(weights), x)
+        # Where a network drops units at random, each of them drops its own.
+        return torch.vmap(self._plain, randomness="different")(dict(weights), x)
 
     @staticmethod
     def _autocast(run: Run, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,8 +41,7 @@ def run(s: Settings, epochs: int, networks: int, device: Device) -> dict[str, An
     def our_epoch(epoch: int) -> None:
         for step in range(epoch * ours.steps_per_epoch, (epoch + 1) * ours.steps_per_epoch):
             ours.schedule(optimizer, step)
-            optimizer.zero_grad()
-            ours.losses(step).sum().backward()
+            ours.descend(step)
             optimizer.step()
 
     def literal_epoch(epoch: int) -> None:

@@ -188,3 +188,12 @@ def sweep_table(result: dict[str, Any]) -> str:
         + table("Growth: cost ∝ (what varies)^exponent", ("along", "width", "classes", "ipc", "exponent"), growth)
         + f"\n\ncost grows {verdict}"
     )
+
+
+def devices_table(result: dict[str, Any]) -> str:
+    """Cost of our iteration over the processes that share it."""
+    rows = []
+    for n, median in result["medians"].items():
+        share = result["shares"].get(n)
+        rows.append((n, seconds(median), f"{share['median']:.2f}" if share else "1"))
+    return table("Devices", ("processes", "iteration", "share of one's time"), rows)

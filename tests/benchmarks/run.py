@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from bacon_pl.errors import BaconError
-from benchmarks import evaluation, fit, report, sweep
+from benchmarks import devices, evaluation, fit, report, sweep
 from benchmarks.roofline import Device, measure_device
 from benchmarks.workload import Settings, prepare
 
-SUITES = ("fit", "parts", "eval", "sweep")
+SUITES = ("fit", "parts", "eval", "sweep", "devices")
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         "--suite",
         choices=(*SUITES, "all"),
         default="all",
-        help="parts is fit and the parts of an iteration; all is parts, eval and sweep",
+        help="parts is fit and the parts of an iteration; all is all but fit",
     )
     add("--dataset", choices=("cifar10", "mnist", "synthetic"), default="synthetic")
     add("--root", default="data", help="folder of the data; for cifar10 torchvision's, or train/ and test/ of images")
@@ -81,6 +81,9 @@ def run_suite(suite: str, s: Settings, options: argparse.Namespace, device: Devi
     if suite == "sweep":
         result = sweep.run(s, sweep.QUICK if options.quick else sweep.Grid())
         return result, report.sweep_table(result)
+    if suite == "devices":
+        result = devices.run(replace(s, threads=s.threads or 1))
+        return result, report.devices_table(result)
     parts = suite == "parts"
     result = fit.run(s, parts=parts, plain_rounds=options.plain_rounds)
     result["roofline"] = fit.roofline(s, device, result)

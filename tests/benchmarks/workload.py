@@ -159,14 +159,22 @@ def literal_of(module: DistillModule, device: torch.device) -> LiteralDistillati
     )
 
 
-def fit(module: DistillModule, data: DataModule, device: str, steps: int, callbacks: Sequence[Callback]) -> None:
+def fit(
+    module: DistillModule,
+    data: DataModule,
+    device: str,
+    steps: int,
+    callbacks: Sequence[Callback],
+    devices: int = 1,
+) -> None:
     """Run a module in a Trainer as the command line does, with its logger but without checkpoints and bars."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_steps=steps,
             max_epochs=1,
             accelerator="gpu" if device == "cuda" else "cpu",
-            devices=1,
+            devices=devices,
+            strategy="ddp" if devices > 1 else "auto",
             logger=TensorBoardLogger(folder),
             callbacks=list(callbacks),
             enable_checkpointing=False,

@@ -1,0 +1,71 @@
+"""Mixing: augmentations of a training batch that mix its images and, with them, its labels."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+from torchvision.transforms import v2
+
+from bacon_pl import rng
+from bacon_pl.errors import BaconError
+
+
+class Mixing(ABC):
+    """Mixes the images of a batch with each other; what is drawn depends on its coordinates alone."""
+
+    @abstractmethod
+    def mix(self, x: Tensor, labels: Tensor, num_classes: int, *keys: int | str) -> tuple[Tensor, Tensor]:
+        """Mix a training batch.
+
+        Args:
+            x: (B, ch, H, W), normalised.
+            labels: (B,) int64.
+            num_classes: Number of classes C.
+            keys: Coordinates: seed, purpose, network, step.
+
+        Returns:
+            Images (B, ch, H, W) and label probabilities (B, C), float32.
+        """
+
+
+class _TorchvisionMixing(Mixing):
+    transform: type[v2.CutMix] | type[v2.MixUp]
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        if not (alpha > 0 and math.isfinite(alpha)):
+            raise BaconError(f"{type(self).__name__}'s alpha must be positive and finite, got {alpha}.")
+        self.alpha = alpha
+
+    def mix(self, x: Tensor, labels: Tensor, num_classes: int, *keys: int | str) -> tuple[Tensor, Tensor]:
+        """See :meth:`Mixing.mix`; every image meets its neighbour in the batch, whose order is random already."""
+        with rng.seeded(*keys):
+            mixed: tuple[Tensor, Tensor] = self.transform(alpha=self.alpha, num_classes=num_classes)(x, labels)
+        return mixed
+
+
+class CutMix(_TorchvisionMixing):
+    """Put a rectangle of one image into another; labels mix by area (arXiv 1905.04899).
+
+    Args:
+        alpha: The shares are drawn from Beta(alpha, alpha), one draw per batch.
+
+    Raises:
+        BaconError: The argument is out of range.
+    """
+
+    transform = v2.CutMix
+
+
+class MixUp(_TorchvisionMixing):
+    """Average two images, and their labels, with random weights (arXiv 1710.09412).
+
+    Args:
+        alpha: The weights are drawn from Beta(alpha, alpha), one draw per batch.
+
+    Raises:
+        BaconError: The argument is out of range.
+    """
+
+    transform = v2.MixUp

@@ -1,0 +1,321 @@
+"""Checkpoints of a distillation: written whole or not at all, checked before they are trusted, and found again.
+
+A checkpoint is what ``torch.save`` writes: a zip archive of plain tensors, numbers and text. It is loaded without
+running code (``weights_only``), after its checksums and sizes have been compared with the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from bacon_pl.distill import DistillModule
+from bacon_pl.distilled_set import FILE_NAME
+from bacon_pl.errors import BaconError, DivergedError, StoppedError
+
+FOLDER = "checkpoints"
+_NAME = re.compile(r"iteration=(\d+)\.ckpt")
+_log = logging.getLogger(__name__)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU, without running code from it.
+
+    Args:
+        path: Its file.
+
+    Raises:
+        BaconError: The file is missing, damaged or not a checkpoint of a distillation.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BaconError(
+            f"there is no checkpoint at '{path}' (--ckpt_path): give a .ckpt file of an earlier run, its folder, or "
+            "'last'."
+        )
+    damaged = f"the checkpoint '{path}' is damaged: use an earlier one or --ckpt_path last, which finds it."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            # torch stores without compression: anything else, or more than the file holds, is not to be unpacked.
+            if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries):
+                raise BaconError(damaged)
+            if sum(e.file_size for e in entries) > path.stat().st_size or archive.testzip() is not None:
+                raise BaconError(damaged)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise BaconError(f"the checkpoint '{path}' holds more than tensors, numbers and text: not loaded.") from None
+    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, NotImplementedError) as error:
+        _log.debug("reading %s: %s", path, error)
+        raise BaconError(damaged) from None
+    if not (isinstance(checkpoint, dict) and {"pool", "run", "global_step", "loops"} <= checkpoint.keys()):
+        raise BaconError(f"the file '{path}' is not a checkpoint of a distillation: give one that bacon fit wrote.")
+    return checkpoint
+
+
+def in_folder(root: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints in a run's folder, newest first."""
+    found = [(int(m[1]), path) for path in Path(root, FOLDER).glob("*.ckpt") if (m := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest(root: str | os.PathLike[str]) -> Path | None:
+    """The newest checkpoint of a run's folder that is whole, None if there is none; damaged ones are warned of.
+
+    Raises:
+        BaconError: There are checkpoints, but all of them are damaged.
+    """
+    paths = in_folder(root)
+    for path in paths:
+        try:
+            read(path)
+        except BaconError as error:
+            warnings.warn(f"{error} Trying the one before.", stacklevel=2)
+        else:
+            return path
+    if paths:
+        raise BaconError(
+            f"all checkpoints in '{Path(root, FOLDER)}' are damaged: start anew with --overwrite true, or in another "
+            "--trainer.default_root_dir."
+        )
+    return None
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, and moves it there when it is on the disk; reads with :func:`read`."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint; whatever happens, an old file at ``path`` or the new one is there, whole.
+
+        Raises:
+            BaconError: The disk is full, or the folder cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _replacing(path) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+            raise BaconError(
+                f"cannot write the checkpoint '{path}' ({error}): make room or choose another "
+                "--trainer.default_root_dir; earlier checkpoints are as they were."
+            ) from None
+
+    def load_checkpoint(self, path: str | os.PathLike[str], *_: Any, **__: Any) -> dict[str, Any]:
+        """See :func:`read`."""
+        return read(path)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` once all of it has reached the disk."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+class Checkpoints(Checkpoint):
+    """Saves a run at intervals and when it is told to stop; keeps the last few.
+
+    A signal (Ctrl-C, SIGTERM, SLURM's requeue signal) takes effect at the end of the iteration: a checkpoint is
+    written, and the run ends with :class:`~bacon_pl.errors.StoppedError`. A second Ctrl-C stops at once.
+
+    Args:
+        every_n_train_steps: Iterations between two checkpoints; the last iteration gets one, too.
+        keep: How many are kept.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    def __init__(self, every_n_train_steps: int = 1000, keep: int = 2) -> None:
+        if every_n_train_steps < 1 or keep < 1:
+            raise BaconError(
+                "--checkpoint.every_n_train_steps and --checkpoint.keep must be at least 1, got "
+                f"{every_n_train_steps} and {keep}."
+            )
+        self.every_n_train_steps = every_n_train_steps
+        self.keep = keep
+        self.replaces = False
+        """Whether an earlier run's files are to be thrown away once this one starts."""
+        self._signal: int | None = None
+        self._before: dict[int, Any] = {}
+        self._saved: int | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take charge of the run's checkpoint files."""
+        trainer.strategy.checkpoint_io = WholeFiles()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Throw away what is to be replaced, now that nothing can be wrong with the input, and listen to signals."""
+        if self.replaces and trainer.is_global_zero:
+            shutil.rmtree(Path(trainer.default_root_dir, FOLDER), ignore_errors=True)
+            Path(trainer.default_root_dir, FILE_NAME).unlink(missing_ok=True)
+        wanted = [signal.SIGINT, signal.SIGTERM]
+        environment = self._slurm(trainer)
+        if environment is not None and environment.requeue_signal is not None:
+            wanted.append(environment.requeue_signal)
+        with contextlib.suppress(ValueError):  # not in the main thread, where Python allows no handlers
+            for number in wanted:
+                self._before[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave signals to whom they belonged."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time, and stop if a signal has come.
+
+        Raises:
+            StoppedError: A signal has come to this process or another of the run.
+        """
+        stop = self._signal is not None
+        if trainer.world_size > 1:  # all processes stop after the same iteration
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        done = trainer.global_step
+        if stop or done % self.every_n_train_steps == 0 or done == trainer.max_steps:
+            assert isinstance(pl_module, DistillModule)
+            pl_module.raise_if_diverged()
+            self.save(trainer)
+        if stop:
+            self._requeue(trainer)
+            raise StoppedError(self._signal or signal.SIGTERM, done)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save the last good state of a run whose numbers went wrong, where it is still at hand."""
+        if isinstance(exception, DivergedError) and exception.state_is_good and self._saved != trainer.global_step:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> Path:
+        """Write a checkpoint of this moment and remove those that are too old; returns its path."""
+        path = Path(trainer.default_root_dir, FOLDER, f"iteration={trainer.global_step}.ckpt")
+        trainer.save_checkpoint(path, weights_only=False)
+        if trainer.is_global_zero:
+            if self._saved is None:
+                rank_zero_info(
+                    f"checkpoints: {path.stat().st_size / 1e6:.3g} MB every {self.every_n_train_steps} iterations, the "
+                    f"last {self.keep} are kept in {path.parent}"
+                )
+            parts = path.parent.glob(".*.part")  # of a process that was killed while it wrote
+            for old in [*in_folder(trainer.default_root_dir)[self.keep :], *parts]:
+                old.unlink(missing_ok=True)
+        self._saved = trainer.global_step
+        return path
+
+    @staticmethod
+    def _slurm(trainer: pl.Trainer) -> SLURMEnvironment | None:
+        # A strategy of one device has no environment of its own.
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if environment is None and SLURMEnvironment.detect():
+            environment = SLURMEnvironment()
+        return environment if isinstance(environment, SLURMEnvironment) and environment.auto_requeue else None
+
+    @rank_zero_only
+    def _requeue(self, trainer: pl.Trainer) -> None:
+        environment = self._slurm(trainer)
+        if environment is None or self._signal != environment.requeue_signal:
+            return
+        job = os.environ.get("SLURM_ARRAY_JOB_ID")
+        job = f"{job}_{os.environ['SLURM_ARRAY_TASK_ID']}" if job else os.environ["SLURM_JOB_ID"]
+        if subprocess.run(["scontrol", "requeue", job], check=False).returncode:
+            warnings.warn(f"SLURM did not requeue job {job}: submit it again, with --ckpt_path last.", stacklevel=2)
+
+
+@contextlib.contextmanager
+def claimed(root: Path, resume: str | None, overwrite: bool, lock: bool = True) -> Iterator[Path | None]:
+    """Hold a run's folder for this process, so that nothing in it is lost by mistake.
+
+    Args:
+        root: The folder.
+        resume: ``last``, a checkpoint's file, a run's folder, or None to start anew.
+        overwrite: The run may replace an earlier one.
+        lock: Keep other processes out; to be false in all but one of a run's own processes.
+
+    Yields:
+        The checkpoint to resume from, if any: ``last`` starts anew where there is none yet.
+
+    Raises:
+        BaconError: The folder holds a run and neither was asked for, another process is writing into it, it cannot be
+            written, or the checkpoint is missing or damaged.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = open(root / ".lock", "w")  # noqa: SIM115 (open until the run ends)
+    except OSError as error:
+        raise BaconError(
+            f"cannot write into '{root}' ({error.strerror}): choose another --trainer.default_root_dir."
+        ) from None
+    with file:
+        if lock:
+            _lock(file, root)
+        finished = (root / FILE_NAME).exists()
+        if resume is None and not overwrite and (finished or in_folder(root)):
+            what = "a finished" if finished else "an unfinished"
+            raise BaconError(
+                f"'{root}' holds {what} run: continue it with --ckpt_path last, replace it with --overwrite true, or "
+                "choose another --trainer.default_root_dir."
+            )
+        if resume == "last":
+            yield newest(root)
+        elif resume is not None:
+            path = Path(resume)
+            given = newest(path) if path.is_dir() else path
+            if given is None:
+                raise BaconError(f"there is no checkpoint in '{path}': give a checkpoint's file or another folder.")
+            read(given)
+            yield given
+        else:
+            yield None
+
+
+def _lock(file: Any, root: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BaconError(
+            f"another process is distilling into '{root}': wait for it, or choose another --trainer.default_root_dir."
+        ) from None
+    except OSError:  # a file system without locks
+        return

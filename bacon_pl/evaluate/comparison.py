@@ -1,0 +1,181 @@
+"""A distilled set beside its baselines, on several architectures: which runs that takes, and what each trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from bacon_pl.augment import NoAugmentation
+from bacon_pl.data import DatasetMeta, LabelledImages
+from bacon_pl.distill.initialise import draw_real
+from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.evaluate.coreset import Embed
+from bacon_pl.evaluate.module import EvalModule
+from bacon_pl.evaluate.outcome import Embedded, Outcome, Variant
+from bacon_pl.evaluate.recipe import Recipe
+from bacon_pl.evaluate.scores import robust_scores
+from bacon_pl.evaluate.trained import Teacher, feature_spaces
+from bacon_pl.evaluate.training_set import TrainingSet
+from bacon_pl.networks import NetworkFactory
+
+Baseline = Literal["random", "herding", "k_centre", "whole"]
+
+EMBEDDED_REAL = 1000
+"""About how many real images are embedded for a picture."""
+
+# Accuracies that the robust scores are made of: training set and recipe.
+_SCORED: dict[str, tuple[str, Variant]] = {
+    "real_hard": ("whole", "hard"),
+    "syn_hard": ("distilled", "hard"),
+    "syn_any": ("distilled", "given"),
+    "random_any": ("random", "given"),
+    "syn_aug": ("distilled", "given"),
+    "random_aug": ("random", "given"),
+    "syn_plain": ("distilled", "plain"),
+    "random_plain": ("random", "plain"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and test.
+
+    Attributes:
+        network: Name of the architecture.
+        training_set: ``distilled`` or a baseline.
+        variant: The recipe: the one ``given``, without its soft labels (``hard``), or without its augmentation and
+            mixing (``plain``).
+    """
+
+    network: str
+    training_set: str
+    variant: Variant = "given"
+
+    @property
+    def name(self) -> str:
+        """One word for the run."""
+        return "_".join([self.network, self.training_set, *([] if self.variant == "given" else [self.variant])])
+
+
+class Comparison:
+    """The runs of an evaluation: every architecture on the distilled set and on every baseline.
+
+    All of them share one recipe and one budget. Herding and k-centre choose in feature spaces of ``recipe.network``,
+    whichever architecture is trained on the choice; soft labels come from one teacher for all.
+
+    Args:
+        distilled: The set that is evaluated.
+        store: The real training images.
+        meta: What they are.
+        recipe: How networks learn.
+        networks: Architectures by name, the main one, which scores are computed for, first.
+        baselines: Real sets to compare with.
+        scores: Make the runs, too, that :meth:`scores` needs.
+        seed: Seed of every draw.
+    """
+
+    def __init__(
+        self,
+        distilled: DistilledSet,
+        store: LabelledImages,
+        meta: DatasetMeta,
+        recipe: Recipe,
+        networks: Mapping[str, NetworkFactory],
+        baselines: Sequence[Baseline] = (),
+        scores: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.distilled = distilled
+        self.store = store
+        self.meta = meta
+        self.recipe = recipe
+        self.networks = dict(networks)
+        self.baselines = tuple(dict.fromkeys(baselines))
+        self.scored = scores
+        self.seed = seed
+        self._sets: dict[str, TrainingSet] = {}
+        self._spaces: list[Embed] | None = None
+        self._teacher = None if recipe.soft_labels is None else Teacher(recipe, store, meta, seed)
+
+    @property
+    def main(self) -> str:
+        """Name of the main architecture."""
+        return next(iter(self.networks))
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, each once: the main architecture's first, beginning with the distilled set."""
+        runs = [Run(network, name) for network in self.networks for name in ("distilled", *self.baselines)]
+        if self.scored:
+            runs += [self._scored_run(part) for part in _SCORED]
+        return list(dict.fromkeys(runs))
+
+    def _scored_run(self, part: str) -> Run:
+        name, variant = _SCORED[part]
+        return Run(self.main, name, variant if self.variant(variant) != self.recipe else "given")
+
+    def variant(self, variant: Variant) -> Recipe:
+        """The recipe of a variant."""
+        if variant == "hard":
+            return replace(self.recipe, soft_labels=None)
+        if variant == "plain" and not (isinstance(self.recipe.augment, NoAugmentation) and self.recipe.mixing is None):
+            return replace(self.recipe, augment=NoAugmentation(), mixing=None)
+        return self.recipe
+
+    def module(self, run: Run, device: torch.device | str = "cpu") -> EvalModule:
+        """Make what a run trains and tests; all processes of an evaluation call this together.
+
+        Args:
+            run: One of :attr:`runs`.
+            device: Where to train the networks whose feature spaces herding and k-centre choose in.
+        """
+        recipe = replace(self.variant(run.variant), network=self.networks[run.network])
+        if run.training_set == "whole" and recipe.whole_epochs is not None:
+            recipe = replace(recipe, epochs=recipe.whole_epochs)
+        training_set = self._training_set(run.training_set, torch.device(device))
+        labeller = self._teacher if recipe.soft_labels is not None else None
+        return EvalModule(training_set, recipe, self.meta, self.seed, labeller)
+
+    def _training_set(self, name: str, device: torch.device) -> TrainingSet:
+        if name not in self._sets:
+            self._sets[name] = self._make(name, device)
+        return self._sets[name]
+
+    def _make(self, name: str, device: torch.device) -> TrainingSet:
+        ipc, draws = self.distilled.ipc, self.recipe.num_networks
+        match name:
+            case "distilled":
+                return TrainingSet.distilled(self.distilled)
+            case "random":
+                return TrainingSet.random(self.store, ipc, draws, self.seed)
+            case "herding" | "k_centre":
+                store = self.store.to(device)
+                if self._spaces is None:
+                    self._spaces = feature_spaces(self.recipe, store, self.meta, self.seed)
+                return TrainingSet.coreset(name, store, ipc, self._spaces)
+            case _:
+                return TrainingSet.whole(self.store)
+
+    def embedded(self, module: EvalModule) -> Embedded:
+        """Embed the distilled images, and some real ones of each class, by network 0 of a trained module."""
+        shown = min(self.store.smallest_class, max(1, EMBEDDED_REAL // self.meta.num_classes))
+        index = draw_real(self.store, shown, 1, self.seed, "embedded real images").flatten()
+        synthetic, labels = self.distilled.expanded()
+        real = module.embed(self.store.images[index].to(module.device)).cpu()
+        return Embedded(real, self.store.labels[index], module.embed(synthetic.to(module.device)).cpu(), labels)
+
+    def scores(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluate.scores.robust_scores`).
+
+        Args:
+            outcomes: Of all :attr:`runs`.
+
+        Returns:
+            ``hlr``, ``ior``, ``lrs``, ``ars`` and, as ``accuracies``, the mean accuracies in [0, 1] they came from.
+        """
+        found = {Run(o.network, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in outcomes}
+        parts = {part: found[self._scored_run(part)] for part in _SCORED}
+        return {**asdict(robust_scores(**parts)), "accuracies": parts}

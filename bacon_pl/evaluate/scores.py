@@ -1,0 +1,72 @@
+"""DD-Ranking's robust scores (arXiv 2505.13300): how much of an accuracy is the images' own merit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bacon_pl.errors import BaconError
+
+
+@dataclass(frozen=True)
+class RobustScores:
+    """Scores of a synthetic set, of accuracies in [0, 1].
+
+    Attributes:
+        hlr: Hard-label recovery, in [-1, 1], less is better: all real images against the synthetic ones, both with
+            hard labels.
+        ior: Improvement over random, in [-1, 1]: the synthetic set against as many random real images, both with the
+            recipe of the evaluation.
+        lrs: Label-robust score, in [0, 1].
+        ars: Augmentation-robust score, in [0, 1].
+    """
+
+    hlr: float
+    ior: float
+    lrs: float
+    ars: float
+
+
+def robust_scores(
+    *,
+    real_hard: float,
+    syn_hard: float,
+    syn_any: float,
+    random_any: float,
+    syn_aug: float,
+    random_aug: float,
+    syn_plain: float,
+    random_plain: float,
+    w: float = 0.5,
+    gamma: float = 0.5,
+) -> RobustScores:
+    """Compute the scores from mean accuracies in [0, 1].
+
+    Args:
+        real_hard: All real images, hard labels.
+        syn_hard: Synthetic images, hard labels.
+        syn_any: Synthetic images, the evaluation's own recipe: soft labels if it has them.
+        random_any: Random real images of the same number, that recipe.
+        syn_aug: Synthetic images with the evaluation's augmentation.
+        random_aug: Random real images with it.
+        syn_plain: Synthetic images without augmentation.
+        random_plain: Random real images without augmentation.
+        w: Weight of the improvement over random against hard-label recovery, in [0, 1].
+        gamma: Weight of the accuracies with augmentation against those without, in [0, 1].
+
+    Raises:
+        BaconError: A weight is out of range.
+    """
+    for name, weight in (("w", w), ("gamma", gamma)):
+        if not 0 <= weight <= 1:
+            raise BaconError(f"the robust scores' {name} must be in [0, 1], got {weight}.")
+    hlr = real_hard - syn_hard
+    ior = syn_any - random_any
+    alpha = w * ior - (1 - w) * hlr
+    beta = gamma * (syn_aug - random_aug) + (1 - gamma) * (syn_plain - random_plain)
+    return RobustScores(hlr, ior, normalised(alpha), normalised(beta))
+
+
+def normalised(x: float) -> float:
+    """Map a difference of accuracies in [-1, 1] to [0, 1]: (e^x - e^-1) / (e - e^-1)."""
+    return (math.exp(x) - math.exp(-1)) / (math.e - math.exp(-1))

@@ -1,0 +1,71 @@
+"""Networks trained on all real images, for what an evaluation needs them: soft labels and feature spaces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.data import DatasetMeta, LabelledImages
+from bacon_pl.evaluate.coreset import Embed
+from bacon_pl.evaluate.module import EvalModule, train_without_trainer
+from bacon_pl.evaluate.recipe import Recipe
+from bacon_pl.evaluate.training_set import TrainingSet
+
+
+class Teacher:
+    """A network trained on the real images, when it is first needed, that labels others' batches.
+
+    Args:
+        recipe: The pupils' recipe; its ``soft_labels`` say how the teacher differs.
+        store: The real training images.
+        meta: What they are.
+        seed: Seed of its weights, batches and augmentation.
+    """
+
+    def __init__(self, recipe: Recipe, store: LabelledImages, meta: DatasetMeta, seed: int) -> None:
+        soft = recipe.soft_labels
+        assert soft is not None
+        network = soft.network or recipe.network
+        self._recipe = _for_steps(replace(recipe, network=network, num_networks=1, soft_labels=None), soft.steps, store)
+        self._store, self._meta, self._seed = store, meta, rng.derive(seed, "teacher")
+        self._module: EvalModule | None = None
+
+    def prepare(self, device: torch.device) -> None:
+        """Train, the first time; all processes of a run call this together."""
+        if self._module is None:
+            module = EvalModule(TrainingSet.whole(self._store), self._recipe, self._meta, self._seed)
+            self._module = train_without_trainer(module.to(device))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Classify normalised images: (B, ch, H, W) to (B, C)."""
+        assert self._module is not None
+        return self._module.logits(x)
+
+
+def feature_spaces(recipe: Recipe, store: LabelledImages, meta: DatasetMeta, seed: int) -> list[Embed]:
+    """Train ``recipe.num_networks`` networks briefly on the real images and show their feature spaces.
+
+    All processes of a run call this together. Training happens where ``store`` is.
+
+    Args:
+        recipe: How they are trained, for its ``coreset_steps``.
+        store: The real training images.
+        meta: What they are.
+        seed: Space k depends on (seed, k) alone.
+
+    Returns:
+        Functions from uint8 images (B, ch, H, W) to embeddings (B, d).
+    """
+    brief = _for_steps(replace(recipe, soft_labels=None), recipe.coreset_steps, store)
+    module = EvalModule(TrainingSet.whole(store), brief, meta, rng.derive(seed, "feature spaces"))
+    train_without_trainer(module.to(store.images.device))
+    return [partial(module.embed, network=k) for k in range(recipe.num_networks)]
+
+
+def _for_steps(recipe: Recipe, steps: int, store: LabelledImages) -> Recipe:
+    """Make a recipe at least so many steps long on all real images."""
+    return replace(recipe, epochs=-(-steps // -(-len(store) // recipe.batch_size)))

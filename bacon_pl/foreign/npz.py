@@ -1,0 +1,72 @@
+"""Arrays from .npz files, without pickles and without memory on a header's word."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bacon_pl.errors import BaconError
+
+# What a damaged archive or header raises in zipfile and numpy.
+_DAMAGE = (OSError, ValueError, LookupError, EOFError, struct.error, zlib.error, RuntimeError, zipfile.BadZipFile)
+_KINDS = "fiub"
+_MOST_BYTES = 1 << 24
+_MOST_GROWTH = 64
+"""Compressed arrays may be this many times as large as the file, or ``_MOST_BYTES``: images hardly shrink."""
+
+
+def names(path: Path) -> list[str]:
+    """Names of the arrays in a file, without ``.npy``.
+
+    Raises:
+        BaconError: It is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def read(path: Path, name: str) -> Tensor:
+    """Read one array of numbers.
+
+    Raises:
+        BaconError: The file is damaged, or the array is of other things than numbers.
+    """
+    limit = max(_MOST_BYTES, _MOST_GROWTH * path.stat().st_size)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            elif version == (2, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+            else:
+                raise ValueError(f"npy version {version}")
+            if dtype.kind not in _KINDS or dtype.itemsize > 8:
+                raise BaconError(
+                    f"'{name}' in '{path}' holds {dtype.name}, not plain numbers: save it with a type such as float32."
+                )
+            size = math.prod(shape) * dtype.itemsize
+            if size > limit or any(side < 0 for side in shape):
+                raise ValueError(f"'{name}' would take {size} bytes")
+            data = file.read(size)
+            if len(data) != size:
+                raise ValueError(f"'{name}' is cut short")
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    values = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    return torch.from_numpy(np.array(values, dtype.newbyteorder("="), order="C"))
+
+
+def _damaged(path: Path, error: Exception) -> BaconError:
+    reason = ascii(str(error))[1:-1][:120] or type(error).__name__
+    return BaconError(f"'{path}' cannot be read as .npz (damaged or cut short: {reason}); fetch or make it again.")

@@ -1,0 +1,83 @@
+"""Layers that networks are built from, by the names the field gives them; and how large an image must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from torch import nn
+
+from bacon_pl.errors import BaconError, unknown_name
+
+Norm = Literal["instance", "batch", "layer", "group", "none"]
+Activation = Literal["relu", "sigmoid", "leakyrelu"]
+Pooling = Literal["avg", "max", "none"]
+
+GROUPS = 4
+"""Groups of ``norm: group``."""
+
+
+def check_choice(what: str, given: str, allowed: Iterable[str]) -> None:
+    """Check an option against the names it may have.
+
+    Raises:
+        BaconError: It is none of them.
+    """
+    if given not in (names := tuple(allowed)):
+        raise unknown_name(what, str(given), names)
+
+
+def norm_layer(norm: Norm, filters: int, height: int, width: int) -> nn.Module:
+    """Build a norm with affine parameters for maps (B, filters, height, width); the identity for ``none``.
+
+    Raises:
+        BaconError: The filters cannot be shared among the groups.
+    """
+    if norm == "instance":
+        return nn.GroupNorm(filters, filters)  # one group per channel
+    if norm == "batch":
+        return nn.BatchNorm2d(filters)
+    if norm == "layer":
+        return nn.LayerNorm([filters, height, width])
+    if norm == "group":
+        if filters % GROUPS:
+            raise BaconError(f"norm 'group' shares filters among {GROUPS} groups, so {filters} do not fit.")
+        return nn.GroupNorm(GROUPS, filters)
+    return nn.Identity()
+
+
+def activation_layer(activation: Activation) -> nn.Module:
+    """Build an activation."""
+    if activation == "sigmoid":
+        return nn.Sigmoid()
+    return nn.LeakyReLU(0.01, inplace=True) if activation == "leakyrelu" else nn.ReLU(inplace=True)
+
+
+def extra_padding(channels: int) -> int:
+    """Pixels by which a first convolution pads grey images beyond colour ones, so that 28×28 is treated as 32×32."""
+    return 2 if channels == 1 else 0
+
+
+def check_large_enough(architecture: str, channels: int, size: tuple[int, int], least: int) -> tuple[int, int]:
+    """Check that images are as large as an architecture needs.
+
+    Args:
+        architecture: Its name, for the message.
+        channels: Image channels.
+        size: Image height and width in pixels.
+        least: Smallest side of the first convolution's output.
+
+    Returns:
+        Height and width of the first convolution's output.
+
+    Raises:
+        BaconError: The images are too small.
+    """
+    padding = 2 * extra_padding(channels)
+    height, width = size[0] + padding, size[1] + padding
+    if min(height, width) < least:
+        raise BaconError(
+            f"images of {size[0]}×{size[1]} pixels are too small for {architecture}, which needs "
+            f"{least - padding}×{least - padding}: use another network or larger images."
+        )
+    return height, width

@@ -1,0 +1,185 @@
+"""Pictures of an evaluation. Every function returns a matplotlib figure outside pyplot's state; no file is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.evaluate import LABELS, Embedded, Outcome, of_main, spread
+
+_COLOURS = dict(zip(LABELS, ("#1b6ca8", "#c0504d", "#e3a23c", "#7a9e3f", "#666666"), strict=True))
+_FEW_CLASSES = 15
+_NAMED_CLASSES = 100
+
+
+def figures(
+    outcomes: Sequence[Outcome], class_names: Sequence[str], embedded: Embedded, seed: int = 0
+) -> dict[str, Figure]:
+    """Draw all pictures of an evaluation.
+
+    Args:
+        outcomes: Of all runs; the main architecture's on the distilled set comes first.
+        class_names: Names in label order.
+        embedded: Images in the main architecture's feature space.
+        seed: Seed of the embedding's projection.
+
+    Returns:
+        Figures by name, which would do as a file's.
+    """
+    main = of_main(outcomes)
+    return {
+        "accuracy": accuracy_figure(outcomes),
+        "curves": curves_figure(main),
+        "per_class": per_class_figure(main, class_names),
+        "confusion": confusion_figure(outcomes[0].confusion.sum(0), class_names),
+        "embedding": embedding_figure(embedded, class_names, seed),
+    }
+
+
+def accuracy_figure(outcomes: Sequence[Outcome]) -> Figure:
+    """Accuracy per architecture against the baselines: mean, with the standard deviation of the networks."""
+    given = {(o.network, o.training_set): o.accuracies for o in outcomes if o.variant == "given"}
+    networks = list(dict.fromkeys(network for network, _ in given))
+    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
+    figure, axes = _figure(2 + 1.2 * len(networks) * max(2, len(sets)) / 2, 3.6)
+    for i, name in enumerate(sets):
+        there = [n for n, network in enumerate(networks) if (network, name) in given]
+        found = [given[networks[n], name] for n in there]
+        axes.bar(
+            [n + (i - (len(sets) - 1) / 2) * 0.8 / len(sets) for n in there],
+            [float(accuracies.mean()) for accuracies in found],
+            0.8 / len(sets),
+            yerr=[float(spread(accuracies)) for accuracies in found],
+            label=LABELS[name],
+            color=_COLOURS[name],
+            capsize=3,
+        )
+    axes.set_xticks(range(len(networks)), [_text(network) for network in networks])
+    axes.set_ylabel("test accuracy (%)")
+    _legend(figure, axes)
+    return figure
+
+
+def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
+    """Training loss and test accuracy over the epochs, one line per training set, a band of one deviation about it."""
+    figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy = figure.subplots(1, 2)
+    for o in outcomes:
+        lines = [(loss, range(1, o.loss.shape[1] + 1), o.loss), (accuracy, o.curve_epochs, o.curve)]
+        for axes, epochs, values in lines:
+            if not values.shape[1]:
+                continue
+            mean, doubt = values.mean(0).numpy(), spread(values).numpy()
+            axes.plot(epochs, mean, label=LABELS[o.training_set], color=_COLOURS[o.training_set])
+            axes.fill_between(epochs, mean - doubt, mean + doubt, color=_COLOURS[o.training_set], alpha=0.2, lw=0)
+    loss.set_yscale("log")
+    loss.set(xlabel="epoch", ylabel="training loss")
+    accuracy.set(xlabel="epoch", ylabel="test accuracy (%)")
+    _legend(figure, loss)
+    return figure
+
+
+def per_class_figure(outcomes: Sequence[Outcome], class_names: Sequence[str]) -> Figure:
+    """Accuracy of every class, one bar per training set; a class without test images has none."""
+    figure, axes = _figure(2 + min(40, 0.12 * len(class_names) * (1 + len(outcomes))), 3.6)
+    places = np.arange(len(class_names))
+    for i, o in enumerate(outcomes):
+        axes.bar(
+            places + (i - (len(outcomes) - 1) / 2) * 0.8 / len(outcomes),
+            o.per_class.mean(0).nan_to_num().numpy(),
+            0.8 / len(outcomes),
+            label=LABELS[o.training_set],
+            color=_COLOURS[o.training_set],
+        )
+    _name_classes(axes.set_xticks, class_names, upright=True)
+    axes.set_ylabel("test accuracy (%)")
+    _legend(figure, axes)
+    return figure
+
+
+def confusion_figure(confusion: Tensor, class_names: Sequence[str]) -> Figure:
+    """Draw a confusion matrix in percent of each true class.
+
+    Args:
+        confusion: (C, C) counts: images of class i (row) taken for class j (column).
+        class_names: Names in label order.
+    """
+    percent = (100 * confusion / confusion.sum(1, keepdim=True).clamp(min=1)).numpy()
+    side = 2.5 + min(12, 0.4 * len(class_names))
+    figure, axes = _figure(side + 0.8, side)
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
+    if len(class_names) <= _FEW_CLASSES:
+        for i, row in enumerate(percent):
+            for j, value in enumerate(row):
+                axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value > 50 else "black")
+    _name_classes(axes.set_xticks, class_names, upright=True)
+    _name_classes(axes.set_yticks, class_names)
+    axes.set(xlabel="taken for", ylabel="true class")
+    return figure
+
+
+def embedding_figure(embedded: Embedded, class_names: Sequence[str], seed: int = 0) -> Figure:
+    """Project real and synthetic embeddings to the plane by t-SNE: dots are real, crosses synthetic."""
+    # Imported here: scikit-learn takes a while to import.
+    from sklearn.manifold import TSNE
+
+    points = torch.cat([embedded.real, embedded.synthetic]).float().numpy()
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    projection = TSNE(perplexity=perplexity, init="pca", random_state=rng.derive(seed, "t-SNE") % 2**32)
+    plane = projection.fit_transform(points)
+    real, synthetic = plane[: len(embedded.real)], plane[len(embedded.real) :]
+    figure, axes = _figure(6.4, 5.2)
+    marks = ((real, embedded.real_labels, 24, ".", 0.5), (synthetic, embedded.synthetic_labels, 60, "X", 1.0))
+    for where, labels, size, marker, alpha in marks:
+        axes.scatter(
+            where[:, 0],
+            where[:, 1],
+            s=size,
+            c=labels.numpy(),
+            marker=marker,
+            alpha=alpha,
+            edgecolors="black" if marker == "X" else "none",
+            linewidths=0.6,
+            cmap="tab10" if len(class_names) <= 10 else "turbo",
+            vmin=0,
+            vmax=max(9, len(class_names) - 1),
+        )
+    axes.set(xticks=[], yticks=[], title="t-SNE of embeddings: real (dots) and synthetic (crosses)")
+    if len(class_names) <= _FEW_CLASSES:
+        colours = axes.collections[0].to_rgba(np.arange(len(class_names)))
+        for colour, name in zip(colours, class_names, strict=True):
+            axes.scatter([], [], s=30, color=colour, label=_text(name))
+        _legend(figure, axes)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
+
+
+def _name_classes(set_ticks: Callable[..., object], class_names: Sequence[str], upright: bool = False) -> None:
+    if len(class_names) <= _NAMED_CLASSES:
+        names = [_text(name) for name in class_names]
+        rotation = 90 if upright and max(map(len, names)) > 2 else 0
+        set_ticks(range(len(names)), names, rotation=rotation, fontsize="small")
+
+
+def _text(name: str) -> str:
+    """Names come from files: no mathtext, no control characters, nothing long."""
+    text = "".join(c if c.isprintable() else "?" for c in name).replace("$", r"\$")
+    return text if len(text) <= 24 else text[:23] + "…"

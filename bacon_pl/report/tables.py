@@ -1,0 +1,103 @@
+"""Tables of an evaluation in Markdown, made from the mapping that ``results.json`` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bacon_pl.evaluate import LABELS
+
+MAX_CLASSES = 20
+"""Most classes whose accuracies are listed one by one."""
+
+
+def markdown(numbers: Mapping[str, Any]) -> str:
+    """Write what :func:`bacon_pl.evaluate.results` collected as a page of tables.
+
+    Args:
+        numbers: The results.
+
+    Returns:
+        Markdown: what was evaluated and how, accuracies by architecture and training set, robust scores where there
+        are any, and accuracies by class where there are few classes.
+    """
+    size = f"{numbers['storage_bytes']:,} bytes of pixels"
+    if numbers["storage_share"] is not None:
+        size += f", {100 * numbers['storage_share']:.2g} % of the training set"
+    parts = [
+        f"# {_plain(numbers['dataset'])}, {numbers['ipc']} image{'s' * (numbers['ipc'] > 1)} per class",
+        f"Method {_plain(numbers['method'] or 'unknown')}, factor {numbers['factor']}: {numbers['train_images']} "
+        f"training images ({size}).",
+        _recipe(numbers["runs"][0]),
+        "## Accuracy",
+        f"Top-1 on the test set in percent: mean ± standard deviation of {len(numbers['accuracy']['per_network'])} "
+        "networks.",
+        _accuracies(numbers["runs"]),
+    ]
+    if numbers["scores"] is not None:
+        parts += ["## Robust scores", _scores(numbers["scores"], numbers["network"])]
+    if len(numbers["classes"]) <= MAX_CLASSES:
+        parts += ["## Accuracy by class", f"{_plain(numbers['network'])}, in percent.", _classes(numbers)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a table whose first column is text and whose others are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _recipe(run: Mapping[str, Any]) -> str:
+    r = run["recipe"]
+    schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
+    labels = "hard labels"
+    if r["labels"] == "soft":
+        labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"
+    augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
+    return (
+        f"Recipe: {r['epochs']} epochs, batch {r['batch_size']}, {r['optimizer']}, learning rate {r['lr']:g} "
+        f"({schedule}), weight decay {r['weight_decay']:g}, {augment}, {labels}; seed {run['seed']}."
+    )
+
+
+def _accuracies(runs: Sequence[Mapping[str, Any]]) -> str:
+    given = {(run["network"], run["training_set"]): run["accuracy"] for run in runs if run["variant"] == "given"}
+    networks = list(dict.fromkeys(network for network, _ in given))
+    # A run that only the scores asked for has one architecture; its cells of the others stay empty.
+    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
+    rows = [[_plain(n), *(_mean_and_spread(given.get((n, s))) for s in sets)] for n in networks]
+    return table(["network", *(LABELS[name] for name in sets)], rows)
+
+
+def _mean_and_spread(accuracy: Mapping[str, Any] | None) -> str:
+    return "" if accuracy is None else f"{accuracy['mean']:.1f} ± {accuracy['std']:.1f}"
+
+
+def _scores(scores: Mapping[str, Any], network: str) -> str:
+    a = scores["accuracies"]
+    rows = [
+        ["hard-label recovery (HLR)", f"{scores['hlr']:.3f}", f"{a['real_hard']:.3f} - {a['syn_hard']:.3f}"],
+        ["improvement over random (IOR)", f"{scores['ior']:.3f}", f"{a['syn_any']:.3f} - {a['random_any']:.3f}"],
+        ["label-robust score (LRS)", f"{scores['lrs']:.3f}", "from IOR and HLR, weighted alike"],
+        [
+            "augmentation-robust score (ARS)",
+            f"{scores['ars']:.3f}",
+            f"{a['syn_aug']:.3f} - {a['random_aug']:.3f} augmented, {a['syn_plain']:.3f} - {a['random_plain']:.3f} not",
+        ],
+    ]
+    heading = f"DD-Ranking's scores on {_plain(network)}, from mean accuracies in [0, 1]."
+    return f"{heading}\n\n{table(['score', 'value', 'from'], rows)}"
+
+
+def _classes(numbers: Mapping[str, Any]) -> str:
+    runs = [r for r in numbers["runs"] if r["network"] == numbers["network"] and r["variant"] == "given"]
+    rows = []
+    for c, name in enumerate(numbers["classes"]):
+        cells = (run["per_class"]["mean"][c] for run in runs)
+        rows.append([_plain(name), *("" if value is None else f"{value:.1f}" for value in cells)])
+    return table(["class", *(LABELS[run["training_set"]] for run in runs)], rows)
+
+
+def _plain(text: str) -> str:
+    """Keep what comes from files from being read as Markdown."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~" else c if c.isprintable() else "?" for c in text)

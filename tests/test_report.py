@@ -1,0 +1,171 @@
+"""The report: tables with the right numbers in the right places, pictures that show them, TensorBoard."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bacon_pl.data import DataModule
+from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.evaluate import Embedded, Outcome, Recipe, results
+from bacon_pl.report import figures, markdown, show, write_report
+from bacon_pl.report import figures as draw
+from bacon_pl.report.figures import accuracy_figure, confusion_figure, curves_figure, embedding_figure, per_class_figure
+
+NAMES = ("cat_$1$", "dog", "a|b")
+
+
+def outcome(training_set, network="ConvNet", variant="given", hits=((8, 5), (6, 5))):
+    """Two networks; class 0 has 10 test images, class 1 five, class 2 none; all misses go to class 2."""
+    confusion = torch.zeros(2, 3, 3, dtype=torch.int64)
+    for k, (first, second) in enumerate(hits):
+        confusion[k, 0, 0], confusion[k, 0, 2] = first, 10 - first
+        confusion[k, 1, 1], confusion[k, 1, 2] = second, 5 - second
+    loss = torch.tensor([[3.0, 2.0, 1.0, 0.5], [1.0, 0.5, 0.3, 0.1]])
+    curve = torch.tensor([[20.0, 40.0], [40.0, 80.0]])
+    recipe = Recipe(epochs=4).described()
+    return Outcome(training_set, network, variant, recipe, 3, confusion, loss, curve, (2, 4), 640, 40)
+
+
+@pytest.fixture(scope="module")
+def distilled():
+    data = DataModule(name="digits")
+    data.setup()
+    meta = type(data.meta)("digits", NAMES, 1, (8, 8), (0.5,), (0.5,), 6400)
+    return DistilledSet(torch.rand(6, 1, 8, 8), torch.arange(3).repeat_interleave(2), meta, factor=2, method="bacon")
+
+
+OUTCOMES = [
+    outcome("distilled"),
+    outcome("random", hits=((0, 0), (3, 0))),
+    outcome("distilled", network="MLP", hits=((10, 5), (10, 5))),
+    outcome("distilled", variant="plain", hits=((0, 0), (0, 0))),
+]
+ACCURACIES = dict.fromkeys(
+    ("real_hard", "syn_hard", "syn_any", "random_any", "syn_aug", "random_aug", "syn_plain", "random_plain"), 0.25
+)
+SCORES = {"hlr": 0.1, "ior": 0.2, "lrs": 0.3, "ars": 0.4, "accuracies": ACCURACIES}
+
+
+@pytest.fixture
+def numbers(distilled):
+    return results(distilled, OUTCOMES, {"a": 1}, SCORES)
+
+
+@pytest.fixture
+def embedded():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(30, 5, generator=generator)
+    return Embedded(real, torch.arange(3).repeat(10), real[:6] + 0.01, torch.arange(3).repeat(2))
+
+
+def test_accuracies_follow_from_the_confusion():
+    one = OUTCOMES[0]
+    assert one.accuracies.tolist() == pytest.approx([100 * 13 / 15, 100 * 11 / 15])
+    assert one.per_class[:, :2].tolist() == [pytest.approx([80, 100]), pytest.approx([60, 100])]
+    assert one.per_class[:, 2].isnan().all()
+
+
+def test_results_hold_every_run_and_are_json(numbers):
+    again = json.loads(json.dumps(numbers, allow_nan=False))
+    assert again["accuracy"]["mean"] == pytest.approx(80)
+    assert again["accuracy"]["std"] == pytest.approx(100 * 2 / 15 / 2**0.5)
+    assert list(again["baselines"]) == ["random"]
+    assert [(r["network"], r["training_set"], r["variant"]) for r in again["runs"]] == [
+        ("ConvNet", "distilled", "given"), ("ConvNet", "random", "given"), ("MLP", "distilled", "given"),
+        ("ConvNet", "distilled", "plain"),
+    ]  # fmt: skip
+    first = again["runs"][0]
+    assert first["per_class"]["mean"] == [pytest.approx(70), pytest.approx(100), None]
+    assert first["test_curve"] == {"epochs": [2, 4], "per_network": [[20, 40], [40, 80]]}
+    assert first["final_loss"] == pytest.approx([0.5, 0.1])
+    assert first["recipe"]["optimizer"] == "sgd"
+    assert again["scores"]["lrs"] == 0.3
+    assert again["confusion"] == [[14, 0, 6], [0, 10, 0], [0, 0, 0]]
+
+
+def test_tables_show_the_numbers(numbers):
+    page = markdown(json.loads(json.dumps(numbers)))
+    lines = page.splitlines()
+    assert lines[0] == "# digits, 2 images per class"
+    assert "| network | distilled | random real |" in lines
+    assert "| ConvNet | 80.0 ± 9.4 | 10.0 ± 14.1 |" in lines
+    assert "| MLP | 100.0 ± 0.0 |  |" in lines
+    assert "| label-robust score (LRS) | 0.300 | from IOR and HLR, weighted alike |" in lines
+    assert r"| cat\_$1$ | 70.0 | 15.0 |" in lines
+    assert r"| a\|b |  |  |" in lines
+    assert "4 epochs, batch 256, sgd, learning rate 0.01 (× 0.1 half-way)" in page
+    for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.M):
+        assert len({re.sub(r"\\\|", "", line).count("|") for line in block.splitlines()}) == 1
+
+
+def test_scores_and_long_lists_of_classes_are_left_out_where_there_are_none(distilled, numbers):
+    assert "Robust scores" not in markdown({**numbers, "scores": None})
+    assert "by class" not in markdown({**numbers, "classes": [str(c) for c in range(21)]})
+
+
+def test_bars_are_means_with_deviations():
+    figure = accuracy_figure(OUTCOMES)
+    bars = {c.get_label(): c for c in figure.axes[0].containers if c.get_label() in ("distilled", "random real")}
+    assert [p.get_height() for p in bars["distilled"]] == pytest.approx([80, 100])
+    assert [p.get_height() for p in bars["random real"]] == pytest.approx([10])
+    ((low, high),) = bars["random real"].errorbar.lines[2][0].get_segments()
+    assert (high - low)[1] == pytest.approx(2 * 100 * 3 / 15 / 2**0.5, rel=1e-5)
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["ConvNet", "MLP"]
+
+
+def test_curves_are_the_means_over_networks():
+    loss, accuracy = curves_figure(OUTCOMES[:2]).axes
+    assert loss.lines[0].get_ydata().tolist() == pytest.approx([2, 1.25, 0.65, 0.3])
+    assert loss.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+    assert accuracy.lines[1].get_ydata().tolist() == [30, 60]
+    assert accuracy.lines[1].get_xdata().tolist() == [2, 4]
+
+
+def test_classes_and_confusion():
+    axes = per_class_figure(OUTCOMES[:2], NAMES).axes[0]
+    assert [p.get_height() for p in axes.containers[0]] == pytest.approx([70, 100, 0])
+    assert [p.get_height() for p in axes.containers[1]] == pytest.approx([15, 0, 0])
+    axes = confusion_figure(OUTCOMES[0].confusion.sum(0), NAMES).axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[70, 0, 30], [0, 100, 0], [0, 0, 0]])
+    assert [t.get_text() for t in axes.get_yticklabels()] == [r"cat_\$1\$", "dog", "a|b"]
+
+
+def test_embeddings_lie_beside_their_neighbours(embedded):
+    real, synthetic = (c.get_offsets() for c in embedding_figure(embedded, NAMES).axes[0].collections[:2])
+    assert real.shape == (30, 2) and synthetic.shape == (6, 2)
+    distance = np.linalg.norm(np.asarray(synthetic)[:, None] - np.asarray(real)[None], axis=2)
+    assert (distance.argmin(1) == np.arange(6)).mean() > 0.5
+
+
+@pytest.mark.parametrize("classes", [1, 150])
+def test_pictures_for_few_and_many_classes(classes, tmp_path):
+    names = [f"class {c}" for c in range(classes)]
+    counts = torch.eye(classes, dtype=torch.int64).expand(2, -1, -1)
+    one = Outcome("distilled", "N", "given", {}, 0, counts, torch.ones(2, 3), torch.zeros(2, 0), (), 1, 1)
+    embedded = Embedded(torch.randn(4, 3), torch.zeros(4).long(), torch.randn(2, 3), torch.zeros(2).long())
+    for name, figure in draw([one], names, embedded).items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 3000
+
+
+def test_files_and_tensorboard(distilled, numbers, embedded, tmp_path):
+    pictures = figures(OUTCOMES, NAMES, embedded)
+    page = write_report(tmp_path, numbers, distilled, pictures)
+    linked = re.findall(r"\]\((figures/\w+\.png)\)", page.read_text())
+    assert sorted(linked) == sorted(f"figures/{n}.png" for n in (*pictures, "images"))
+    assert all((tmp_path / path).is_file() for path in linked)
+    assert "Pictures" not in write_report(tmp_path / "figures", numbers, distilled, {}).read_text()
+
+    logger = TensorBoardLogger(tmp_path / "logs")
+    show([logger], numbers, distilled, pictures)
+    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {f"report/{name}" for name in (*pictures, "images")} == set(tags["images"])
+    assert events.Scalars("accuracy/MLP/distilled/given")[0].value == pytest.approx(100)
+    assert events.Scalars("scores/lrs")[0].value == pytest.approx(0.3)
