@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -229,6 +230,7 @@ class Eval(_Command):
         )
         outcomes, first = [], None
         for run in comparison.runs:
+            torch.compiler.reset()  # torch keeps eight programs of a function, then compiles no more
             module = comparison.module(run, self.trainer.strategy.root_device)
             trainer = self.evaluation_trainer(module, run)
             trainer.fit(module)

@@ -261,11 +261,18 @@ class EvalModule(pl.LightningModule):
     # Use and test.
 
     @torch.no_grad()
-    def logits(self, x: Tensor) -> Tensor:
-        """Classify normalised images (B, ch, H, W) by network 0 once it is trained: (B, C)."""
-        network = self.networks[0]
+    def classify(self, network: int, x: Tensor) -> Tensor:
+        """Classify normalised images (B, ch, H, W) by a network as it is at the moment: (B, C)."""
+        model = self.networks[network]
+        state = dict(model.named_parameters()) | dict(model.named_buffers())
         self._network.template.eval()
-        return self._network(dict(network.named_parameters()) | dict(network.named_buffers()), x)[1]
+        logits = self._network(state, x)[1]
+        self._network.template.train()
+        return logits
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Classify normalised images (B, ch, H, W) by network 0: (B, C)."""
+        return self.classify(0, x)
 
     @torch.no_grad()
     def embed(self, images: Tensor, network: int = 0, batch_size: int = 500) -> Tensor:
@@ -295,9 +302,7 @@ class EvalModule(pl.LightningModule):
         """
         hits = self.hits_after.setdefault(epochs, torch.zeros(len(self.networks), device=self.device))
         for k in self.share:
-            network = self.networks[k].eval()
-            hits[k] += (network(x)[1].argmax(1) == y).sum()
-            network.train()
+            hits[k] += (self.classify(k, x).argmax(1) == y).sum()
 
     def on_test_start(self) -> None:
         """Forget the counts of an earlier test."""
@@ -307,7 +312,7 @@ class EvalModule(pl.LightningModule):
         """Count what this process's networks take normalised images (B, ch, H, W) for."""
         x, y = batch
         for k in self.share:
-            self.confusion[str(k)].update(self.networks[k](x)[1], y)
+            self.confusion[str(k)].update(self.classify(k, x), y)
 
     def on_test_epoch_end(self) -> None:
         """Log mean and standard deviation of the top-1 accuracies in percent."""
