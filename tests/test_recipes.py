@@ -53,7 +53,7 @@ def weights(module):
         {"optimizer": "adamw", "lr": 0.001},
         {"schedule": "cosine"},
     ],
-    ids=str,
+    ids=["AutoAugment", "RandAugment", "CutMix", "MixUp", "AdamW", "cosine"],
 )
 def test_a_recipe_changes_the_training_and_repeats_exactly(data, real, settings):
     def trained(seed, **chosen):
