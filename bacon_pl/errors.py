@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_NAMES = 20
+
 
 class BaconError(Exception):
     """Bad input. The command line prints its message as the whole error and exits with a non-zero status."""
@@ -19,12 +21,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BaconError:
         known: The names that exist.
 
     Returns:
-        An error that suggests the nearest known name and lists them all.
+        An error that suggests the nearest known name and lists them, or the nearest of many.
     """
     options = sorted(known)
     near = difflib.get_close_matches(name.lower(), [o.lower() for o in options], n=1, cutoff=0.5)
     hint = next((f" Did you mean '{o}'?" for o in options if near and o.lower() == near[0]), "")
-    return BaconError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(options)}.")
+    shown, others = options, ""
+    if len(options) > _MOST_NAMES:
+        shown = sorted(difflib.get_close_matches(name.lower(), options, n=_MOST_NAMES // 2, cutoff=0.1))
+        others = f" and {len(options) - len(shown)} others"
+    return BaconError(f"unknown {kind} '{one_line(name, 80)}'.{hint} Known: {', '.join(shown)}{others}.")
 
 
 class DivergedError(BaconError):

@@ -184,9 +184,11 @@ def alter(tree: Any, data: st.DataObject) -> None:
         if kind == "remove":
             del node[key]
         elif kind == "replace":
-            node[key] = data.draw(VALUES)
+            node[key] = copy.deepcopy(data.draw(VALUES))  # or later changes would reach the samples
         elif isinstance(node, dict):
-            node[data.draw(st.sampled_from(["images2", "", "x" * 50, "__metadata__"]))] = data.draw(VALUES)
+            node[data.draw(st.sampled_from(["images2", "", "x" * 50, "__metadata__"]))] = copy.deepcopy(
+                data.draw(VALUES)
+            )
         else:
             node.append(copy.deepcopy(node[key]))
         return

@@ -30,8 +30,8 @@ def draw_real(store: LabelledImages, ipc: int, draws: int, *keys: int | str) -> 
     smallest = int(counts.argmin())
     if not int(counts[smallest]):
         raise BaconError(
-            f"class '{store.class_names[smallest]}' has no training images: add some, or number the labels "
-            "without gaps."
+            f"class '{store.class_names[smallest]}' has no training images: add some, or number the labels without "
+            "gaps."
         )
     if int(counts[smallest]) < ipc:
         raise BaconError(
