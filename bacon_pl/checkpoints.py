@@ -178,8 +178,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Throw away what is to be replaced, now that nothing can be wrong with the input, and listen to signals."""
         if self.replaces and trainer.is_global_zero:
+            # Its set stays until the new one takes its place.
             shutil.rmtree(Path(trainer.default_root_dir, FOLDER), ignore_errors=True)
-            Path(trainer.default_root_dir, FILE_NAME).unlink(missing_ok=True)
         wanted = [signal.SIGINT, signal.SIGTERM]
         environment = self._slurm(trainer)
         if environment is not None and environment.requeue_signal is not None:

@@ -155,7 +155,7 @@ class Fit(_Command):
                 "--trainer.max_epochs 0 nor --trainer.limit_train_batches 0."
             )
         if size := self.datamodule.known_size:
-            check_factor(size, self.model.factor)
+            check_factor(size, self.model.factor, "--model.factor")
         check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
 
 

@@ -21,13 +21,13 @@ def allowed_factors(size: tuple[int, int]) -> list[int]:
     return [f for f in range(1, common + 1) if common % f == 0]
 
 
-def check_factor(size: tuple[int, int], factor: int, option: str = "--model.factor") -> None:
+def check_factor(size: tuple[int, int], factor: int, what: str = "partition factor") -> None:
     """Check that a canvas can be cut into factor×factor tiles.
 
     Args:
         size: Height and width of the canvas in pixels, both at least 1.
         factor: Tiles per side.
-        option: What the factor was given by, for the error.
+        what: What its giver calls it.
 
     Raises:
         BaconError: The factor is below 1 or does not divide the height and the width.
@@ -35,8 +35,7 @@ def check_factor(size: tuple[int, int], factor: int, option: str = "--model.fact
     if factor < 1 or size[0] % factor or size[1] % factor:
         options = ", ".join(map(str, allowed_factors(size)))
         raise BaconError(
-            f"partition factor {factor} ({option}) does not cut images of {size[0]}×{size[1]} pixels into "
-            f"whole tiles; use one of {options}."
+            f"{what} {factor} does not cut images of {size[0]}×{size[1]} pixels into whole tiles; use one of {options}."
         )
 
 

@@ -206,7 +206,7 @@ class DistillModule(pl.LightningModule):
         Raises:
             BaconError: A class has fewer than ipc images, or the factor does not divide the image size.
         """
-        check_factor(meta.size, self.factor)
+        check_factor(meta.size, self.factor, "--model.factor")
         self.meta = meta
         index = draw_real(store, self.ipc, self.factor**2, self.seed, "initial images")
         tiles = normalise(store.images[index], meta.mean, meta.std, torch.get_default_dtype())

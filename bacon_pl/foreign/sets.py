@@ -197,7 +197,7 @@ def _assemble(source: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, f
             "are taken as normalised. Save pixels as uint8.",
             stacklevel=3,
         )
-    partition.check_factor(meta.size, factor, "--factor")
+    partition.check_factor(meta.size, factor)
     order = labels.argsort(stable=True)
     try:
         return DistilledSet(
