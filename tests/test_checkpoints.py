@@ -368,6 +368,14 @@ def test_numbers_that_go_wrong_stop_the_run_after_the_last_good_state_is_saved(t
     assert torch.isfinite(state["state_dict"]["images"]).all()
 
 
+def test_pool_networks_that_go_wrong_stop_the_run_and_reach_no_checkpoint(tmp_path):
+    wild = PoolSettings(initial=2, push_every=2, capacity=4, train_networks=2, train_steps=2, lr=1e30)
+    with pytest.raises(DivergedError, match="iteration 0: not finite: pool networks") as caught:
+        distil(tmp_path, 10, Checkpoints(1), pool=wild)
+    assert not caught.value.state_is_good
+    assert not checkpoints.in_folder(tmp_path)
+
+
 def test_steps_stay_within_their_bounds(tmp_path):
     free = distil(tmp_path / "a", 3, lr=3.0)
     bound = distil(tmp_path / "b", 3, lr=3.0, clamp_pixels=True)

@@ -175,8 +175,7 @@ class DistillModule(pl.LightningModule):
         """(C·ipc, ch, H, W), normalised, class by class."""
         self._pool_state: dict[str, Any] | None = None
         self._terms: tuple[str, ...] | None = None
-        self._watched: tuple[str, ...] = ()
-        self._bad: Tensor | None = None
+        self._bad: dict[str, Tensor] = {}
         self._last_step: float | None = None
 
     # Life before and after the loop.
@@ -295,7 +294,10 @@ class DistillModule(pl.LightningModule):
         network = self.pool.matched(t)
         accuracy = self.pool.accuracy(network).clone()
         terms = self.match(batch, network, accuracy)
-        self.watch(t, terms)
+        assert self.images.grad is not None
+        # Before they reach the images.
+        numbers = {**{name: [value] for name, value in terms.items()}, "gradient": [self.images.grad]}
+        self.watch(t, numbers, state_is_good=True)
         with self._profile("update"):
             self.update()
         with self._profile("pool"):
@@ -321,24 +323,26 @@ class DistillModule(pl.LightningModule):
             with torch.no_grad():
                 self.images.clamp_(black, white)
 
-    def watch(self, iteration: int, terms: dict[str, Tensor]) -> None:
-        """Notice numbers that are not finite, before they reach the images.
+    def watch(self, iteration: int, numbers: dict[str, list[Tensor]], state_is_good: bool = False) -> None:
+        """Notice numbers that are not finite.
 
         A CPU says so at once. A GPU, which asking would make wait, remembers the iteration until it is asked: at
         intervals and before a checkpoint.
 
+        Args:
+            iteration: Number of the iteration.
+            numbers: What is watched, by name.
+            state_is_good: The state is still that of the iteration before.
+
         Raises:
             DivergedError: Something is not finite.
         """
-        assert self.images.grad is not None
-        watched = {**terms, "gradient": self.images.grad}
-        bad = torch.stack([~value.isfinite().all() for value in watched.values()])
-        if self._bad is None:
-            self._bad = torch.full(bad.shape, -1, device=self.device)
-            self._watched = tuple(watched)
-        self._bad = torch.where(bad & (self._bad < 0), iteration, self._bad)
+        for name, tensors in numbers.items():
+            bad = ~torch.stack([t.isfinite().all() for t in tensors]).all()
+            first = self._bad.get(name, torch.full((), -1, device=self.device))
+            self._bad[name] = torch.where(bad & (first < 0), iteration, first)
         if self.device.type == "cpu":
-            self.raise_if_diverged(state_is_good=True)
+            self.raise_if_diverged(state_is_good)
         elif iteration % getattr(self.trainer, "log_every_n_steps", 50) == 0:
             self.raise_if_diverged()
 
@@ -348,9 +352,10 @@ class DistillModule(pl.LightningModule):
         Raises:
             DivergedError: Names the iteration and what it was.
         """
-        if self._bad is None:
+        if not self._bad:
             return
-        first = {name: t for name, t in zip(self._watched, self._bad.tolist(), strict=True) if t >= 0}
+        first = dict(zip(self._bad, torch.stack(list(self._bad.values())).tolist(), strict=True))
+        first = {name: t for name, t in first.items() if t >= 0}
         if first:
             at = min(first.values())
             names = ", ".join(name for name, t in first.items() if t == at)
@@ -427,6 +432,8 @@ class DistillModule(pl.LightningModule):
         self.pool.train(deal(births, rank, devices), lambda birth: batch.plain(birth, steps), self._normalise)
         for i, birth in enumerate(births):
             hand_round(self.pool.state_of(birth), i % devices)
+        if births:
+            self.watch(batch.iteration, {"pool networks": [t for b in births for t in self.pool.state_of(b)]})
 
     def class_blocks(self) -> tuple[Tensor, ...]:
         """Cut the classes into blocks that fit ``memory_gib`` and can be dealt out to devices.
