@@ -196,4 +196,11 @@ def devices_table(result: dict[str, Any]) -> str:
     for n, median in result["medians"].items():
         share = result["shares"].get(n)
         rows.append((n, seconds(median), f"{share['median']:.2f}" if share else "1"))
-    return table("Devices", ("processes", "iteration", "share of one's time"), rows)
+    return table(f"Devices: {result['what']}", ("processes", "median", "share of one's time"), rows)
+
+
+def together_table(result: dict[str, Any]) -> str:
+    """Cost of a training step of several networks, both ways."""
+    rows = [(name, seconds(median)) for name, median in result["medians"].items()]
+    title = f"A training step of {result['networks']} networks"
+    return table(title, ("", "median"), rows) + f"\ntogether takes {times(result['ratio'])} of one after another\n"

@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from bacon_pl.errors import BaconError
-from benchmarks import devices, evaluation, fit, report, sweep
+from benchmarks import devices, evaluation, fit, report, sweep, together
 from benchmarks.roofline import Device, measure_device
 from benchmarks.workload import Settings, prepare
 
-SUITES = ("fit", "parts", "eval", "sweep", "devices")
+SUITES = ("fit", "parts", "eval", "together", "sweep", "devices")
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     add("--warm-up", type=int, default=3, help="iterations before the first round")
     add("--plain-rounds", type=int, default=2, help="rounds that time ours without acceleration, too")
     add("--epochs", type=int, default=5, help="epochs that suite eval times")
-    add("--networks", type=int, default=5, help="networks that suite eval trains")
+    add("--networks", type=int, default=5, help="networks that suites eval, together and devices train")
     add("--acceleration", choices=("on", "off", "auto"), default="on", help="what the library is told")
     add("--quick", action="store_true", help="a smaller sweep")
     add("--threads", type=int, help="threads of the CPU (default: torch's)")
@@ -82,8 +82,11 @@ def run_suite(suite: str, s: Settings, options: argparse.Namespace, device: Devi
         result = sweep.run(s, sweep.QUICK if options.quick else sweep.Grid())
         return result, report.sweep_table(result)
     if suite == "devices":
-        result = devices.run(replace(s, threads=s.threads or 1))
-        return result, report.devices_table(result)
+        results = {w: devices.run(replace(s, threads=s.threads or 1), w, options.networks) for w in devices.KINDS}
+        return results, "".join(report.devices_table(result) for result in results.values())
+    if suite == "together":
+        result = together.run(s, options.networks)
+        return result, report.together_table(result)
     parts = suite == "parts"
     result = fit.run(s, parts=parts, plain_rounds=options.plain_rounds)
     result["roofline"] = fit.roofline(s, device, result)

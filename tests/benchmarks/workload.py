@@ -160,8 +160,8 @@ def literal_of(module: DistillModule, device: torch.device) -> LiteralDistillati
 
 
 def fit(
-    module: DistillModule,
-    data: DataModule,
+    module: pl.LightningModule,
+    data: DataModule | None,
     device: str,
     steps: int,
     callbacks: Sequence[Callback],
