@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.data import DataModule, DatasetMeta, IterationBatch, LabelledImages, normalise
+from bacon_pl.distill.identity import difference, identity
 from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distill.pool import NetworkPool, PoolSettings
 from bacon_pl.distill.sharing import add_up, deal, hand_round
@@ -51,35 +52,6 @@ def batched_sgd(lr: float, momentum: float, num_classes: int) -> tuple[float, fl
         Learning rate lr·(1 - m^C)/(1 - m) and momentum m^C of the one step.
     """
     return lr * (1 - momentum**num_classes) / (1 - momentum), momentum**num_classes
-
-
-# Settings that may change when a run is resumed: where data lie, and what changes a result by rounding only.
-_FREE = {
-    "data": ("root", "download", "eval_batch"),
-    "model": ("real_chunk", "memory_gib", "acceleration"),
-}
-
-
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's resolved settings that must stay the same when it is resumed."""
-    kept = {
-        section: {name: value for name, value in config[section].items() if name not in free}
-        for section, free in _FREE.items()
-        if section in config
-    }
-    return {**kept, "seed_everything": config.get("seed_everything")}
-
-
-def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "--") -> str:
-    """Say in which settings two runs differ; empty if in none, or if one of them was not recorded."""
-    found = []
-    for name in sorted(old.keys() & new.keys()):
-        a, b = old[name], new[name]
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += [part for part in [difference(a, b, f"{prefix}{name}.")] if part]
-        elif a != b:
-            found.append(f"{prefix}{name} was {a}, now {b}")
-    return ", ".join(found)
 
 
 class DistillModule(pl.LightningModule):
