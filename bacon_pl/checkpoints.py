@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -31,6 +31,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
+from bacon_pl.runtime import replacing
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"iteration=(\d+)\.ckpt")
@@ -114,7 +115,7 @@ class WholeFiles(TorchCheckpointIO):
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(path) as file:
+            with replacing(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
             raise BaconError(
@@ -125,22 +126,6 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(self, path: str | os.PathLike[str], *_: Any, **__: Any) -> dict[str, Any]:
         """See :func:`read`."""
         return read(path)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` once all of it has reached the disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
 
 
 class Checkpoints(Checkpoint):

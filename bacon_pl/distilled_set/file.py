@@ -5,10 +5,8 @@ A reader sees sizes before it takes memory for them, and runs nothing: safetenso
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +20,7 @@ from torch import Tensor
 from bacon_pl import partition
 from bacon_pl.data.images import DatasetMeta
 from bacon_pl.errors import BaconError, one_line
-from bacon_pl.runtime import memory_bytes
+from bacon_pl.runtime import memory_bytes, replacing
 
 FILE_NAME = "distilled.safetensors"
 FORMAT_VERSION = 1
@@ -81,7 +79,8 @@ def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, field
     data = safetensors.torch.save({"images": images, "labels": labels}, metadata={_METADATA_KEY: text})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(target, data)
+        with replacing(target) as file:
+            file.write(data)
     except OSError as error:
         raise BaconError(f"cannot write '{target}' ({error.strerror}); choose a place you can write to.") from error
 
@@ -223,22 +222,6 @@ def _checksum(images: Tensor, labels: Tensor, description: Mapping[str, Any]) ->
     for tensor in (images, labels):
         total = zlib.crc32(tensor.numpy().data, total)
     return total
-
-
-def _write_atomically(target: Path, data: bytes) -> None:
-    """Write beside the target, then rename, so that no reader and no crash ever sees half a file."""
-    # Not tempfile, whose files only their owner may read.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def _damaged(source: Path, flaw: str) -> BaconError:

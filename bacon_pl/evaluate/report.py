@@ -14,6 +14,7 @@ import torchvision
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
 from bacon_pl.evaluate.outcome import Outcome, spread
+from bacon_pl.runtime import replacing
 
 LABELS = {
     "distilled": "distilled",
@@ -118,10 +119,9 @@ def write_results(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> P
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write a file, whole or not at all; returns its path."""
     target = Path(path)
-    temporary = target.with_suffix(".tmp")
     # Names may hold what UTF-8 cannot: half a surrogate pair, from a file's name; its escape is JSON's, too.
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    temporary.replace(target)
+    with replacing(target) as file:
+        file.write(text.encode(errors="backslashreplace"))
     return target
 
 
