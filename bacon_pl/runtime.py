@@ -1,4 +1,4 @@
-"""Settings of the process that are not about the method: how memory is reused, where caches and output go."""
+"""What is not about the method: how memory is reused, where caches and output go, how files are written whole."""
 
 from __future__ import annotations
 
