@@ -3,11 +3,12 @@
 With factor f every canvas holds f×f tiles. Tiles are counted down the columns, left column first: for f = 2 top-left,
 bottom-left, top-right, bottom-right. Lists of tiles are tile-major: tile 0 of every canvas, then tile 1 of every
 canvas, and so on.
+
+Where f does not divide a side, tiles are ceil(side/f) pixels and the last ones reach over the border, beyond which the
+canvas repeats its border pixels. (The published code continues it with 0.5, a grey frame that no step can change.)
 """
 
 from __future__ import annotations
-
-import math
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,10 +16,18 @@ from torch.nn import functional as F
 from bacon_pl.errors import BaconError
 
 
+def tile_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Height and width of a tile of a canvas of ``size`` (height, width)."""
+    return -(-size[0] // factor), -(-size[1] // factor)
+
+
 def allowed_factors(size: tuple[int, int]) -> list[int]:
-    """List the factors that cut a canvas of ``size`` (height, width) into whole pixels, ascending."""
-    common = math.gcd(*size)
-    return [f for f in range(1, common + 1) if common % f == 0]
+    """List the factors that give every tile of a canvas of ``size`` (height, width) pixels of its own, ascending."""
+    return [
+        f
+        for f in range(1, min(size) + 1)
+        if all((f - 1) * tile < side for side, tile in zip(size, tile_size(size, f), strict=True))
+    ]
 
 
 def check_factor(size: tuple[int, int], factor: int, what: str = "partition factor") -> None:
@@ -30,12 +39,13 @@ def check_factor(size: tuple[int, int], factor: int, what: str = "partition fact
         what: What its giver calls it.
 
     Raises:
-        BaconError: The factor is below 1 or does not divide the height and the width.
+        BaconError: The factor is below 1, or so large that tiles would lie beyond the border.
     """
-    if factor < 1 or size[0] % factor or size[1] % factor:
-        options = ", ".join(map(str, allowed_factors(size)))
+    allowed = allowed_factors(size)
+    if factor not in allowed:
+        options = ", ".join(map(str, allowed))
         raise BaconError(
-            f"{what} {factor} does not cut images of {size[0]}×{size[1]} pixels into whole tiles; use one of {options}."
+            f"{what} {factor} does not cut images of {size[0]}×{size[1]} pixels into tiles; use one of {options}."
         )
 
 
@@ -44,7 +54,7 @@ def expand(images: Tensor, factor: int) -> Tensor:
 
     Args:
         images: (..., n, ch, H, W), floating point.
-        factor: Tiles per side, at least 1; divides H and W.
+        factor: Tiles per side, at least 1 (see :func:`check_factor`).
 
     Returns:
         (..., factor²·n, ch, H, W), tile-major; ``images`` itself where ``factor`` is 1.
@@ -56,7 +66,8 @@ def expand(images: Tensor, factor: int) -> Tensor:
     check_factor((height, width), factor)
     if factor == 1:
         return images
-    cut = images.unflatten(-1, (factor, width // factor)).unflatten(-3, (factor, height // factor))
+    h, w = tile_size((height, width), factor)
+    cut = _continued(images, factor * h, factor * w).unflatten(-1, (factor, w)).unflatten(-3, (factor, h))
     # (..., n, ch, row, h, column, w) -> (..., column, row, n, ch, h, w)
     tiles = cut.movedim((-2, -4), (-6, -5)).flatten(-6, -4)
     scaled = F.interpolate(tiles.flatten(0, -4), size=(height, width), mode="bilinear", align_corners=False)
@@ -81,7 +92,7 @@ def assemble(tiles: Tensor, factor: int) -> Tensor:
 
     Args:
         tiles: (..., factor²·n, ch, H, W), floating point, tile-major: canvas i gets images i, n + i, 2n + i, …
-        factor: Tiles per side, at least 1; divides H and W.
+        factor: Tiles per side, at least 1 (see :func:`check_factor`).
 
     Returns:
         (..., n, ch, H, W); ``tiles`` itself where ``factor`` is 1.
@@ -96,9 +107,18 @@ def assemble(tiles: Tensor, factor: int) -> Tensor:
         return tiles
     if tiles.shape[-4] % factor**2:
         raise ValueError(f"{tiles.shape[-4]} images do not fill whole canvases of {factor}×{factor} tiles.")
-    size = (height // factor, width // factor)
+    size = tile_size((height, width), factor)
     small = F.interpolate(tiles.flatten(0, -4), size=size, mode="bilinear", align_corners=False)
     cut = small.view(*tiles.shape[:-2], *size).unflatten(-4, (factor, factor, tiles.shape[-4] // factor**2))
     # (..., column, row, n, ch, h, w) -> (..., n, ch, row, h, column, w)
     canvases: Tensor = cut.movedim((-6, -5), (-2, -4)).flatten(-4, -3).flatten(-2, -1)
-    return canvases
+    return canvases[..., :height, :width]
+
+
+def _continued(images: Tensor, height: int, width: int) -> Tensor:
+    """Continue (..., ch, H, W) images to the given size by their last row and column; those large enough stay."""
+    down, right = height - images.shape[-2], width - images.shape[-1]
+    if not down and not right:
+        return images
+    padded = F.pad(images.flatten(0, -4), (0, right, 0, down), mode="replicate")
+    return padded.view(*images.shape[:-2], height, width)

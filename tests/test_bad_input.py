@@ -88,12 +88,12 @@ ROWS: dict[str, Row] = {
     "ipc negative": (f"{EARLY} --model.ipc -3", ["--model.ipc must be at least 1, got -3"]),
     "ipc fractional": (f"{EARLY} --model.ipc 1.5", ["--model.ipc must be a whole number, got 1.5"]),
     "ipc text": (f"{EARLY} --model.ipc ten", ["--model.ipc must be a whole number, got ten"]),
-    "factor": (f"{EARLY} --model.factor 3", ["--model.factor", "28×28", "use one of 1, 2, 4, 7, 14, 28"]),
+    "factor": (f"{EARLY} --model.factor 8", ["--model.factor", "28×28", "use one of 1, 2, 3, 4, 5, 6, 7, 10, 14, 28"]),
     "factor 0": (f"{EARLY} --model.factor 0", ["--model.factor", "use one of 1, 2, 4, 7, 14, 28"]),
     "factor of a given size": (
-        f"{FOLDER} --data.root {{no}} --data.image_size 9 --model.factor 2", ["9×9", "use one of 1, 3, 9"]
+        f"{FOLDER} --data.root {{no}} --data.image_size 9 --model.factor 4", ["9×9", "use one of 1, 2, 3, 5, 9"]
     ),
-    "factor of a found size": (f"{FIT} --model.factor 3", ["--model.factor", "8×8", "use one of 1, 2, 4, 8"]),
+    "factor of a found size": (f"{FIT} --model.factor 5", ["--model.factor", "8×8", "use one of 1, 2, 3, 4, 8"]),
     "too small to pool": (f"{FIT} --model.network.depth 5", ["8×8", "too small", "depth of at most 3"]),
     "too small to pool, eval": (
         f"{EVAL} --distilled {{set}} --evaluation.network.depth 5", ["8×8", "too small", "depth of at most 3"]

@@ -117,7 +117,7 @@ def test_it_keeps_a_copy_of_a_trained_parameter() -> None:
         (torch.zeros(3, 3, 8, 8), torch.arange(3), 1, "shape"),
         (torch.zeros(3, 3, 8, 12), torch.arange(4), 1, "3 images but labels"),
         (torch.zeros(4, 3, 8, 12), torch.tensor([0, 0, 1, 2]), 1, "equally"),
-        (torch.zeros(3, 3, 8, 12), torch.arange(3), 3, "factor 3"),
+        (torch.zeros(3, 3, 8, 12), torch.arange(3), 5, "factor 5"),
         (torch.full((3, 3, 8, 12), torch.nan), torch.arange(3), 1, "diverged"),
     ],
 )
@@ -305,7 +305,7 @@ def test_descriptions_with_senseless_values(tmp_path: Path, key: str, value: obj
         ({"images": torch.full((6, 3, 8, 12), torch.nan)}, "not finite"),
         ({"images": torch.zeros(6, 3, 8, 12, dtype=torch.float64)}, "F64"),
         ({"labels": torch.zeros(6, dtype=torch.int32)}, "I32"),
-        ({"factor": 3}, "factor 3"),
+        ({"factor": 5}, "factor 5"),
         ({"mean": [0.5]}, "1 means"),
         ({"std": [0.5, 0.5]}, "2 deviations"),
     ],

@@ -153,8 +153,8 @@ def test_trajectory_matching_keeps_labels_in_a_second_file(tmp_path):
 def test_partitioned_sets(tmp_path):
     torch.save(pair(), tmp_path / "a.pt")
     assert open_set(tmp_path / "a.pt", META, factor=2).factor == 2
-    with pytest.raises(BaconError, match="factor 3 does not cut"):
-        open_set(tmp_path / "a.pt", META, factor=3)
+    with pytest.raises(BaconError, match="factor 9 does not cut"):
+        open_set(tmp_path / "a.pt", META, factor=9)
     torch.save({"data": [list(pair())], "factor": 2}, tmp_path / "b.pt")
     assert open_set(tmp_path / "b.pt", META).factor == 2
     with pytest.raises(BaconError, match="has partition factor 2, not 1"):
@@ -723,7 +723,7 @@ def test_convert_there_and_back(tmp_path, capsys):
         (["{}/a.pt", "{}/b.npz"], "a.pt' does not say which dataset .* --dataset cifar10"),
         (["{}/a.pt", "{}/b.npz", "--dataset", "cifra10"], "Did you mean 'cifar10'"),
         (["{}/a.pt", "{}/b.npz", "--dataset", "cifar10", "--factor", "two"], "--factor|factor"),
-        (["{}/a.pt", "{}/b.npz", "--dataset", "cifar10", "--factor", "3"], "factor 3 does not cut"),
+        (["{}/a.pt", "{}/b.npz", "--dataset", "cifar10", "--factor", "9"], "factor 9 does not cut"),
         (["{}/a.pt", "{}/b.npz", "--dataset", "cifar10", "--factor", "0"], "factor 0 does not cut"),
         (["{}/a.pt", "{}/b.npz", "--dataset", "cifar10", "--epoch_index", "1"], "holds 1 set"),
         (["{}/a.pt", "{}/b.npz", "--dataset", "mnist"], r"those of mnist are \(N, 1, 28, 28\)"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bacon_pl.errors import BaconError
-from bacon_pl.objectives import Bayes, MeanMatching
+from bacon_pl.objectives import Bayes, Combined, MeanMatching
 from bacon_pl.objectives import functional as F
 
 
@@ -89,3 +89,22 @@ def test_bad_settings_are_named():
         Bayes(lam=1.5)
     with pytest.raises(BaconError, match="Did you mean 'acting'"):
         Bayes(clip="actin")
+
+
+def test_combined_adds_up_weighted_terms():
+    generator = torch.Generator().manual_seed(0)
+    z_syn, z_real = torch.randn(3, 4, 5, generator=generator), torch.randn(3, 8, 5, generator=generator)
+    matching, bayes = MeanMatching(), Bayes(lam=0.5, clip="acting")
+    both = Combined([matching, bayes, matching], weights=[1.0, 0.25, 2.0]).terms(z_syn, z_real)
+    assert list(both) == ["match", "likelihood", "tv", "clip", "match_2"]
+    alone, parts = matching.terms(z_syn, z_real), bayes.terms(z_syn, z_real)
+    total = 3 * alone["match"] + 0.25 * sum(parts.values())
+    torch.testing.assert_close(sum(both.values()), total)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "weights"), [([], None), ([MeanMatching()], [1.0, 2.0]), ([MeanMatching()], [-1.0])]
+)
+def test_combined_refuses_what_does_not_fit(objectives, weights):
+    with pytest.raises(BaconError, match="Combined needs"):
+        Combined(objectives, weights)

@@ -121,10 +121,10 @@ def test_expand_labels_keeps_classes_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "factor"), [((32, 32), 0), ((32, 32), -2), ((32, 32), 3), ((32, 28), 8), ((28, 32), 8)]
+    ("size", "factor"), [((32, 32), 0), ((32, 32), -2), ((32, 32), 9), ((32, 28), 8), ((28, 32), 8), ((4, 4), 5)]
 )
 def test_bad_factors_are_refused(size: tuple[int, int], factor: int) -> None:
-    with pytest.raises(BaconError, match=f"factor {factor} .*{size[0]}×{size[1]}.*use one of 1, 2, 4"):
+    with pytest.raises(BaconError, match=f"factor {factor} .*{size[0]}×{size[1]}.*use one of 1, 2, "):
         check_factor(size, factor)
     with pytest.raises(BaconError):
         expand(torch.zeros(1, 1, *size), factor)
@@ -141,7 +141,34 @@ def test_allowed_factors_are_those_that_pass() -> None:
         except BaconError:
             continue
         passing.append(factor)
-    assert allowed_factors(size) == passing == [1, 2, 3, 6]
+    assert (
+        allowed_factors(size) == passing == [1, 2, 3, 4, 6]
+    )  # 5 tiles of 3 would need 15 rows, so 12 leave the fifth none
+
+
+def test_tiles_that_reach_over_the_border_repeat_it() -> None:
+    canvas = torch.arange(64, dtype=torch.float64).view(1, 1, 8, 8)
+    padded = F.pad(canvas, (0, 1, 0, 1), mode="replicate")
+    tiles = expand(canvas, 3)
+    assert tiles.shape == (9, 1, 8, 8)
+    for column in range(3):
+        for row in range(3):
+            tile = padded[:, :, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
+            scaled = F.interpolate(tile, size=(8, 8), mode="bilinear", align_corners=False)
+            torch.testing.assert_close(tiles[3 * column + row], scaled[0], rtol=0, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(1, 6))
+def test_every_tile_of_an_allowed_factor_changes_with_the_canvas(height: int, width: int, factor: int) -> None:
+    if factor not in allowed_factors((height, width)):
+        return
+    canvas = torch.randn(1, 1, height, width, dtype=torch.float64, requires_grad=True)
+    for tile in expand(canvas, factor):
+        assert torch.autograd.grad(tile.sum(), canvas, retain_graph=True)[0].abs().sum() > 0
+    flat = torch.arange(factor**2.0, dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, 1, height, width)
+    assert assemble(flat, factor).shape == canvas.shape
+    torch.testing.assert_close(expand(assemble(flat, factor), factor), flat, rtol=0, atol=1e-9)
 
 
 def test_assemble_refuses_part_of_a_canvas() -> None:

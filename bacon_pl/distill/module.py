@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -23,7 +24,7 @@ from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distill.pool import NetworkPool, PoolSettings
 from bacon_pl.distill.sharing import add_up, deal, hand_round
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, git_commit
-from bacon_pl.errors import BaconError, DivergedError
+from bacon_pl.errors import BaconError, DivergedError, unknown_name
 from bacon_pl.networks import (
     Acceleration,
     ConvNet,
@@ -38,6 +39,12 @@ from bacon_pl.partition import assemble, check_factor, expand
 
 MIN_CPU_BLOCKS = 8
 """Blocks of classes on a CPU, if there are so many classes: enough to deal out evenly, few enough to be fast."""
+
+_ACCURACY_SCALES: dict[str, Callable[[Tensor], Tensor]] = {
+    "percent": lambda accuracy: accuracy,
+    "fraction": lambda accuracy: accuracy / 100,
+    "none": torch.ones_like,
+}
 
 
 def batched_sgd(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
@@ -67,8 +74,9 @@ class DistillModule(pl.LightningModule):
         network: What the pool is made of.
         augment: Siamese augmentation: one draw per class and iteration for real and synthetic images alike.
         factor: Every synthetic image holds factor × factor smaller ones (§3); 1 keeps whole images.
-        ce_weight: Weight w of the cross-entropy, which is multiplied by the matched network's running training
-            accuracy in percent; 0 leaves the term out.
+        ce_weight: Weight w of the cross-entropy; 0 leaves the term out.
+        ce_accuracy: How the matched network's running training accuracy multiplies that weight: in ``percent``, as
+            published, as a ``fraction`` of 1, or not at all: ``none``.
         lr: Learning rate of the images' SGD.
         momentum: Momentum of the images' SGD, in [0, 1).
         clip_gradient: Largest norm of an image's gradient; longer ones are shortened to it. 0 lets all be.
@@ -97,6 +105,7 @@ class DistillModule(pl.LightningModule):
         augment: Augmentation = lazy_instance(DSA),
         factor: int = 2,
         ce_weight: float = 0.5,
+        ce_accuracy: Literal["percent", "fraction", "none"] = "percent",
         lr: float = 0.2,
         momentum: float = 0.5,
         clip_gradient: float = 0.0,
@@ -129,7 +138,10 @@ class DistillModule(pl.LightningModule):
         self.network = network
         self.augment = augment
         self.factor = factor
+        if ce_accuracy not in _ACCURACY_SCALES:
+            raise unknown_name("ce_accuracy", str(ce_accuracy), _ACCURACY_SCALES)
         self.ce_weight = ce_weight
+        self.ce_accuracy = ce_accuracy
         self.lr = lr
         self.momentum = momentum
         self.clip_gradient = clip_gradient
@@ -386,7 +398,8 @@ class DistillModule(pl.LightningModule):
         with self._profile("objective"):
             terms = self.objective.terms(z_syn, z_real, mask)
             if self.ce_weight > 0:
-                terms["ce"] = self.ce_weight * accuracy * self.cross_entropy(logits, classes)
+                scale = _ACCURACY_SCALES[self.ce_accuracy](accuracy)
+                terms["ce"] = self.ce_weight * scale * self.cross_entropy(logits, classes)
         with self._profile("backward"):
             gradient = self.gradient(terms, canvases)
         return {name: value.detach() for name, value in terms.items()}, gradient

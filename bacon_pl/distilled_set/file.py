@@ -156,7 +156,7 @@ def shape_flaw(images: tuple[int, ...], labels: tuple[int, ...], meta: DatasetMe
     if images[0] == 0 or images[0] % classes:
         return f"{images[0]} images cannot be shared equally among {classes} classes"
     if factor not in partition.allowed_factors(meta.size):
-        return f"partition factor {factor} does not divide images of {meta.size[0]}×{meta.size[1]} pixels"
+        return f"partition factor {factor} does not cut images of {meta.size[0]}×{meta.size[1]} pixels into tiles"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from bacon_pl.objectives.base import Objective
 from bacon_pl.objectives.bayes import Bayes
+from bacon_pl.objectives.combined import Combined
 from bacon_pl.objectives.mean_matching import MeanMatching
 
-__all__ = ["Bayes", "MeanMatching", "Objective"]
+__all__ = ["Bayes", "Combined", "MeanMatching", "Objective"]
