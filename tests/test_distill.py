@@ -305,7 +305,7 @@ def test_running_accuracy_restarts_at_the_window(tmp_path):
         ({"momentum": 1.0}, "--model.momentum must be in"),
         ({"ce_weight": -1.0}, "--model.ce_weight"),
         ({"ipc": 1000}, "asks for more images per class than class"),
-        ({"factor": 3}, "does not cut images of 8×8"),
+        ({"factor": 5}, "does not cut images of 8×8"),
     ],
 )
 def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):
