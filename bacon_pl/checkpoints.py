@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
-from bacon_pl.runtime import replacing
+from bacon_pl.runtime import lock, replacing
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"iteration=(\d+)\.ckpt")
@@ -245,14 +245,14 @@ class Checkpoints(Checkpoint):
 
 
 @contextlib.contextmanager
-def claimed(root: Path, resume: str | None, overwrite: bool, lock: bool = True) -> Iterator[Path | None]:
+def claimed(root: Path, resume: str | None, overwrite: bool, exclusive: bool = True) -> Iterator[Path | None]:
     """Hold a run's folder for this process, so that nothing in it is lost by mistake.
 
     Args:
         root: The folder.
         resume: ``last``, a checkpoint's file, a run's folder, or None to start anew.
         overwrite: The run may replace an earlier one.
-        lock: Keep other processes out; to be false in all but one of a run's own processes.
+        exclusive: Keep other processes out; to be false in all but one of a run's own processes.
 
     Yields:
         The checkpoint to resume from, if any: ``last`` starts anew where there is none yet.
@@ -269,8 +269,11 @@ def claimed(root: Path, resume: str | None, overwrite: bool, lock: bool = True) 
             f"cannot write into '{root}' ({error.strerror}): choose another --trainer.default_root_dir."
         ) from None
     with file:
-        if lock:
-            _lock(file, root)
+        if exclusive and not lock(file):
+            raise BaconError(
+                f"another process is distilling into '{root}': wait for it, or choose another "
+                "--trainer.default_root_dir."
+            )
         finished = (root / FILE_NAME).exists()
         if resume is None and not overwrite and (finished or in_folder(root)):
             what = "a finished" if finished else "an unfinished"
@@ -289,18 +292,3 @@ def claimed(root: Path, resume: str | None, overwrite: bool, lock: bool = True) 
             yield given
         else:
             yield None
-
-
-def _lock(file: Any, root: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BaconError(
-            f"another process is distilling into '{root}': wait for it, or choose another --trainer.default_root_dir."
-        ) from None
-    except OSError:  # a file system without locks
-        return

@@ -1,20 +1,22 @@
 """The command line: ``bacon fit`` distils, ``bacon eval`` evaluates, each a LightningCLI; ``bacon convert`` translates
-files. Nothing is computed here.
+files, ``bacon table`` runs many of the first two. Nothing is computed here.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -50,7 +52,8 @@ from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_devices, check_writable, disk_sentence
 from bacon_pl.report import figures, show, write_report
-from bacon_pl.runtime import keep_memory, standard_streams
+from bacon_pl.runtime import end_with_parent, keep_memory, standard_streams
+from bacon_pl.table import Table
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
 _SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation", "checkpoint")}
@@ -138,7 +141,7 @@ class Fit(_Command):
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in ("ckpt_path", "overwrite")}
         root, config = Path(self.trainer.default_root_dir), self.config
-        with claimed(root, config.ckpt_path, config.overwrite, lock=self.trainer.is_global_zero) as checkpoint:
+        with claimed(root, config.ckpt_path, config.overwrite, exclusive=self.trainer.is_global_zero) as checkpoint:
             checkpoints = self.trainer.checkpoint_callback
             assert isinstance(checkpoints, Checkpoints)
             checkpoints.replaces = config.overwrite and checkpoint is None
@@ -278,13 +281,38 @@ class Eval(_Command):
         return self.trainer_class(**{**self.config_init.trainer, **flags})
 
 
-COMMANDS: dict[str, type[Fit | Eval | Convert]] = {"fit": Fit, "eval": Eval, "convert": Convert}
+def settings_of(command: str, args: Sequence[str]) -> dict[str, Any]:
+    """All settings that ``fit`` or ``eval`` would run with, without running it.
+
+    Raises:
+        BaconError: The arguments are bad.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        COMMANDS[command]([*args, "--print_config"])
+    return yaml.safe_load(printed.getvalue())
+
+
+class Command(Protocol):
+    """What the command line runs."""
+
+    def run(self) -> None:
+        """Do it."""
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], Command]] = {
+    "fit": Fit,
+    "eval": Eval,
+    "convert": Convert,
+    "table": partial(Table, settings=settings_of),
+}
 
 USAGE = """usage: bacon COMMAND [options]
 
 commands:
   fit      distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
   eval     evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+  table    ours beside the published accuracies: bacon table --datasets mnist --data.root DIR --budget small
   convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
 
 `bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
@@ -309,6 +337,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: Command-line arguments; ``sys.argv`` by default.
     """
+    end_with_parent()
     standard_streams()
     command, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
     if command in ("-h", "--help"):

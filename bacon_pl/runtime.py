@@ -7,11 +7,16 @@ import ctypes
 import io
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
+PARENT = "BACON_PARENT"
+"""Environment variable: number of the process without which this one has no reason to go on."""
+
+_PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MIB = 1 << 20
 
@@ -60,6 +65,38 @@ def standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def end_with_parent() -> None:
+    """Have this process told to stop (SIGTERM) when the one that ``$BACON_PARENT`` names ends, however it ends.
+
+    Does nothing where the variable is not set or the system is not Linux.
+    """
+    if not (parent := os.environ.get(PARENT)):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if str(os.getppid()) != parent and sys.platform == "linux":  # it has ended already
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def lock(file: IO[Any]) -> bool:
+    """Lock an open file against other processes until it is closed here and in all that inherited it.
+
+    Returns:
+        False if another process holds it; True where there are no locks, too.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def cache_dir() -> Path:

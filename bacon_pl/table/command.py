@@ -1,0 +1,241 @@
+"""The command ``bacon table``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from bacon_pl import __version__
+from bacon_pl.data.catalog import find
+from bacon_pl.distilled_set import git_commit
+from bacon_pl.errors import BaconError
+from bacon_pl.table.numbers import entries, read_results
+from bacon_pl.table.pages import write
+from bacon_pl.table.plan import Cell, Settings, budget_file, check_record, config_folder, overlays, plan, record
+from bacon_pl.table.runner import Job, claimed, places, run_all
+from bacon_pl.table.sources import Source, locate
+
+# Sections of the settings of fit and of eval: what is given of them on the command line goes to every run.
+_SECTIONS = {
+    "data": ("fit", "eval"),
+    "trainer": ("fit", "eval"),
+    "config": ("fit", "eval"),
+    "model": ("fit",),
+    "validation": ("fit",),
+    "checkpoint": ("fit",),
+    "image_grid": ("fit",),
+    "evaluation": ("eval",),
+}
+
+
+class Table:
+    """Fill a table: methods on datasets at numbers of images per class, ours beside the published accuracies.
+
+    Runs what is missing, resumes what was broken off, and leaves alone what is there. Any option of fit or eval
+    (--data.*, --model.*, --trainer.*, --evaluation.*, --config FILE) goes to every run, on top of the budget.
+    """
+
+    name = "table"
+
+    def __init__(self, args: Sequence[str], settings: Settings) -> None:
+        own, self.overrides = _split(args)
+        parser = ArgumentParser(
+            prog="bacon table", description=self.__doc__, version=__version__, exit_on_error=False, default_env=False
+        )
+        words = str | list[str]
+        parser.add_argument(
+            "--methods",
+            type=words,
+            default="dm,idm,bacon",
+            help="Names in configs/methods, folders in configs (all their files: ablation), or YAML files.",
+        )
+        parser.add_argument(
+            "--datasets",
+            type=words,
+            default="mnist,fashion_mnist,svhn,cifar10,cifar100,tiny_imagenet",
+            help="Catalog names; NAME=DIR where one lies elsewhere than --data.root.",
+        )
+        parser.add_argument("--ipcs", type=str | int | list[int], default="1,10,50", help="Images per class.")
+        parser.add_argument("--repeats", type=int, default=5, help="Distillations of each cell, a seed each.")
+        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of the first repeat.")
+        parser.add_argument(
+            "--budget",
+            type=str,
+            default="full",
+            help="full: the published schedules; small: minutes on two CPU cores; or a YAML file.",
+        )
+        parser.add_argument("--out", type=str | None, default=None, help="Folder; runs/table-<budget> by default.")
+        parser.add_argument(
+            "--jobs",
+            type=int | None,
+            default=None,
+            help="Cells side by side: by default one on each GPU, or one on each core of a machine without.",
+        )
+        parser.add_argument(
+            "--configs", type=str | None, default=None, help="Folder of configurations: ./configs by default."
+        )
+        self.config = parser.parse_args(own)
+        self.settings = settings
+
+    def run(self) -> None:
+        """Make the table.
+
+        Raises:
+            BaconError: What is asked for makes no sense, or cells failed.
+        """
+        c = self.config
+        if c.repeats < 1:
+            raise BaconError(f"--repeats must be at least 1, got {c.repeats}.")
+        seeds = range(c.seed_everything, c.seed_everything + c.repeats)
+        configs = config_folder(c.configs)
+        budget = budget_file(c.budget, configs)
+        out = Path(c.out or f"runs/table-{budget.stem}")
+        roots = {find(name).name: root for name, root in map(self._root, _words(c.datasets, "--datasets"))}
+        methods = overlays(_words(c.methods, "--methods"), configs)
+        cells, without = plan(methods, roots, _whole(c.ipcs), budget, configs)
+        absent = [f"{dataset}, ipc {ipc}: {reason}" for (dataset, ipc), reason in without.items()]
+        sources, reasons = self._sources(cells, roots)
+        where = places(c.jobs, self._override("--trainer.accelerator") or "auto",
+                       self._override("--trainer.devices") is not None)  # fmt: skip
+        jobs = [
+            self._job(cell, seed, sources[cell.dataset], out)
+            for seed in seeds
+            for cell in cells
+            if cell.dataset in sources
+        ]
+        for job in jobs:
+            check_record(job.folder, job.record)
+        notes = [
+            f"Budget {budget.stem}{self._changes()}; seeds {', '.join(map(str, seeds))}; bacon_pl {__version__}, "
+            f"commit {git_commit() or 'unknown'}.",
+            *(f"{source.note}." for source in sources.values() if source.note),
+        ]
+        with claimed(out) as held:
+            missing = [job for job in jobs if not job.done]
+            print(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them there; {len(where)} side by side", flush=True)
+            publish = partial(self._publish, out, cells, seeds, notes, absent)
+            publish(reasons)
+            ended = 0
+
+            def after(job: Job, flaw: str | None, seconds: float) -> None:
+                nonlocal ended
+                ended += 1
+                said = f"failed: {flaw}" if flaw else _accuracy(job)
+                print(
+                    f"[{ended}/{len(missing)}] {job.cell}, seed {job.seed}: {said} ({_duration(seconds)})", flush=True
+                )
+                if flaw:
+                    reasons[job.cell] = f"seed {job.seed} failed: {flaw}"
+                publish(reasons)
+
+            run_all(missing, where, held, after)
+            files = publish(reasons)
+        print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
+        failed = [job for job in missing if not job.done]
+        if failed:
+            raise BaconError(
+                f"{len(failed)} of {len(jobs)} runs failed, the first in '{failed[0].folder}' "
+                f"({reasons[failed[0].cell]}): mend it and give the same command."
+            )
+
+    def _publish(
+        self,
+        out: Path,
+        cells: Sequence[Cell],
+        seeds: Sequence[int],
+        notes: Sequence[str],
+        absent: Sequence[str],
+        reasons: dict[Cell, str],
+    ) -> list[Path]:
+        return write(out, entries(cells, out, seeds, reasons), notes, absent)
+
+    def _root(self, word: str) -> tuple[str, Path]:
+        name, _, root = word.partition("=")
+        return name, Path(root or self._override("--data.root") or "data").expanduser()
+
+    def _sources(self, cells: Sequence[Cell], roots: dict[str, Path]) -> tuple[dict[str, Source], dict[Cell, str]]:
+        """Find the datasets; those that are not there become reasons."""
+        sources: dict[str, Source] = {}
+        reasons: dict[Cell, str] = {}
+        download = (self._override("--data.download") or "false").lower() == "true"
+        for name in dict.fromkeys(cell.dataset for cell in cells):
+            try:
+                sources[name] = locate(name, roots[name], download)
+            except BaconError as error:
+                reasons.update({cell: str(error) for cell in cells if cell.dataset == name})
+        return sources, reasons
+
+    def _job(self, cell: Cell, seed: int, source: Source, out: Path) -> Job:
+        folder = cell.folder(out, seed)
+        common = [part for path in cell.configs for part in ("--config", str(path))]
+        arguments = {}
+        for command in ("fit", "eval"):
+            given = [part for section, parts in self.overrides for part in parts if command in _SECTIONS[section]]
+            fixed = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(folder)]
+            arguments[command] = [
+                *common, *given, *source.arguments, *fixed, "--trainer.enable_progress_bar", "false"
+            ]  # fmt: skip
+        asked = {**arguments, "eval": [*arguments["eval"], "--distilled", str(folder)]}
+        return Job(cell, seed, folder, arguments, record(self.settings, asked))
+
+    def _override(self, option: str) -> str | None:
+        """The value of an option among those for every run, the last if there are several."""
+        found = [parts[-1].partition("=")[2] if "=" in parts[0] else parts[-1] for _, parts in self.overrides
+                 if parts[0].partition("=")[0] == option]  # fmt: skip
+        return found[-1] if found else None
+
+    def _changes(self) -> str:
+        changed = [" ".join(parts) for section, parts in self.overrides if not parts[0].startswith("--data.root")]
+        return f" with {' '.join(changed)}" if changed else ""
+
+
+def _split(args: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Part the options of every run from the table's own: own ones, and (section, option and value)."""
+    own: list[str] = []
+    others: list[tuple[str, list[str]]] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        section = word[2:].partition("=")[0].partition(".")[0] if word.startswith("--") else ""
+        if section not in _SECTIONS or ("." not in word and section != "config"):
+            own.append(word)
+            continue
+        parts = [word]
+        if "=" not in word:
+            if not rest:
+                raise BaconError(f"{word} needs a value.")
+            parts.append(rest.pop(0))
+        others.append((section, parts))
+    return own, others
+
+
+def _words(given: Any, option: str) -> list[str]:
+    words = given.split(",") if isinstance(given, str) else given
+    words = list(dict.fromkeys(word.strip() for word in words if word.strip()))
+    if not words:
+        raise BaconError(f"{option} names nothing: give names with commas between them.")
+    return words
+
+
+def _whole(given: Any) -> list[int]:
+    words = [str(given)] if isinstance(given, int) else given.split(",") if isinstance(given, str) else given
+    try:
+        numbers = list(dict.fromkeys(int(word) for word in words))
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise BaconError(f"--ipcs must be whole numbers from 1 with commas between them, got '{given}'.")
+    return numbers
+
+
+def _accuracy(job: Job) -> str:
+    values = read_results(job.folder) or ()
+    return f"{sum(values) / len(values):.1f} %" if values else "no result"
+
+
+def _duration(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"

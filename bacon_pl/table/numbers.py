@@ -1,0 +1,110 @@
+"""The numbers of a table: ours beside the published ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bacon_pl.errors import BaconError
+from bacon_pl.evaluate import spread
+from bacon_pl.table.plan import Cell
+from bacon_pl.table.runner import RESULTS
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a table says of a cell.
+
+    Attributes:
+        cell: The cell.
+        accuracies: Test accuracy in percent of every network, a tuple for each repeat that is there.
+        wanted: Repeats asked for.
+        published: The published accuracy in percent, or None.
+        reason: Why repeats are missing, or nothing.
+    """
+
+    cell: Cell
+    accuracies: tuple[tuple[float, ...], ...]
+    wanted: int
+    published: float | None
+    reason: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over all networks of all repeats, in percent."""
+        return float(self._all.mean()) if self.accuracies else None
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over all networks of all repeats, in percent."""
+        return float(spread(self._all)) if self.accuracies else None
+
+    @property
+    def std_of_repeats(self) -> float | None:
+        """Standard deviation of the repeats' means, in percent."""
+        means = torch.tensor([sum(repeat) / len(repeat) for repeat in self.accuracies], dtype=torch.float64)
+        return float(spread(means)) if len(means) else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published one, in percentage points."""
+        return None if self.mean is None or self.published is None else self.mean - self.published
+
+    @property
+    def _all(self) -> torch.Tensor:
+        return torch.tensor([a for repeat in self.accuracies for a in repeat], dtype=torch.float64)
+
+
+def published() -> dict[tuple[str, str, int], float]:
+    """Accuracies in percent by (method, dataset, ipc), from method.md §9."""
+    text = resources.files("bacon_pl.table").joinpath("published.csv").read_text(encoding="utf-8")
+    found = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        for dataset, value in row.items():
+            if dataset not in ("ipc", "method") and value:
+                found[row["method"], dataset, int(row["ipc"])] = float(value)
+    return found
+
+
+def read_results(folder: Path) -> tuple[float, ...] | None:
+    """The accuracies that a run's evaluation left, or None if it is not there yet.
+
+    Raises:
+        BaconError: The file is damaged.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        return None
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))["accuracy"]["per_network"]
+        return tuple(float(value) for value in values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BaconError(f"cannot read '{path}' ({error}): remove it, and it is made again.") from error
+
+
+def entries(cells: Sequence[Cell], out: Path, seeds: Sequence[int], reasons: Mapping[Cell, str]) -> list[Entry]:
+    """Collect what is there.
+
+    Args:
+        cells: The table's.
+        out: Its folder.
+        seeds: One of each repeat.
+        reasons: Why cells lack repeats.
+    """
+    known = published()
+    found = []
+    for cell in cells:
+        repeats = [read_results(cell.folder(out, seed)) for seed in seeds]
+        there = tuple(repeat for repeat in repeats if repeat)
+        reason = "" if len(there) == len(seeds) else reasons.get(cell, "not yet run")
+        number = known.get((cell.method, cell.dataset, cell.ipc))
+        found.append(Entry(cell, there, len(seeds), number, reason))
+    return found

@@ -1,0 +1,126 @@
+"""A table as files: Markdown, CSV and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bacon_pl.evaluate import write_text
+from bacon_pl.report.tables import table
+from bacon_pl.runtime import replacing
+from bacon_pl.table.numbers import Entry
+
+_FIELDS = (
+    *("dataset", "ipc", "method", "mean", "std", "std_of_repeats", "repeats", "networks"),
+    *("published", "difference", "reason"),
+)
+_COLOURS = ("#c0504d", "#e3a23c", "#1b6ca8", "#7a9e3f", "#8064a2", "#4bacc6", "#666666", "#b8860b")
+
+
+def write(out: Path, entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[str]) -> list[Path]:
+    """Write ``table.md``, ``table.csv`` and ``table.png``, each whole or not at all.
+
+    Args:
+        out: Their folder.
+        entries: The table's.
+        notes: Sentences that a reader has to know.
+        absent: What has no entry, and why.
+
+    Returns:
+        The paths.
+    """
+    files = [
+        write_text(out / "table.md", markdown(entries, notes, absent)),
+        write_text(out / "table.csv", comma_separated(entries)),
+    ]
+    if any(entry.accuracies for entry in entries):
+        with replacing(out / "table.png") as file:
+            picture(entries).savefig(file, format="png")
+        files.append(out / "table.png")
+    return files
+
+
+def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[str]) -> str:
+    """The table as a page: what there is, then what was not run and why."""
+    rows = []
+    for entry in entries:
+        if entry.accuracies:
+            networks = sum(map(len, entry.accuracies))
+            count = f"{len(entry.accuracies)} × {networks // len(entry.accuracies)}"
+            ours = f"{entry.mean:.1f} ± {entry.std:.1f}"
+            rows.append([_label(entry), entry.cell.method, ours, count, _number(entry.published), _signed(entry)])
+    head = ["dataset", "method", "ours", "repeats × networks", "published", "difference"]
+    parts = ["# Accuracy beside the published table", *notes]
+    if rows:
+        parts += [
+            "Top-1 on the test set in percent: mean ± standard deviation over all networks of all repeats. Published "
+            "numbers are those of arXiv 2406.01112.",
+            table(head, rows),
+        ]
+        if any(entry.accuracies for entry in entries):
+            parts.append("![ours and published](table.png)")
+    missing = list(absent)
+    for entry in entries:
+        if entry.reason:
+            how_many = f" ({len(entry.accuracies)} of {entry.wanted} repeats are there)" if entry.accuracies else ""
+            missing.append(f"{_label(entry)}, {entry.cell.method}{how_many}: {entry.reason}")
+    if missing:
+        parts += ["## Not run", "\n".join(f"- {line}" for line in missing)]
+    return "\n\n".join(parts) + "\n"
+
+
+def comma_separated(entries: Sequence[Entry]) -> str:
+    """The table for other programs; an empty field is a number that is not there, and ``reason`` says why."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_FIELDS)
+    for entry in entries:
+        numbers = (entry.mean, entry.std, entry.std_of_repeats)
+        networks = sum(map(len, entry.accuracies))
+        writer.writerow(
+            [entry.cell.dataset, entry.cell.ipc, entry.cell.method]
+            + ["" if number is None else f"{number:.3f}" for number in numbers]
+            + [len(entry.accuracies), networks]
+            + ["" if number is None else f"{number:.3f}" for number in (entry.published, entry.difference)]
+            + [entry.reason]
+        )
+    return text.getvalue()
+
+
+def picture(entries: Sequence[Entry]) -> Figure:
+    """Draw bars of ours with their deviations, and the published numbers as diamonds; a group is a dataset and ipc."""
+    groups = list(dict.fromkeys((e.cell.dataset, e.cell.ipc) for e in entries if e.accuracies))
+    methods = list(dict.fromkeys(e.cell.method for e in entries if e.accuracies))
+    width = 0.8 / len(methods)
+    figure = Figure(figsize=(2.5 + len(groups) * max(1.2, 0.3 * len(methods)), 3.8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for i, method in enumerate(methods):
+        own = [e for e in entries if e.cell.method == method and e.accuracies]
+        at = [groups.index((e.cell.dataset, e.cell.ipc)) + (i - (len(methods) - 1) / 2) * width for e in own]
+        axes.bar(at, [e.mean or 0 for e in own], width, yerr=[e.std or 0 for e in own], capsize=2, label=method,
+                 color=_COLOURS[i % len(_COLOURS)])  # fmt: skip
+        known = [(x, e.published) for x, e in zip(at, own, strict=True) if e.published is not None]
+        axes.scatter([x for x, _ in known], [y for _, y in known], marker="D", s=22, color="black", zorder=3)
+    axes.scatter([], [], marker="D", s=22, color="black", label="published")
+    axes.set_xticks(range(len(groups)), [f"{dataset}\nipc {ipc}" for dataset, ipc in groups])
+    axes.set_ylabel("test accuracy (%)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
+    return figure
+
+
+def _label(entry: Entry) -> str:
+    return f"{entry.cell.dataset}, ipc {entry.cell.ipc}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def _signed(entry: Entry) -> str:
+    return "–" if entry.difference is None else f"{entry.difference:+.1f}"

@@ -1,0 +1,62 @@
+"""Where a table's datasets lie, and which of them are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bacon_pl.data import load_dataset
+from bacon_pl.data.catalog import DatasetSpec, find
+from bacon_pl.errors import BaconError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset on disk.
+
+    Attributes:
+        arguments: How ``fit`` and ``eval`` are told of it.
+        note: What a reader of the table has to know of it, or nothing.
+    """
+
+    arguments: tuple[str, ...]
+    note: str = ""
+
+
+def locate(name: str, root: Path, download: bool = False) -> Source:
+    """Find a dataset: in its own format, or as image files in class folders (``root`` or ``root/<name>``).
+
+    Image files are normalised as the dataset itself. The data are read once, so that what is wrong with them is told
+    before hours are spent.
+
+    Args:
+        name: Catalog name.
+        root: Folder of the data.
+        download: Fetch what is missing.
+
+    Raises:
+        BaconError: It is not there, or damaged.
+    """
+    spec = find(name)
+    try:
+        load_dataset(name, root, download=download)
+    except BaconError as error:
+        for folder in (root / spec.name, root):
+            if spec.name != "folder" and (folder / "train").is_dir() and (folder / "test").is_dir():
+                return _as_files(spec, folder)
+        raise error
+    return Source(("--data.name", spec.name, "--data.root", str(root)))
+
+
+def _as_files(spec: DatasetSpec, folder: Path) -> Source:
+    _, _, meta = load_dataset("folder", folder, mean=spec.mean, std=spec.std)
+    shape = (meta.channels, meta.size, meta.num_classes)
+    if shape != (spec.channels, spec.size, spec.num_classes):
+        raise BaconError(
+            f"'{folder}' holds {meta.num_classes} classes of {meta.channels}×{meta.size[0]}×{meta.size[1]} images, "
+            f"which is not {spec.name}: point --data.root at the folder that holds it."
+        )
+    arguments = ["--data.name", "folder", "--data.root", str(folder)]
+    for what, values in (("mean", meta.mean), ("std", meta.std)):
+        arguments += [f"--data.{what}", str(list(values))]
+    return Source(tuple(arguments), f"{spec.name} is read from image files, which may have lost a little")
