@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import logging
 import os
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -152,6 +151,11 @@ class Fit(_Command):
 
     def check(self) -> None:
         """Tell what is wrong before data are read and hours spent."""
+        self.check_settings()
+        check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
+
+    def check_settings(self) -> None:
+        """Tell what is wrong with the settings."""
         if self.trainer.max_steps < 1 or 0 in (self.trainer.max_epochs, self.trainer.limit_train_batches):
             raise BaconError(
                 "distillation is counted in iterations: give --trainer.max_steps N, at least 1, and neither "
@@ -159,7 +163,6 @@ class Fit(_Command):
             )
         if size := self.datamodule.known_size:
             check_factor(size, self.model.factor, "--model.factor")
-        check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
 
 
 class Eval(_Command):
@@ -287,10 +290,11 @@ def settings_of(command: str, args: Sequence[str]) -> dict[str, Any]:
     Raises:
         BaconError: The arguments are bad.
     """
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        COMMANDS[command]([*args, "--print_config"])
-    return yaml.safe_load(printed.getvalue())
+    with silenced():  # what the Trainer says of the machine
+        run = Fit(args) if command == "fit" else Eval(args)
+    if isinstance(run, Fit):
+        run.check_settings()
+    return run.resolved
 
 
 class Command(Protocol):
@@ -317,6 +321,18 @@ commands:
 
 `bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
 """
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keep Lightning's information, though not its warnings, to itself."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def quiet() -> None:

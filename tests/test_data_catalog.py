@@ -11,7 +11,7 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
-from bacon_pl.data import CATALOG, DatasetSpec, LabelledImages, load_dataset, register
+from bacon_pl.data import CATALOG, DataModule, DatasetSpec, LabelledImages, load_dataset, register
 from bacon_pl.data.catalog import channel_statistics, find
 from bacon_pl.errors import BaconError
 
@@ -56,6 +56,25 @@ def test_registered_dataset_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert meta.mean == pytest.approx((0.2,)) and meta.std == pytest.approx((1 / 255,))
     with pytest.raises(ValueError, match="taken"):
         register(spec)
+
+
+def test_dataset_of_ones_own_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bacon_pl.data.catalog.CATALOG", dict(CATALOG))
+    (tmp_path / "birds_and_bees.py").write_text(
+        "import torch\nfrom bacon_pl.data import DatasetSpec, LabelledImages\n"
+        "DATA = LabelledImages(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ('bird', 'bee'))\n"
+        "SPEC = DatasetSpec('birds', lambda options: (DATA, DATA))\nCLASH = DatasetSpec('MNIST', SPEC.load)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(2):  # found again, not registered again
+        data = DataModule(name="birds_and_bees.SPEC")
+        data.setup()
+        assert (data.name, data.meta.class_names) == ("birds", ("bird", "bee"))
+    for name, flaw in (("DATA", "no DatasetSpec"), ("NONE", "cannot import"), ("CLASH", "is taken")):
+        with pytest.raises(BaconError, match=flaw):
+            find(f"birds_and_bees.{name}")
+    with pytest.raises(BaconError, match="cannot import"):
+        find("no.such.SPEC")
 
 
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])

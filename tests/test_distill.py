@@ -110,13 +110,29 @@ class Trajectory(DistillModule):
         pass
 
 
-def test_three_iterations_match_the_published_class_by_class_trajectory(golden, tmp_path):
-    data = golden("three_iterations")
-    module = Trajectory(data)
+def follow(module, tmp_path):
+    """Run the trainer on a :class:`Trajectory`."""
     pl.Trainer(
         max_steps=3, max_epochs=1, precision="64-true", accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     ).fit(module)  # fmt: skip
+    return module
+
+
+def test_accuracy_multiplies_the_cross_entropy_in_percent_as_a_fraction_or_not_at_all(golden, tmp_path):
+    first = {}
+    for scale in ("percent", "fraction", "none"):
+        module = Trajectory(golden("three_iterations"))
+        module.ce_accuracy = scale
+        first[scale] = follow(module, tmp_path).losses[0]
+    # The rest of the loss is the same, so differences are the cross-entropy's times 37.5 - 0.375 and 1 - 0.375.
+    ratio = (first["percent"] - first["fraction"]) / (first["none"] - first["fraction"])
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 37.125 / 0.625))
+
+
+def test_three_iterations_match_the_published_class_by_class_trajectory(golden, tmp_path):
+    data = golden("three_iterations")
+    module = follow(Trajectory(data), tmp_path)
     torch.testing.assert_close(torch.stack(module.losses), data["losses"], atol=1e-6, rtol=0)
     torch.testing.assert_close(torch.stack(module.after), data["after"], atol=1e-6, rtol=0)
 
@@ -306,6 +322,7 @@ def test_running_accuracy_restarts_at_the_window(tmp_path):
         ({"ce_weight": -1.0}, "--model.ce_weight"),
         ({"ipc": 1000}, "asks for more images per class than class"),
         ({"factor": 5}, "does not cut images of 8×8"),
+        ({"ce_accuracy": "per cent"}, "unknown ce_accuracy 'per cent'"),
     ],
 )
 def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -71,13 +72,35 @@ def register(spec: DatasetSpec) -> DatasetSpec:
 def find(name: str) -> DatasetSpec:
     """Look a dataset up; ``cifar10``, ``CIFAR10`` and ``CIFAR-10`` are one name.
 
+    A dotted name, ``package.module.SPEC``, is imported: so a dataset of one's own can be named in YAML.
+
     Raises:
         BaconError: If there is none of that name.
     """
     for known, spec in CATALOG.items():
         if _plain(known) == _plain(name):
             return spec
+    if "." in name:
+        return _imported(name)
     raise unknown_name("dataset", name, CATALOG)
+
+
+def _imported(path: str) -> DatasetSpec:
+    module, _, attribute = path.rpartition(".")
+    try:
+        spec = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BaconError(
+            f"cannot import the dataset '{path}' ({error}): give a catalog name, or module.NAME of a DatasetSpec."
+        ) from error
+    if not isinstance(spec, DatasetSpec):
+        raise BaconError(f"'{path}' is no DatasetSpec: give module.NAME of one.")
+    if CATALOG.get(spec.name) is not spec:
+        try:
+            register(spec)
+        except ValueError as error:
+            raise BaconError(f"cannot use the dataset '{path}': {error}") from error
+    return spec
 
 
 def load_dataset(

@@ -25,8 +25,8 @@ class DataModule(LightningDataModule):
     training images are moved once. Test batches are ``(images, labels)``, normalised float32.
 
     Args:
-        name: Dataset: mnist, fashion_mnist, svhn, cifar10, cifar100, tiny_imagenet, digits, folder, or a registered
-            one. Case, '_' and '-' do not count.
+        name: Dataset: mnist, fashion_mnist, svhn, cifar10, cifar100, tiny_imagenet, digits, folder, a registered
+            one, or module.NAME of a DatasetSpec. Case, '_' and '-' do not count.
         root: Folder of the data: for torchvision's datasets the one that holds MNIST/raw, cifar-10-batches-py and so
             on, for folder the one that holds train/<class>/ and test/<class>/, or <class>/.
         download: Fetch the data into root if they are missing (torchvision's datasets only).
