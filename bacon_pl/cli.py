@@ -325,14 +325,16 @@ commands:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Keep Lightning's information, though not its warnings, to itself."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
+    """Leave out what Lightning only informs of."""
+    names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
+    before = {logging.getLogger(name): logging.getLogger(name).level for name in names}
     try:
+        for logger in before:
+            logger.setLevel(logging.WARNING)
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def quiet() -> None:
