@@ -112,6 +112,8 @@ class Table:
         notes = [
             f"Budget {budget.stem}{self._changes()}; seeds {', '.join(map(str, seeds))}; bacon_pl {__version__}, "
             f"commit {git_commit() or 'unknown'}.",
+            "Networks and schedules are those of `configs/<dataset>/ipc<k>.yaml`, with the method's and the budget's "
+            f"changes; the budget's are:\n\n```yaml\n{_without_comments(budget)}\n```",
             *(f"{source.note}." for source in sources.values() if source.note),
         ]
         with claimed(out) as held:
@@ -230,6 +232,11 @@ def _whole(given: Any) -> list[int]:
     if not numbers or min(numbers) < 1:
         raise BaconError(f"--ipcs must be whole numbers from 1 with commas between them, got '{given}'.")
     return numbers
+
+
+def _without_comments(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
 def _accuracy(job: Job) -> str:

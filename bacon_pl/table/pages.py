@@ -119,7 +119,7 @@ def _label(entry: Entry) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:g}"
+    return "–" if value is None else f"{value:.2f}".removesuffix("0")
 
 
 def _signed(entry: Entry) -> str:
