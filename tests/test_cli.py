@@ -10,16 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs/digits/ipc1.yaml")
 SHARED = ROOT.parent / "shared/data"
-CONFIGS = sorted(ROOT.glob("configs/*/ipc*.yaml"))
 QUICK = ["--model.network.width", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
 
@@ -140,48 +137,6 @@ evaluation:
     events.Reload()
     assert "report/curves" in events.Tags()["images"]
     assert [e.step for e in events.Scalars("curve/test_accuracy")] == [1, 2]
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.parent.name}-{c.stem}")
-def test_config_is_complete_and_composes(config, capsys):
-    def printed(*args):
-        with pytest.raises(SystemExit) as end:
-            main([*args, "--config", str(config), "--print_config"])
-        assert not end.value.code
-        return yaml.safe_load(capsys.readouterr().out)
-
-    settings = printed("fit")
-    assert settings["data"]["name"] == config.parent.name
-    assert settings["model"]["ipc"] == int(config.stem[3:])
-    assert printed("eval", "--distilled", "x")["evaluation"]["num_networks"] >= 3
-
-
-# method.md §8: w, real images per class, iterations between births, training steps, window of the running accuracy.
-SCHEDULES = {
-    "mnist": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.5, 256, 30, 10, 100)},
-    "fashion_mnist": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.5, 256, 30, 10, 100)},
-    "svhn": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.1, 256, 30, 10, 500)},
-    "cifar10": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.1, 256, 30, 10, 500)},
-    "cifar100": {1: (0.5, 5000, 5, 10, 100), 10: (0.1, 256, 30, 50, 100), 50: (0.1, 256, 30, 50, 500)},
-    "tiny_imagenet": {1: (0.5, 256, 30, 10, 100), 10: (0.5, 256, 30, 50, 500)},
-}
-
-
-def test_configs_carry_the_published_schedules():
-    found = {}
-    for path in CONFIGS:
-        name, ipc = path.parent.name, int(path.stem[3:])
-        if name not in SCHEDULES:
-            continue
-        settings = yaml.safe_load(path.read_text())
-        model, pool = settings["model"], settings["model"]["pool"]
-        found.setdefault(name, {})[ipc] = (
-            model["ce_weight"], settings["data"]["batch_real"], pool["push_every"], pool["train_steps"],
-            model["accuracy_window"],
-        )  # fmt: skip
-        assert settings["trainer"]["max_steps"] == 20_000
-        assert settings["evaluation"]["epochs"] == 1000
-    assert found == SCHEDULES
 
 
 def test_help_names_commands_and_options():
