@@ -47,7 +47,7 @@ def test_every_dataset_from_its_own_files(tmp_path: Path, monkeypatch: pytest.Mo
     facts, written = FACTS[name], write_dataset(name, tmp_path, monkeypatch)
     module = DataModule(name, tmp_path, batch_real=3, eval_batch=7)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # formats of their time, which new libraries have remarks on
+        warnings.simplefilter("error", UserWarning)  # formats of their time, which new libraries have remarks on
         module.setup()
     meta = module.meta
     assert (meta.name, meta.channels, meta.size) == (name, facts.channels, (facts.size, facts.size))
