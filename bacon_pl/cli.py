@@ -56,12 +56,16 @@ from bacon_pl.table import Table
 
 # One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
 _SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation", "checkpoint")}
+# So does one that fit has printed or saved; given on the command line, they are mistakes.
+_FIT_ONLY = ("ckpt_path", "overwrite")
 
 
 class _Command(LightningCLI):
     name: str
 
     def __init__(self, args: Sequence[str]) -> None:
+        # Where it stands, the parser prints and leaves: what comes after it would not be printed.
+        args = sorted(args, key=lambda word: word.startswith("--print_config"))
         super().__init__(
             model_class=DistillModule,
             datamodule_class=DataModule,
@@ -176,9 +180,18 @@ class Eval(_Command):
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
         parser.add_lightning_class_args(DataModule, "data")
 
+    def __init__(self, args: Sequence[str]) -> None:
+        given = [word.partition("=")[0] for word in args]
+        for name in _FIT_ONLY:
+            if f"--{name}" in given:
+                raise BaconError(f"unknown option --{name}, which is fit's. `--help` lists all.")
+        super().__init__(args)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the recipe and what is evaluated."""
         super().add_arguments_to_parser(parser)
+        for name in _FIT_ONLY:
+            parser.add_argument(f"--{name}", type=Any, default=None, help=argparse.SUPPRESS)
         parser.add_class_arguments(Recipe, "evaluation")
         parser.add_argument(
             "--distilled",

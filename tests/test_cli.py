@@ -19,7 +19,6 @@ from bacon_pl.distilled_set import DistilledSet
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs/digits/ipc1.yaml")
 SHARED = ROOT.parent / "shared/data"
-CONFIGS = sorted(ROOT.glob("configs/*/ipc*.yaml"))
 QUICK = ["--model.network.width", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
 
@@ -142,48 +141,6 @@ evaluation:
     assert [e.step for e in events.Scalars("curve/test_accuracy")] == [1, 2]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.parent.name}-{c.stem}")
-def test_config_is_complete_and_composes(config, capsys):
-    def printed(*args):
-        with pytest.raises(SystemExit) as end:
-            main([*args, "--config", str(config), "--print_config"])
-        assert not end.value.code
-        return yaml.safe_load(capsys.readouterr().out)
-
-    settings = printed("fit")
-    assert settings["data"]["name"] == config.parent.name
-    assert settings["model"]["ipc"] == int(config.stem[3:])
-    assert printed("eval", "--distilled", "x")["evaluation"]["num_networks"] >= 3
-
-
-# method.md §8: w, real images per class, iterations between births, training steps, window of the running accuracy.
-SCHEDULES = {
-    "mnist": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.5, 256, 30, 10, 100)},
-    "fashion_mnist": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.5, 256, 30, 10, 100)},
-    "svhn": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.1, 256, 30, 10, 500)},
-    "cifar10": {1: (0.5, 5000, 5, 10, 100), 10: (0.5, 256, 30, 10, 100), 50: (0.1, 256, 30, 10, 500)},
-    "cifar100": {1: (0.5, 5000, 5, 10, 100), 10: (0.1, 256, 30, 50, 100), 50: (0.1, 256, 30, 50, 500)},
-    "tiny_imagenet": {1: (0.5, 256, 30, 10, 100), 10: (0.5, 256, 30, 50, 500)},
-}
-
-
-def test_configs_carry_the_published_schedules():
-    found = {}
-    for path in CONFIGS:
-        name, ipc = path.parent.name, int(path.stem[3:])
-        if name not in SCHEDULES:
-            continue
-        settings = yaml.safe_load(path.read_text())
-        model, pool = settings["model"], settings["model"]["pool"]
-        found.setdefault(name, {})[ipc] = (
-            model["ce_weight"], settings["data"]["batch_real"], pool["push_every"], pool["train_steps"],
-            model["accuracy_window"],
-        )  # fmt: skip
-        assert settings["trainer"]["max_steps"] == 20_000
-        assert settings["evaluation"]["epochs"] == 1000
-    assert found == SCHEDULES
-
-
 def test_help_names_commands_and_options():
     assert "fit" in bacon("--help").stdout
     done = bacon("fit", "--help")
@@ -239,3 +196,18 @@ def test_mnist_from_disk(tmp_path):
     assert distilled.images.shape == (10, 1, 28, 28)
     assert torch.isfinite(distilled.images).all()
     assert distilled.share == pytest.approx(10 / 60_000)
+
+
+def test_what_fit_prints_is_a_configuration_of_both_commands(run, tmp_path, capsys):
+    with pytest.raises(SystemExit):  # wherever the flag stands, all of the command line is printed
+        main(["fit", "--print_config", "--config", DIGITS, *QUICK, "--trainer.max_steps", "7"])
+    (tmp_path / "printed.yaml").write_text(printed := capsys.readouterr().out)
+    assert yaml.safe_load(printed)["trainer"]["max_steps"] == 7
+    shutil.copy(run / "distilled.safetensors", tmp_path)
+    given = ["eval", "--config", str(tmp_path / "printed.yaml"), "--distilled", str(tmp_path), "--evaluation.epochs",
+             "1", "--trainer.logger", "false"]  # fmt: skip
+    main(given)
+    assert json.loads((tmp_path / "results.json").read_text())["epochs"] == 1
+    with pytest.raises(SystemExit) as stop:
+        main([*given, "--overwrite", "true"])
+    assert stop.value.code == 2 and "unknown option --overwrite" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from real_formats import write_tiny_imagenet
 
 from bacon_pl.data import load_dataset
 from bacon_pl.data.cache import cache_dir
@@ -266,19 +267,16 @@ def test_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
+    def plain(value: int, mode: str = "RGB") -> Image.Image:
+        return Image.new(mode, (64, 64), value if mode == "L" else (value,) * 3)
+
     root = tmp_path / "tiny-imagenet-200"
-    for i, wnid in enumerate(("n02", "n01")):  # wnids.txt is not sorted
-        for k in range(3):
-            write(root / "train" / wnid / "images" / f"{wnid}_{k}.JPEG", 50 * i, size=(64, 64))
-        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("n\t0\t0\t1\t1\n")
-    write(root / "train" / "n01" / "images" / "n01_9.JPEG", 60, mode="L", size=(64, 64))
-    for k in range(3):
-        write(root / "val" / "images" / f"val_{k}.JPEG", 100 + 10 * k, size=(64, 64))
-    (root / "val" / "val_annotations.txt").write_text(
-        "val_2.JPEG\tn01\t0\t0\t44\t62\nval_0.JPEG\tn02\t1\t2\t3\t4\nval_1.JPEG\tn01\t1\t2\t3\t4\n"
-    )
-    (root / "wnids.txt").write_text("n02\nn01\n")
-    (root / "words.txt").write_text("n00\tentity\nn01\tgoldfish, Carassius auratus\n")
+    train = {"n02": [plain(0)] * 3, "n01": [plain(50)] * 3 + [plain(60, "L")]}  # wnids.txt is not sorted
+    val = [(wnid, plain(100 + 10 * k)) for k, wnid in enumerate(("n02", "n01", "n01"))]
+    write_tiny_imagenet(root, train, val, {"n00": "entity", "n01": "goldfish, Carassius auratus"})
+    annotations = root / "val" / "val_annotations.txt"
+    first, second, third = annotations.read_text().splitlines()
+    annotations.write_text("\n".join([third, first, second]) + "\n")
     return root
 
 

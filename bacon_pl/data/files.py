@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,9 @@ from bacon_pl.data.cache import Built, cached
 from bacon_pl.data.options import LoadOptions
 from bacon_pl.errors import BaconError, one_line
 
-# Files decoded by one task: enough to hide the cost of a task, few enough that threads finish together.
-_CHUNK = 256
+# Files decoded by one task: enough to hide the cost of a task, few enough that threads finish together and that what
+# they hold is little beside the dataset.
+_CHUNK = 64
 _GREY_MODES = frozenset(("1", "L", "LA", "La"))
 
 
@@ -180,49 +182,55 @@ def load_files(
 
 
 def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, channels: int | None) -> Built:
-    parts: list[Tensor] = []
+    # One block of memory for all: a list of parts would take as much again while it is joined.
+    images: Tensor | None = None
     kept: list[int] = []
     bad: list[str] = []
-    size: tuple[int, int] | None = None
-    first = ""
-    starts = range(0, len(files), _CHUNK)
-    # More threads than cores would only pass the interpreter lock around.
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        chunks = pool.map(lambda i: _decode_chunk(root, files[i : i + _CHUNK], options), starts)
-        for start, decoded in zip(starts, chunks, strict=True):
-            good: list[Tensor] = []
-            for position, image in enumerate(decoded, start):
-                if isinstance(image, Exception):
-                    if options.on_bad_image == "error":
-                        raise BaconError(
-                            f"cannot read the image file '{root / files[position].path}' ({_reason(image)}): mend or "
-                            "remove it, or give --data.on_bad_image skip."
-                        ) from image
-                    bad.append(str(root / files[position].path))
-                    continue
-                if size is None:
-                    size, first = (image.shape[-2], image.shape[-1]), files[position].path
-                elif size != image.shape[-2:]:
-                    raise BaconError(
-                        f"the images under '{root}' differ in size, '{files[position].path}' has "
-                        f"{image.shape[-2]}x{image.shape[-1]} pixels and '{first}' {size[0]}x{size[1]}: give "
-                        f"--data.image_size N, e.g. {min(*size, *image.shape[-2:])}, to resize them."
-                    )
-                good.append(image)
-                kept.append(position)
-            if good:
-                colour = channels == 3 or any(len(image) == 3 for image in good)
-                parts.append(torch.stack([image.expand(3, -1, -1) for image in good] if colour else good))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    if not parts:
+    for position, image in enumerate(_decoded(root, files, options)):
+        if isinstance(image, Exception):
+            if options.on_bad_image == "error":
+                raise BaconError(
+                    f"cannot read the image file '{root / files[position].path}' ({_reason(image)}): mend or "
+                    "remove it, or give --data.on_bad_image skip."
+                ) from image
+            bad.append(str(root / files[position].path))
+            continue
+        depth, height, width = image.shape
+        if images is None:
+            images = torch.empty(len(files), channels or depth, height, width, dtype=torch.uint8)
+        elif images.shape[2:] != (height, width):
+            first = tuple(images.shape[2:])
+            raise BaconError(
+                f"the images under '{root}' differ in size, '{files[position].path}' has {height}x{width} pixels and "
+                f"'{files[kept[0]].path}' {first[0]}x{first[1]}: give --data.image_size N, e.g. "
+                f"{min(*first, height, width)}, to resize them."
+            )
+        elif depth > images.shape[1]:  # the first colour after grey ones
+            grey, images = images, torch.empty(len(files), depth, height, width, dtype=torch.uint8)
+            images[: len(kept)] = grey[: len(kept)]
+        images[len(kept)] = image  # grey goes into all three channels
+        kept.append(position)
+    if images is None:
         raise BaconError(f"none of the {len(files)} image files under '{root}' can be read, the first is '{bad[0]}'.")
-    if any(part.shape[1] == 3 for part in parts):
-        parts = [part.expand(-1, 3, -1, -1) for part in parts]
-    tensors = {"images": torch.cat(parts), "kept": torch.tensor(kept, dtype=torch.int64)}
+    tensors = {"images": images[: len(kept)], "kept": torch.tensor(kept, dtype=torch.int64)}
     info: dict[str, Any] = {"skipped": len(bad), "first_skipped": bad[0] if bad else ""}
     return tensors, info
+
+
+def _decoded(root: Path, files: Sequence[ImageFile], options: LoadOptions) -> Iterator[Tensor | Exception]:
+    """Decode files by several threads and yield the results in order; few are ahead of the one who takes them."""
+    threads = os.cpu_count() or 1  # more would only pass the interpreter lock around
+    pending: deque[Future[list[Tensor | Exception]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for start in range(0, len(files), _CHUNK):
+            if len(pending) == 2 * threads:
+                yield from pending.popleft().result()
+            pending.append(pool.submit(_decode_chunk, root, files[start : start + _CHUNK], options))
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _decode_chunk(root: Path, files: Sequence[ImageFile], options: LoadOptions) -> list[Tensor | Exception]:

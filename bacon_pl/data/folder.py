@@ -72,7 +72,8 @@ def _load_split(options: LoadOptions, held_out: str) -> tuple[LabelledImages, La
     labels = torch.tensor([file.label for file in files])[kept]
     n_train = int((kept < n_train).sum())
     train = LabelledImages(images[:n_train], labels[:n_train], tuple(names))
-    test = LabelledImages(images[n_train:], labels[n_train:], tuple(names))
+    # A copy: a view would keep all training images in memory, also where some are held out and the rest copied.
+    test = LabelledImages(images[n_train:].clone(), labels[n_train:], tuple(names))
     _check_left(train, root / "train", names)
     _check_left(test, root / held_out, names)
     return train, test

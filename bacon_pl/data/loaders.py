@@ -14,7 +14,7 @@ from torchvision import datasets
 
 from bacon_pl.data.images import LabelledImages
 from bacon_pl.data.options import LoadOptions
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 
 Split = tuple[Tensor, Tensor, tuple[str, ...]]
 
@@ -96,7 +96,7 @@ def _both(
                 f"{title} not found, or damaged, under '{options.root}': point --data.root at the folder that holds "
                 f"{holds}, or fetch it with --data.download true."
             ) from error
-        reason = str(error) or type(error).__name__
+        reason = one_line(error) or type(error).__name__  # torchvision tells of every mirror on a line
         if options.download:
             raise BaconError(
                 f"cannot download {title} to '{options.root}' or read it there ({reason}): look at the connection and "

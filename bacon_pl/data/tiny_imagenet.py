@@ -56,7 +56,8 @@ def load_tiny_imagenet(options: LoadOptions) -> tuple[LabelledImages, LabelledIm
     if not bool((counts := train.counts).all()):
         wnid = wnids[int(torch.nonzero(counts == 0)[0])]
         raise BaconError(f"no image in the class folder '{root / 'train' / wnid}' can be read: unpack it again.")
-    return train, LabelledImages(images[n_train:], labels[n_train:], names)
+    # A copy: a view would keep all training images in memory, also where some are held out and the rest copied.
+    return train, LabelledImages(images[n_train:].clone(), labels[n_train:], names)
 
 
 def _lines(path: Path) -> list[str]:

@@ -18,8 +18,8 @@ from bacon_pl.networks.cost import forward_flops
 Acceleration = Literal["auto", "on", "off"]
 Run = Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]]
 
-WORTHWHILE_FLOPS = 5e12
-"""Work from which compiling pays: it takes about half a minute, in which a CPU does about this much otherwise."""
+WORTHWHILE_FLOPS = 2e12
+"""Work from which compiling pays: narrow networks do about this much in the 40 s on one CPU core that it takes."""
 
 
 class StatelessNetwork:
