@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 from bacon_pl.bound import (
     BoundSettings,
+    Measured,
     bound,
     check_prior,
     draw_in_ball,
@@ -134,7 +135,7 @@ def test_likelihood_is_minus_the_losses_term():
 def test_normaliser_is_stable_at_its_ends():
     for dtype in (torch.float32, torch.float64):
         std = torch.tensor([0.0, 1e-6, 1.0, 1e3, 1e6], dtype=dtype)
-        for lam in (0.0, 1e-12, 1e-6, 0.5, 1 - 1e-12, 1.0):
+        for lam in (0.0, 5e-324, 1e-12, 1e-6, 0.5, 1 - 1e-12, 1.0):
             for clip in ("acting", "symmetric"):
                 assert log_prior(torch.zeros(5, 1, dtype=dtype), std[:, None], lam, clip).isfinite().all()
     # A wide Gaussian-tailed interval tends to the Laplace density of λ = 1.
@@ -309,6 +310,14 @@ def test_order_of_images_and_classes_does_not_matter(embeddings):
     torch.testing.assert_close(shuffled.risk.per_class, straight.risk.per_class[order])
     torch.testing.assert_close(shuffled.bound.value, straight.bound.value)
     torch.testing.assert_close(shuffled.risk.se, straight.risk.se)
+
+
+def test_blocks_of_classes_are_put_together(embeddings):
+    z_syn, z_real = embeddings
+    whole = measure(z_syn, z_real, None, BoundSettings(), 0)
+    blocks = [measure(z_syn[rows], z_real[rows], None, BoundSettings(), 0) for rows in (slice(0, 2), slice(2, 3))]
+    for value, expected in zip(Measured.join(blocks).parts, whole.parts, strict=True):
+        torch.testing.assert_close(value, expected)
 
 
 def test_classes_without_a_radius_are_left_out(embeddings):

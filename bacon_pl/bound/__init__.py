@@ -2,7 +2,7 @@
 
 from bacon_pl.bound.ball import draw_in_ball, log_volume
 from bacon_pl.bound.densities import check_prior, log_likelihood, log_prior
-from bacon_pl.bound.estimate import Bound, Measured, Risk, bound, combined, measure, median_distance, risk
+from bacon_pl.bound.estimate import Bound, Measured, Risk, bound, measure, median_distance, risk
 from bacon_pl.bound.settings import BoundSettings
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Risk",
     "bound",
     "check_prior",
-    "combined",
     "draw_in_ball",
     "log_likelihood",
     "log_prior",

@@ -91,10 +91,10 @@ def log_normaliser(std: Tensor, lam: float, clip: F.ClipVariant) -> Tensor:
     """
     scale = std.clamp(min=FLOOR)
     if clip == "none" or lam == 1:
-        return torch.full_like(scale, math.log(4 / lam))  # a Laplace density
-    alpha, b = 0.5 * lam * scale, 1 - lam
+        return torch.full_like(scale, math.log(4) - math.log(lam))  # a Laplace density
+    alpha, b = (0.5 * lam * scale).clamp(min=torch.finfo(scale.dtype).tiny), 1 - lam  # not 0: divided by below
     tail = 0.5 * math.sqrt(math.pi / b) * torch.special.erfcx(alpha / (2 * math.sqrt(b)))
-    inner = -torch.expm1(-alpha) / alpha if lam > 0 else torch.ones_like(alpha)  # over an interval of length 1
+    inner = -torch.expm1(-alpha) / alpha  # over an interval of length 1
     far = tail * torch.exp(-alpha)
     total = inner + far + tail if clip == "acting" else 2 * (inner + far)
     return scale.log() + total.log()

@@ -7,6 +7,7 @@ everywhere; means over classes leave it out.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -29,20 +30,34 @@ class Bound:
     """Lower bound of log ∫_B p(z̃|z) p(z) dz, in nats, averaged over the embeddings of a class.
 
     Attributes:
-        per_class: (C,).
-        per_class_se: (C,): standard errors over the draws.
-        value: (): mean over classes.
-        se: (): its standard error; all embeddings share the draws, so it is no smaller for being a mean of many.
+        draws: (k, C): what each draw says of it. All embeddings of all classes share the draws.
         integral: (C,): the logarithm of the integral itself, by the same draws. It is never below the bound. Where the
             draws' log-densities spread by more than a few nats, as in many dimensions, the largest of them decides,
             and it is too low.
     """
 
-    per_class: Tensor
-    per_class_se: Tensor
-    value: Tensor
-    se: Tensor
+    draws: Tensor
     integral: Tensor
+
+    @property
+    def per_class(self) -> Tensor:
+        """(C,)."""
+        return self.draws.mean(0)
+
+    @property
+    def per_class_se(self) -> Tensor:
+        """(C,): standard errors over the draws."""
+        return self.draws.std(0) / math.sqrt(len(self.draws))
+
+    @property
+    def value(self) -> Tensor:
+        """(): mean over classes."""
+        return self.draws.nanmean(1).mean()
+
+    @property
+    def se(self) -> Tensor:
+        """(): its standard error, over the draws that the classes share."""
+        return self.draws.nanmean(1).std() / math.sqrt(len(self.draws))
 
 
 @dataclass(frozen=True)
@@ -52,14 +67,20 @@ class Risk:
     Attributes:
         per_class: (C,), in [0, 1].
         per_class_se: (C,): standard errors over the real embeddings, radius and synthetic ones given.
-        value: (): mean over classes.
-        se: (): its standard error.
     """
 
     per_class: Tensor
     per_class_se: Tensor
-    value: Tensor
-    se: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """(): mean over classes."""
+        return self.per_class.nanmean()
+
+    @property
+    def se(self) -> Tensor:
+        """(): its standard error; the classes' real embeddings are independent of each other."""
+        return self.per_class_se.square().nansum().sqrt() / self.per_class_se.isfinite().sum()
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,32 @@ class Measured:
     bound: Bound
     risk: Risk
     epsilon: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All numbers; the last dimension is the class."""
+        return self.bound.draws, self.bound.integral, self.risk.per_class, self.risk.per_class_se, self.epsilon
+
+    @classmethod
+    def of(cls, parts: Iterable[Tensor]) -> Measured:
+        """What :attr:`parts` took apart."""
+        draws, integral, risk, risk_se, epsilon = parts
+        return cls(Bound(draws, integral), Risk(risk, risk_se), epsilon)
+
+    @classmethod
+    def join(cls, blocks: Iterable[Measured]) -> Measured:
+        """Put blocks of classes, measured with the same draws, together."""
+        return cls.of(torch.cat(parts, -1) for parts in zip(*(block.parts for block in blocks), strict=True))
+
+    def summary(self) -> dict[str, Tensor]:
+        """Means over classes with standard errors, (): ``bound``, ``bound_se``, ``risk``, ``risk_se``, ``epsilon``."""
+        return {
+            "bound": self.bound.value,
+            "bound_se": self.bound.se,
+            "risk": self.risk.value,
+            "risk_se": self.risk.se,
+            "epsilon": self.epsilon.nanmean(),
+        }
 
 
 @torch.no_grad()
@@ -123,12 +170,7 @@ def bound(
     prior = torch.cat([log_prior(offset + part[:, :, None], std[:, None], lam, clip) for part in steps.split(chunk)])
     volume = log_volume(unit.shape[1], epsilon)
     found = volume[:, None] + log_likelihood(steps, std)[:, :, None] + prior  # (k, C, m)
-    draws = found.mean(2)
-    per_class_se, per_class = torch.std_mean(draws, 0)
-    se, value = torch.std_mean(draws.nanmean(1), 0)
-    root = math.sqrt(len(unit))
-    integral = (found.logsumexp(0) - math.log(len(unit))).mean(1)
-    return Bound(per_class, per_class_se / root, value, se / root, integral)
+    return Bound(found.mean(2), (found.logsumexp(0) - math.log(len(unit))).mean(1))
 
 
 def risk(z_syn: Tensor, z_real: Tensor, epsilon: Tensor, mask: Tensor | None = None) -> Risk:
@@ -150,12 +192,7 @@ def risk(z_syn: Tensor, z_real: Tensor, epsilon: Tensor, mask: Tensor | None = N
     known = epsilon.isfinite()
     per_class = mean.where(known, math.nan)
     per_class_se = (std / count.sqrt()).where(known & (count > 1), math.nan)
-    return Risk(per_class, per_class_se, per_class.nanmean(), combined(per_class_se))
-
-
-def combined(se: Tensor) -> Tensor:
-    """Standard error of a mean of independent numbers, (C,) → (); NaN ones are left out."""
-    return se.square().nansum().sqrt() / se.isfinite().sum()
+    return Risk(per_class, per_class_se)
 
 
 def median_distance(z: Tensor, mask: Tensor | None = None) -> Tensor:

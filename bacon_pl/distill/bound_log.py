@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from lightning.fabric.loggers import Logger
 from torch import Tensor
 
-from bacon_pl.bound import BoundSettings, combined, measure
+from bacon_pl.bound import BoundSettings, Measured, measure
 from bacon_pl.errors import BaconError
-
-NAMES = ("bound", "bound_se", "risk", "risk_se", "epsilon")
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,12 @@ class BoundLog:
         self.settings = settings
         self.seed = seed
         self._iteration = -1
-        self._values: dict[str, Tensor] = {}
+        self._found: Measured | None = None
 
     @property
-    def values(self) -> Sequence[Tensor]:
-        """What processes add up: per-class numbers (C,), zero where another process has the class; maybe none."""
-        return tuple(self._values.values())
+    def values(self) -> tuple[Tensor, ...]:
+        """What processes add up: numbers per class, zero where another process has the class; maybe none."""
+        return () if self._found is None else self._found.parts
 
     def begin(self, iteration: int, zeros: Tensor, heard: bool) -> None:
         """Start an iteration.
@@ -71,7 +69,10 @@ class BoundLog:
         every = self.settings.every_n_steps
         self._iteration = iteration
         due = heard and every > 0 and iteration % every == 0
-        self._values = {name: zeros.clone() for name in NAMES} if due else {}
+        self._found = None
+        if due:
+            draws = zeros.expand(self.settings.samples, -1)
+            self._found = Measured.of(zeros.clone() for zeros in (draws, *[zeros] * 4))
 
     def measure(self, z_syn: Tensor, z_real: Tensor, mask: Tensor | None, classes: Tensor) -> None:
         """Measure some classes, if it is this iteration's turn.
@@ -82,29 +83,17 @@ class BoundLog:
             mask: (C', n) bool, real ones that count; None for all.
             classes: (C',) int64, which classes they are.
         """
-        if not self._values:
+        if self._found is None:
             return
-        found = measure(z_syn, z_real, mask, self.settings, self.seed, "bound", self._iteration)
-        per_class = (
-            found.bound.per_class,
-            found.bound.per_class_se,
-            found.risk.per_class,
-            found.risk.per_class_se,
-            found.epsilon,
-        )
-        for values, own in zip(self._values.values(), per_class, strict=True):
-            values[classes] = own.to(values.dtype)
+        own = measure(z_syn, z_real, mask, self.settings, self.seed, "bound", self._iteration)
+        for values, part in zip(self._found.parts, own.parts, strict=True):
+            values[..., classes] = part.to(values.dtype)
 
     def write(self, loggers: Iterable[Logger]) -> None:
-        """Log means over classes, if it is this iteration's turn.
-
-        ``bound_se`` is the mean of the classes' standard errors, which that of their mean does not exceed: the classes
-        share their draws.
-        """
-        if not self._values:
+        """Log means over classes and their standard errors, if it is this iteration's turn."""
+        if self._found is None:
             return
-        means = {name: values.nanmean() for name, values in self._values.items()}
-        means["risk_se"] = combined(self._values["risk_se"])
+        means = self._found.summary()
         numbers = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
         for logger in loggers:  # not by the module's log, which keeps to the Trainer's own interval
             logger.log_metrics(numbers, step=self._iteration)
