@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from bacon_pl.bound import (
     BoundSettings,
@@ -310,6 +310,24 @@ def test_order_of_images_and_classes_does_not_matter(embeddings):
     torch.testing.assert_close(shuffled.risk.per_class, straight.risk.per_class[order])
     torch.testing.assert_close(shuffled.bound.value, straight.bound.value)
     torch.testing.assert_close(shuffled.risk.se, straight.risk.se)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_bound_in_many_dimensions(clip):
+    # A coordinate of a uniform point in the unit ball has the density (1 - b²)^((d - 1)/2), up to a constant.
+    d, epsilon, lam = 40, 3.0, 0.7
+    generator = torch.Generator().manual_seed(0)
+    z, mu, s = (torch.randn(d, generator=generator, dtype=torch.float64) for _ in range(3))
+    s = 0.2 + s.abs()
+    nodes, weights = (torch.from_numpy(x) for x in special.roots_gegenbauer(400, d / 2))
+    place = z[:, None] - mu[:, None] + epsilon * nodes
+    std = s[:, None].expand_as(place)
+    each = log_prior(place[..., None], std[..., None], lam, clip)
+    each += log_likelihood(epsilon * nodes.expand_as(place)[..., None], std[..., None])
+    exact = math.log(math.pi) * d / 2 - math.lgamma(d / 2 + 1) + d * math.log(epsilon)
+    exact += (each @ weights / weights.sum()).sum().item()
+    found = ours(z.tolist(), mu.tolist(), s.tolist(), epsilon, lam, clip)
+    assert found.value.item() == pytest.approx(exact, abs=5 * found.se.item())
 
 
 def test_blocks_of_classes_are_put_together(embeddings):
