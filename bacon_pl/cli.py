@@ -26,6 +26,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from bacon_pl import __version__
+from bacon_pl.bound import BoundSettings
 from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
 from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.data import DataModule, DatasetMeta
@@ -39,6 +40,8 @@ from bacon_pl.evaluate import (
     LearningCurve,
     Recipe,
     Run,
+    bound_line,
+    bounds,
     results,
     score_line,
     summary,
@@ -217,6 +220,15 @@ class Eval(_Command):
             "--scores", type=bool, default=False, help="Compute DD-Ranking's robust scores, with the runs they need."
         )
         parser.add_argument(
+            "--bound",
+            type=bool,
+            default=False,
+            nargs="?",
+            const=True,
+            help="Compute BACON's bound and the risk of the set, as three networks see it.",
+        )
+        parser.add_class_arguments(BoundSettings, "bound_settings")
+        parser.add_argument(
             "--figures",
             type=bool,
             default=False,
@@ -256,10 +268,13 @@ class Eval(_Command):
             trainer.test(module, datamodule=data, verbose=False)
             outcomes.append(module.outcome(run.network, run.variant))
             first = first or (module, trainer.loggers)
+        assert first is not None
+        device = self.trainer.strategy.root_device
+        views = comparison.views(first[0], device) if self.config.bound else None
         if self.trainer.is_global_zero:
-            assert first is not None
             scores = comparison.scores(outcomes) if comparison.scored else None
-            numbers = results(distilled, outcomes, self.resolved, scores)
+            bound = views and bounds(views, distilled, data.train.to(device), self.config_init.bound_settings, seed)
+            numbers = results(distilled, outcomes, self.resolved, scores, bound)
             pictures = {}
             if self.config.figures:
                 pictures = figures(outcomes, data.meta.class_names, comparison.embedded(first[0]), seed)
@@ -270,6 +285,8 @@ class Eval(_Command):
                 print(f"picture: {folder / 'distilled.png'}")
             if scores is not None:
                 print(score_line(scores))
+            if bound is not None:
+                print(bound_line(bound))
             print(summary(numbers))
 
     def source(self, meta: DatasetMeta | None = None) -> DistilledSet:

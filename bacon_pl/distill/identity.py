@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-# Settings that may change when a run is resumed: where data lie, and what changes a result by rounding only.
+# Settings that may change when a run is resumed: where data lie, and what changes no result but by rounding.
 _FREE = {
     "data": ("root", "download", "eval_batch"),
-    "model": ("real_chunk", "memory_gib", "acceleration"),
+    "model": ("real_chunk", "memory_gib", "acceleration", "bound"),
 }
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.data import DataModule, DatasetMeta, IterationBatch, LabelledImages, normalise
+from bacon_pl.distill.bound_log import BoundLog, LoggedBound
 from bacon_pl.distill.identity import difference, identity
 from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distill.pool import NetworkPool, PoolSettings
@@ -84,6 +85,7 @@ class DistillModule(pl.LightningModule):
         per_class_steps: The published schedule of one step per class, done as one equivalent step; false makes one
             plain step for all classes.
         pool: How the network pool lives (§4).
+        bound: How and when bound and risk (§1) are logged; they do not enter the loss.
         accuracy_window: Running accuracies restart every this many iterations.
         real_chunk: Most real images embedded at once: bounds memory, changes no result beyond rounding.
         memory_gib: Memory in GiB for what the synthetic images' pass keeps for the backward one: classes are taken in
@@ -112,6 +114,7 @@ class DistillModule(pl.LightningModule):
         clamp_pixels: bool = False,
         per_class_steps: bool = True,
         pool: PoolSettings = PoolSettings(),
+        bound: LoggedBound = LoggedBound(),
         accuracy_window: int = 100,
         real_chunk: int = 512,
         memory_gib: float = 4.0,
@@ -153,6 +156,7 @@ class DistillModule(pl.LightningModule):
         self.memory_gib = memory_gib
         self.acceleration: Acceleration = acceleration
         self.seed = seed
+        self.bound_log = BoundLog(bound, seed)
         self.config: dict[str, Any] = {}
         """The run's resolved settings, recorded in the distilled set; the command line fills it in."""
         self.images: nn.Parameter
@@ -287,6 +291,7 @@ class DistillModule(pl.LightningModule):
         with self._profile("pool"):
             self.train_pool(batch)
         self.report(t, terms, accuracy)
+        self.bound_log.write(self.loggers)
 
     def update(self) -> None:
         """Take the images' step, within the bounds that are set."""
@@ -362,6 +367,7 @@ class DistillModule(pl.LightningModule):
         """
         gradient = torch.zeros_like(self.images).unflatten(0, (-1, self.ipc))
         found: dict[str, Tensor] = {}
+        self.bound_log.begin(batch.iteration, gradient.new_zeros(self.meta.num_classes), bool(self.loggers))
         for classes in deal(self.class_blocks(), self.global_rank, self.trainer.world_size):
             terms, gradient[classes] = self.match_block(batch, classes, network, accuracy)
             for name, value in terms.items():
@@ -371,7 +377,7 @@ class DistillModule(pl.LightningModule):
                 self._terms = self.trainer.strategy.broadcast(tuple(found))
             for name in self._terms:
                 found.setdefault(name, gradient.new_zeros(self.meta.num_classes))
-            add_up([gradient, *found.values()])
+            add_up([gradient, *found.values(), *self.bound_log.values])
         # Not through backward(): a data-parallel wrapper would average, and round, what is complete already.
         self.images.grad = gradient.flatten(0, 1)
         return found
@@ -400,6 +406,8 @@ class DistillModule(pl.LightningModule):
             if self.ce_weight > 0:
                 scale = _ACCURACY_SCALES[self.ce_accuracy](accuracy)
                 terms["ce"] = self.ce_weight * scale * self.cross_entropy(logits, classes)
+        with self._profile("bound"):
+            self.bound_log.measure(z_syn.detach(), z_real, mask, classes)
         with self._profile("backward"):
             gradient = self.gradient(terms, canvases)
         return {name: value.detach() for name, value in terms.items()}, gradient

@@ -1,5 +1,6 @@
 """Evaluation: fresh networks trained on a set and on its baselines, tested on real images, and the numbers of it."""
 
+from bacon_pl.evaluate.bound import VIEWS, bound_line, bounds, measure_set, radius, with_error
 from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
 from bacon_pl.evaluate.curve import LearningCurve
 from bacon_pl.evaluate.module import EvalModule, train_without_trainer
@@ -22,13 +23,19 @@ __all__ = [
     "Run",
     "SoftLabels",
     "TrainingSet",
+    "VIEWS",
+    "bound_line",
+    "bounds",
+    "measure_set",
     "of_main",
+    "radius",
     "results",
     "robust_scores",
     "score_line",
     "spread",
     "summary",
     "train_without_trainer",
+    "with_error",
     "write_results",
     "write_text",
 ]

@@ -167,6 +167,22 @@ class Comparison:
         real = module.embed(self.store.images[index].to(module.device)).cpu()
         return Embedded(real, self.store.labels[index], module.embed(synthetic.to(module.device)).cpu(), labels)
 
+    def views(self, trained: EvalModule, device: torch.device | str = "cpu") -> dict[str, Embed]:
+        """The networks that :func:`~bacon_pl.evaluate.bounds` looks through, of the main architecture.
+
+        They are network 0 of the distilled set's run at its initial weights (``fresh``) and at its end
+        (``distilled``), and a network trained on the real images for ``recipe.coreset_steps`` (``real``). All
+        processes of an evaluation call this together.
+
+        Args:
+            trained: The main architecture's module of the distilled set, trained; it is moved to the device.
+            device: Where to train and to embed.
+        """
+        recipe = replace(self.recipe, network=self.networks[self.main], num_networks=1, soft_labels=None)
+        fresh = EvalModule(self._training_set("distilled", torch.device(device)), recipe, self.meta, self.seed)
+        (real,) = feature_spaces(recipe, self.store.to(device), self.meta, self.seed)
+        return {"fresh": fresh.to(device).embed, "real": real, "distilled": trained.to(device).embed}
+
     def scores(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluate.scores.robust_scores`).
 

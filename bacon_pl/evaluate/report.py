@@ -63,6 +63,7 @@ def results(
     outcomes: Sequence[Outcome],
     config: Mapping[str, Any] | None = None,
     scores: Mapping[str, Any] | None = None,
+    bound: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect the numbers of an evaluation.
 
@@ -72,6 +73,7 @@ def results(
             evaluation as a whole is said of this architecture.
         config: Resolved configuration of the evaluation.
         scores: Robust scores.
+        bound: Bound and risk (see :func:`bacon_pl.evaluate.bounds`).
 
     Returns:
         A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), ``storage_bytes`` counts one
@@ -92,6 +94,7 @@ def results(
         "confusion": main.confusion.sum(0).tolist(),
         "baselines": baselines,
         "scores": None if scores is None else dict(scores),
+        "bound": None if bound is None else dict(bound),
         "classes": list(distilled.meta.class_names),
         "runs": [_run(outcome) for outcome in outcomes],
         "distilled": {"seed": distilled.seed, "version": distilled.version, "commit": distilled.commit},

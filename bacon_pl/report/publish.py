@@ -63,7 +63,8 @@ def write_report(
 def show(
     loggers: Iterable[Logger], numbers: Mapping[str, Any], distilled: DistilledSet, pictures: Mapping[str, Figure]
 ) -> None:
-    """Show a report in TensorBoard, where it is among the loggers: accuracies, scores, tables and pictures.
+    """Show a report in TensorBoard, where it is among the loggers: accuracies, scores, bounds, tables and
+    pictures.
 
     Args:
         loggers: A trainer's loggers.
@@ -80,6 +81,10 @@ def show(
             board.add_scalar(f"accuracy/{name}", run["accuracy"]["mean"])
         for name in ("hlr", "ior", "lrs", "ars") if numbers["scores"] is not None else ():
             board.add_scalar(f"scores/{name}", numbers["scores"][name])
+        for name, found in (numbers["bound"] or {"networks": {}})["networks"].items():
+            for kind in ("bound", "risk", "epsilon"):
+                if found[kind] is not None:
+                    board.add_scalar(f"{kind}/{name}", found[kind])
         board.add_text("results", markdown(numbers))
         if pictures:
             board.add_image("report/images", distilled.grid_tensor())

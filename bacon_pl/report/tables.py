@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bacon_pl.evaluate import LABELS
+from bacon_pl.evaluate import LABELS, VIEWS, radius, with_error
 
 MAX_CLASSES = 20
 """Most classes whose accuracies are listed one by one."""
@@ -18,8 +18,8 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         numbers: The results.
 
     Returns:
-        Markdown: what was evaluated and how, accuracies by architecture and training set, robust scores where there
-        are any, and accuracies by class where there are few classes.
+        Markdown: what was evaluated and how, accuracies by architecture and training set, robust scores, and bound and
+        risk, where there are any, and accuracies by class where there are few classes.
     """
     size = f"{numbers['storage_bytes']:,} bytes of pixels"
     if numbers["storage_share"] is not None:
@@ -36,6 +36,8 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     ]
     if numbers["scores"] is not None:
         parts += ["## Robust scores", _scores(numbers["scores"], numbers["network"])]
+    if numbers["bound"] is not None:
+        parts += ["## Bound and risk", _bound(numbers["bound"], numbers["network"])]
     if len(numbers["classes"]) <= MAX_CLASSES:
         parts += ["## Accuracy by class", f"{_plain(numbers['network'])}, in percent.", _classes(numbers)]
     return "\n\n".join(parts) + "\n"
@@ -87,6 +89,22 @@ def _scores(scores: Mapping[str, Any], network: str) -> str:
     ]
     heading = f"DD-Ranking's scores on {_plain(network)}, from mean accuracies in [0, 1]."
     return f"{heading}\n\n{table(['score', 'value', 'from'], rows)}"
+
+
+def _bound(bound: Mapping[str, Any], network: str) -> str:
+    settings = bound["settings"]
+    own = "the median distance of two real embeddings of a class" if settings["epsilon"] is None else "given"
+    heading = (
+        f"Bound: of the logarithm of the probability that a real embedding lies within ε of a synthetic one, in nats, "
+        f"from below (λ {settings['lam']:g}, clip {settings['clip']}, {settings['samples']} draws). Risk: the share of "
+        f"pairs of a real and a synthetic embedding that are further apart than ε ({settings['real_images']} real "
+        f"images a class at most). Means over classes ± standard errors; {_plain(network)}; ε is {own}."
+    )
+    rows = [
+        [VIEWS[name], with_error(n, "bound", 1), with_error(n, "risk", 3), radius(n)]
+        for name, n in bound["networks"].items()
+    ]
+    return f"{heading}\n\n{table(['weights', 'bound', 'risk', 'ε'], rows)}"
 
 
 def _classes(numbers: Mapping[str, Any]) -> str:

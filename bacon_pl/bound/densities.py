@@ -1,0 +1,105 @@
+"""The two densities of method.md §1: the Gaussian likelihood, and a prior made of the TV and the clip term."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.objectives import functional as F
+
+FLOOR = 1e-3
+"""Smallest standard deviation that differences are divided by, as in the training loss's clip term."""
+
+
+def check_prior(lam: float, clip: F.ClipVariant) -> None:
+    """Refuse settings that make no density.
+
+    Args:
+        lam: λ.
+        clip: Variant of the clip term.
+
+    Raises:
+        BaconError: ``lam`` is outside [0, 1], ``clip`` is unknown, or neither term bounds the prior.
+    """
+    if not 0 <= lam <= 1:
+        raise BaconError(f"the bound's lam must be in [0, 1], got {lam}.")
+    if clip not in get_args(F.ClipVariant):
+        raise unknown_name("clip variant", str(clip), get_args(F.ClipVariant))
+    if lam == 0 and clip == "none":
+        raise BaconError(
+            "the bound's prior with lam 0 and clip none is flat everywhere, which is no density: give a lam above 0, "
+            "or clip acting or symmetric."
+        )
+
+
+def log_likelihood(difference: Tensor, std: Tensor) -> Tensor:
+    """Gaussian log p(z̃ | z) with log σ_d = s_d, the training loss's convention.
+
+    Args:
+        difference: z̃ - z, (…, d).
+        std: Standard deviation s of the real embeddings, (…, d).
+
+    Returns:
+        (…), in nats.
+    """
+    return -F.likelihood(difference, torch.zeros_like(difference), std)
+
+
+def log_prior(difference: Tensor, std: Tensor, lam: float, clip: F.ClipVariant) -> Tensor:
+    """Normalised log p(z), the density whose energy is λ·L_TV + (1 - λ)·L_CLIP of method.md §1.
+
+    Per dimension p ∝ exp(-λ·½|v| - (1 - λ)·(u - clamp(u))²) with v = z_d - μ_d and u = v / max(s_d, 1e-3).
+
+    Args:
+        difference: v, (…, d).
+        std: s, (…, d).
+        lam: λ, in [0, 1].
+        clip: ``none``, ``acting`` (clamped to [0, 1]) or ``symmetric`` (clamped to [-1, 1]).
+
+    Returns:
+        (…), in nats.
+
+    Raises:
+        BaconError: The settings make no density (see :func:`check_prior`).
+    """
+    check_prior(lam, clip)
+    energy = 0.5 * lam * difference.abs().sum(-1)
+    if clip != "none" and lam < 1:
+        u = difference / std.clamp(min=FLOOR)
+        energy = energy + (1 - lam) * (u - u.clamp(_low(clip), 1.0)).square().sum(-1)
+    return -energy - log_normaliser(std, lam, clip).sum(-1)
+
+
+def log_normaliser(std: Tensor, lam: float, clip: F.ClipVariant) -> Tensor:
+    """Logarithm of the prior's integral over one dimension, in closed form.
+
+    In u, with α = λ·max(s, 1e-3)/2 and b = 1 - λ: an exponential over the interval where the clip term rests, and on
+    either side of it ∫_0^∞ exp(-α·t - b·t²) dt = ½·√(π/b)·erfcx(α / (2·√b)), weighted by e^-α where the interval
+    reaches 1 away from 0. erfcx(x) = exp(x²)·erfc(x) neither over- nor underflows here.
+
+    Args:
+        std: s, (…).
+        lam: λ, in [0, 1].
+        clip: Variant of the clip term.
+
+    Returns:
+        (…), in nats.
+    """
+    scale = std.clamp(min=FLOOR)
+    if clip == "none" or lam == 1:
+        return torch.full_like(scale, math.log(4) - math.log(lam))  # a Laplace density
+    alpha, b = (0.5 * lam * scale).clamp(min=torch.finfo(scale.dtype).tiny), 1 - lam  # not 0: divided by below
+    tail = 0.5 * math.sqrt(math.pi / b) * torch.special.erfcx(alpha / (2 * math.sqrt(b)))
+    inner = -torch.expm1(-alpha) / alpha  # over an interval of length 1
+    far = tail * torch.exp(-alpha)
+    total = inner + far + tail if clip == "acting" else 2 * (inner + far)
+    return scale.log() + total.log()
+
+
+def _low(clip: F.ClipVariant) -> float:
+    """Lower end of the interval where the clip term rests."""
+    return 0.0 if clip == "acting" else -1.0

@@ -1,0 +1,37 @@
+"""How the bound is computed, as an option of the command line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bacon_pl.bound.densities import check_prior
+from bacon_pl.errors import BaconError
+from bacon_pl.objectives.functional import ClipVariant
+
+
+@dataclass(frozen=True)
+class BoundSettings:
+    """How the bound and the risk are computed (method.md §1).
+
+    Args:
+        samples: Points drawn in each ball.
+        epsilon: Radius of the balls; by default each class's own: the median distance of pairs of its real embeddings.
+        lam: λ of the prior.
+        clip: Clip term of the prior: ``none``, ``acting`` or ``symmetric``.
+
+    Raises:
+        BaconError: An argument is out of range, or the prior is no density.
+    """
+
+    samples: int = 32
+    epsilon: float | None = None
+    lam: float = 0.8
+    clip: ClipVariant = "acting"
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise BaconError(f"the bound's samples must be at least 2, got {self.samples}.")
+        if self.epsilon is not None and not (self.epsilon > 0 and math.isfinite(self.epsilon)):
+            raise BaconError(f"the bound's epsilon must be positive and finite, or null, got {self.epsilon}.")
+        check_prior(self.lam, self.clip)
