@@ -347,7 +347,7 @@ def test_classes_without_a_radius_are_left_out(embeddings):
     assert found.epsilon.isfinite().tolist() == [False, False, True]
     for part in (found.bound, found.risk):
         assert part.per_class.isnan().tolist() == [True, True, False]
-        assert part.value == part.per_class[2]
+        torch.testing.assert_close(part.value, part.per_class[2])
         torch.testing.assert_close(part.se, part.per_class_se[2])
     assert measure(z_syn, z_real, mask, BoundSettings(epsilon=1.0), 0).bound.per_class.isfinite().all()
     assert measure(z_syn, z_real[:, :1], None, BoundSettings(), 0).bound.value.isnan()

@@ -18,7 +18,8 @@ class BoundSettings:
         samples: Points drawn in each ball.
         epsilon: Radius of the balls; by default each class's own: the median distance of pairs of its real embeddings.
         lam: λ of the prior.
-        clip: Clip term of the prior: ``none``, ``acting`` or ``symmetric``.
+        clip: Clip term of the prior: ``none``, ``acting`` or ``symmetric``. The last two divide by a feature's
+            deviation, so the few features that hardly vary within a class make up most of the bound and of its error.
 
     Raises:
         BaconError: An argument is out of range, or the prior is no density.
@@ -27,7 +28,7 @@ class BoundSettings:
     samples: int = 32
     epsilon: float | None = None
     lam: float = 0.8
-    clip: ClipVariant = "acting"
+    clip: ClipVariant = "none"
 
     def __post_init__(self) -> None:
         if self.samples < 2:
