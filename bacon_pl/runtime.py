@@ -72,7 +72,7 @@ def end_with_parent() -> None:
 
     Does nothing where the variable is not set or the system is not Linux.
     """
-    if not (parent := os.environ.get(PARENT)):
+    if not (parent := os.environ.pop(PARENT, None)):  # out of sight of processes that this one starts
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -17,7 +17,7 @@ from bacon_pl.cli import main
 from bacon_pl.errors import BaconError
 from bacon_pl.table.numbers import entries, published
 from bacon_pl.table.pages import markdown, write
-from bacon_pl.table.plan import Cell, budget_file, overlays, plan
+from bacon_pl.table.plan import Cell, budget_file, check_record, overlays, plan
 from bacon_pl.table.runner import places
 from bacon_pl.table.sources import locate
 
@@ -143,6 +143,8 @@ def test_mistakes_are_one_sentence(tmp_path, capsys, args, sentence):
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
     (tmp_path / "digits-ipc1/dm/seed0").mkdir(parents=True)
+    (tmp_path / "digits-ipc1/dm/seed0/.cell.json.1234.part").write_text("{")  # of a table killed while it wrote this
+    check_record(tmp_path / "digits-ipc1/dm/seed0", {})
     (tmp_path / "digits-ipc1/dm/seed0/thesis.tex").write_text("mine")
     with pytest.raises(SystemExit):
         main(["table", "--out", str(tmp_path), *QUICK, "--methods", "dm", "--repeats", "1"])

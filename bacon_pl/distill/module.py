@@ -24,8 +24,9 @@ from bacon_pl.distill.identity import difference, identity
 from bacon_pl.distill.initialise import draw_real
 from bacon_pl.distill.pool import NetworkPool, PoolSettings
 from bacon_pl.distill.sharing import add_up, deal, hand_round
+from bacon_pl.distill.watch import FiniteWatch
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, git_commit
-from bacon_pl.errors import BaconError, DivergedError, unknown_name
+from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.networks import (
     Acceleration,
     ConvNet,
@@ -163,7 +164,7 @@ class DistillModule(pl.LightningModule):
         """(C·ipc, ch, H, W), normalised, class by class."""
         self._pool_state: dict[str, Any] | None = None
         self._terms: tuple[str, ...] | None = None
-        self._bad: dict[str, Tensor] = {}
+        self._finite = FiniteWatch()
         self._last_step: float | None = None
 
     # Life before and after the loop.
@@ -326,10 +327,7 @@ class DistillModule(pl.LightningModule):
         Raises:
             DivergedError: Something is not finite.
         """
-        for name, tensors in numbers.items():
-            bad = ~torch.stack([t.isfinite().all() for t in tensors]).all()
-            first = self._bad.get(name, torch.full((), -1, device=self.device))
-            self._bad[name] = torch.where(bad & (first < 0), iteration, first)
+        self._finite.note(iteration, numbers)
         if self.device.type == "cpu":
             self.raise_if_diverged(state_is_good)
         elif iteration % getattr(self.trainer, "log_every_n_steps", 50) == 0:
@@ -341,18 +339,7 @@ class DistillModule(pl.LightningModule):
         Raises:
             DivergedError: Names the iteration and what it was.
         """
-        if not self._bad:
-            return
-        first = dict(zip(self._bad, torch.stack(list(self._bad.values())).tolist(), strict=True))
-        first = {name: t for name, t in first.items() if t >= 0}
-        if first:
-            at = min(first.values())
-            names = ", ".join(name for name, t in first.items() if t == at)
-            raise DivergedError(
-                f"numbers went wrong at iteration {at}: not finite: {names}. Lower --model.lr or --model.pool.lr, or "
-                "set --model.clip_gradient; the last good state is in the newest checkpoint.",
-                state_is_good,
-            )
+        self._finite.check(state_is_good)
 
     def match(self, batch: IterationBatch, network: int, accuracy: Tensor) -> dict[str, Tensor]:
         """Match the synthetic images to the real ones and set their gradient.

@@ -154,7 +154,8 @@ def check_record(folder: Path, own: Mapping[str, Any]) -> None:
     """
     path = folder / RECORD
     if not path.exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        # Hidden files may be left of a record that was being written when the table was killed.
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise BaconError(f"'{folder}' holds files that are no cell of a table: give another --out.")
         return
     try:

@@ -1,0 +1,67 @@
+"""``bacon fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
+from bacon_pl.checkpoints import Checkpoints, claimed
+from bacon_pl.commands.base import FIT_ONLY, LightningCommand
+from bacon_pl.distilled_set import FILE_NAME, DistilledSet
+from bacon_pl.errors import BaconError
+from bacon_pl.partition import check_factor
+from bacon_pl.preflight import check_writable
+
+
+class Fit(LightningCommand):
+    """Distil a dataset; writes distilled.safetensors and distilled.png into --trainer.default_root_dir."""
+
+    name = "fit"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks of a distillation."""
+        super().add_arguments_to_parser(parser)
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
+        parser.add_lightning_class_args(ImageGrid, "image_grid")
+        parser.add_lightning_class_args(ValidationAccuracy, "validation")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Resume from this checkpoint, the newest one of this run's folder, or 'last': the newest of "
+            "--trainer.default_root_dir, where there is one.",
+        )
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
+
+    def run(self) -> None:
+        """Distil."""
+        self.check()
+        # How a run was resumed is no setting of it: a resumed run ends in the same file.
+        self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
+        root, config = Path(self.trainer.default_root_dir), self.config
+        with claimed(root, config.ckpt_path, config.overwrite, exclusive=self.trainer.is_global_zero) as checkpoint:
+            checkpoints = self.trainer.checkpoint_callback
+            assert isinstance(checkpoints, Checkpoints)
+            checkpoints.replaces = config.overwrite and checkpoint is None
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
+        if self.trainer.is_global_zero and self.trainer.state.finished:
+            picture = DistilledSet.load(root).save_grid(root / "distilled.png")
+            print(f"distilled set: {root / FILE_NAME}\npicture: {picture}")
+
+    def check(self) -> None:
+        """Tell what is wrong before data are read and hours spent."""
+        self.check_settings()
+        check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
+
+    def check_settings(self) -> None:
+        """Tell what is wrong with the settings."""
+        if self.trainer.max_steps < 1 or 0 in (self.trainer.max_epochs, self.trainer.limit_train_batches):
+            raise BaconError(
+                "distillation is counted in iterations: give --trainer.max_steps N, at least 1, and neither "
+                "--trainer.max_epochs 0 nor --trainer.limit_train_batches 0."
+            )
+        if size := self.datamodule.known_size:
+            check_factor(size, self.model.factor, "--model.factor")
