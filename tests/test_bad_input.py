@@ -89,7 +89,7 @@ ROWS: dict[str, Row] = {
     "ipc fractional": (f"{EARLY} --model.ipc 1.5", ["--model.ipc must be a whole number, got 1.5"]),
     "ipc text": (f"{EARLY} --model.ipc ten", ["--model.ipc must be a whole number, got ten"]),
     "factor": (f"{EARLY} --model.factor 8", ["--model.factor", "28×28", "use one of 1, 2, 3, 4, 5, 6, 7, 10, 14, 28"]),
-    "factor 0": (f"{EARLY} --model.factor 0", ["--model.factor", "use one of 1, 2, 4, 7, 14, 28"]),
+    "factor 0": (f"{EARLY} --model.factor 0", ["--model.factor", "use one of 1, 2, 3, 4"]),
     "factor of a given size": (
         f"{FOLDER} --data.root {{no}} --data.image_size 9 --model.factor 4", ["9×9", "use one of 1, 2, 3, 5, 9"]
     ),
