@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jsonargparse import ArgumentParser
 
@@ -99,8 +99,6 @@ class Table:
         cells, without = plan(methods, roots, _whole(c.ipcs), budget, configs)
         absent = [f"{dataset}, ipc {ipc}: {reason}" for (dataset, ipc), reason in without.items()]
         sources, reasons = self._sources(cells, roots)
-        where = places(c.jobs, self._override("--trainer.accelerator") or "auto",
-                       self._override("--trainer.devices") is not None)  # fmt: skip
         jobs = [
             self._job(cell, seed, sources[cell.dataset], out)
             for seed in seeds
@@ -109,51 +107,54 @@ class Table:
         ]
         for job in jobs:
             check_record(job.folder, job.record)
-        notes = [
-            f"Budget {budget.stem}{self._changes()}; seeds {', '.join(map(str, seeds))}; bacon_pl {__version__}, "
-            f"commit {git_commit() or 'unknown'}.",
-            "Networks and schedules are those of `configs/<dataset>/ipc<k>.yaml`, with the method's and the budget's "
-            f"changes; the budget's are:\n\n```yaml\n{_without_comments(budget)}\n```",
-            *(f"{source.note}." for source in sources.values() if source.note),
-        ]
+        notes = self._notes(budget, seeds, sources)
+
+        def publish() -> list[Path]:
+            return write(out, entries(cells, out, seeds, reasons), notes, absent)
+
         with claimed(out) as held:
-            missing = [job for job in jobs if not job.done]
-            print(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them there; {len(where)} side by side", flush=True)
-            publish = partial(self._publish, out, cells, seeds, notes, absent)
-            publish(reasons)
-            ended = 0
-
-            def after(job: Job, flaw: str | None, seconds: float) -> None:
-                nonlocal ended
-                ended += 1
-                said = f"failed: {flaw}" if flaw else _accuracy(job)
-                print(
-                    f"[{ended}/{len(missing)}] {job.cell}, seed {job.seed}: {said} ({_duration(seconds)})", flush=True
-                )
-                if flaw:
-                    reasons[job.cell] = f"seed {job.seed} failed: {flaw}"
-                publish(reasons)
-
-            run_all(missing, where, held, after)
-            files = publish(reasons)
+            failed = self._fill(jobs, held, reasons, publish)
+            files = publish()
         print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
-        failed = [job for job in missing if not job.done]
         if failed:
             raise BaconError(
                 f"{len(failed)} of {len(jobs)} runs failed, the first in '{failed[0].folder}' "
                 f"({reasons[failed[0].cell]}): mend it and give the same command."
             )
 
-    def _publish(
-        self,
-        out: Path,
-        cells: Sequence[Cell],
-        seeds: Sequence[int],
-        notes: Sequence[str],
-        absent: Sequence[str],
-        reasons: dict[Cell, str],
-    ) -> list[Path]:
-        return write(out, entries(cells, out, seeds, reasons), notes, absent)
+    def _fill(
+        self, jobs: Sequence[Job], held: BinaryIO, reasons: dict[Cell, str], publish: Callable[[], object]
+    ) -> list[Job]:
+        """Run what is missing and publish after every run; returns the jobs that failed, whose reasons are noted."""
+        missing = [job for job in jobs if not job.done]
+        where = places(self.config.jobs, self._override("--trainer.accelerator") or "auto",
+                       self._override("--trainer.devices") is not None)  # fmt: skip
+        print(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them there; {len(where)} side by side", flush=True)
+        publish()
+        failed: list[Job] = []
+        count = itertools.count(1)
+
+        def after(job: Job, flaw: str | None, seconds: float) -> None:
+            said = f"failed: {flaw}" if flaw else _accuracy(job)
+            at = f"[{next(count)}/{len(missing)}]"
+            print(f"{at} {job.cell}, seed {job.seed}: {said} ({_duration(seconds)})", flush=True)
+            if flaw:
+                reasons[job.cell] = f"seed {job.seed} failed: {flaw}"
+                failed.append(job)
+            publish()
+
+        run_all(missing, where, held, after)
+        return failed
+
+    def _notes(self, budget: Path, seeds: Sequence[int], sources: dict[str, Source]) -> list[str]:
+        """What a reader of the table has to know."""
+        return [
+            f"Budget {budget.stem}{self._changes()}; seeds {', '.join(map(str, seeds))}; bacon_pl {__version__}, "
+            f"commit {git_commit() or 'unknown'}.",
+            "Networks and schedules are those of `configs/<dataset>/ipc<k>.yaml`, with the method's and the budget's "
+            f"changes; the budget's are:\n\n```yaml\n{_without_comments(budget)}\n```",
+            *(f"{source.note}." for source in sources.values() if source.note),
+        ]
 
     def _root(self, word: str) -> tuple[str, Path]:
         name, _, root = word.partition("=")
