@@ -94,11 +94,11 @@ class Table:
         configs = config_folder(c.configs)
         budget = budget_file(c.budget, configs)
         out = Path(c.out or f"runs/table-{budget.stem}")
-        roots = {find(name).name: root for name, root in map(self._root, _words(c.datasets, "--datasets"))}
+        given = {find(name).name: (name, root) for name, root in map(self._root, _words(c.datasets, "--datasets"))}
         methods = overlays(_words(c.methods, "--methods"), configs)
-        cells, without = plan(methods, roots, _whole(c.ipcs), budget, configs)
+        cells, without = plan(methods, given, _whole(c.ipcs), budget, configs)
         absent = [f"{dataset}, ipc {ipc}: {reason}" for (dataset, ipc), reason in without.items()]
-        sources, reasons = self._sources(cells, roots)
+        sources, reasons = self._sources(cells, given)
         jobs = [
             self._job(cell, seed, sources[cell.dataset], out)
             for seed in seeds
@@ -160,14 +160,16 @@ class Table:
         name, _, root = word.partition("=")
         return name, Path(root or self._override("--data.root") or "data").expanduser()
 
-    def _sources(self, cells: Sequence[Cell], roots: dict[str, Path]) -> tuple[dict[str, Source], dict[Cell, str]]:
+    def _sources(
+        self, cells: Sequence[Cell], given: dict[str, tuple[str, Path]]
+    ) -> tuple[dict[str, Source], dict[Cell, str]]:
         """Find the datasets; those that are not there become reasons."""
         sources: dict[str, Source] = {}
         reasons: dict[Cell, str] = {}
         download = (self._override("--data.download") or "false").lower() == "true"
         for name in dict.fromkeys(cell.dataset for cell in cells):
             try:
-                sources[name] = locate(name, roots[name], download)
+                sources[name] = locate(*given[name], download)
             except BaconError as error:
                 reasons.update({cell: str(error) for cell in cells if cell.dataset == name})
         return sources, reasons

@@ -30,7 +30,7 @@ def locate(name: str, root: Path, download: bool = False) -> Source:
     before hours are spent.
 
     Args:
-        name: Catalog name.
+        name: Catalog name, or ``module.NAME`` of a DatasetSpec.
         root: Folder of the data.
         download: Fetch what is missing.
 
@@ -45,7 +45,8 @@ def locate(name: str, root: Path, download: bool = False) -> Source:
             if spec.name != "folder" and (folder / "train").is_dir() and (folder / "test").is_dir():
                 return _as_files(spec, folder)
         raise error
-    return Source(("--data.name", spec.name, "--data.root", str(root)))
+    own = name if "." in name else spec.name  # of one's own, by its module
+    return Source(("--data.name", own, "--data.root", str(root)))
 
 
 def _as_files(spec: DatasetSpec, folder: Path) -> Source:
