@@ -1,11 +1,14 @@
 """Fixtures of the whole suite: golden numbers and small real data."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from bacon_pl.data import CATALOG
 
 # Before torch starts its threads: small tests are faster with one, and two suites may share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +26,21 @@ def golden():
             return {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays}
 
     return load
+
+
+@pytest.fixture
+def own_dataset(tmp_path, monkeypatch):
+    """The name of an importable module with a dataset of one's own: SPEC, CLASH (a name that is taken) and DATA."""
+    name = "birds_and_bees"
+    (tmp_path / f"{name}.py").write_text(
+        "import torch\nfrom bacon_pl.data import DatasetSpec, LabelledImages\n"
+        "DATA = LabelledImages(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ('bird', 'bee'))\n"
+        "SPEC = DatasetSpec('birds', lambda options: (DATA, DATA))\nCLASH = DatasetSpec('MNIST', SPEC.load)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("bacon_pl.data.catalog.CATALOG", dict(CATALOG))
+    yield name
+    sys.modules.pop(name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from bacon_pl.cli import main
-from bacon_pl.data import CATALOG
 from bacon_pl.errors import BaconError
 from bacon_pl.table.numbers import entries, published
 from bacon_pl.table.pages import markdown, write
@@ -241,15 +240,9 @@ def test_image_files_take_the_place_of_a_datasets_own(tmp_path, monkeypatch):
         locate("svhn", tmp_path)
 
 
-def test_a_dataset_of_ones_own_reaches_the_runs_by_its_module(tmp_path, monkeypatch):
-    monkeypatch.setattr("bacon_pl.data.catalog.CATALOG", dict(CATALOG))
-    (tmp_path / "my_birds.py").write_text(
-        "import torch\nfrom bacon_pl.data import DatasetSpec, LabelledImages\n"
-        "DATA = LabelledImages(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ('bird', 'bee'))\n"
-        "SPEC = DatasetSpec('birds', lambda options: (DATA, DATA))\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    assert locate("my_birds.SPEC", tmp_path).arguments[:2] == ("--data.name", "my_birds.SPEC")
+def test_a_dataset_of_ones_own_reaches_the_runs_by_its_module(tmp_path, own_dataset):
+    own = f"{own_dataset}.SPEC"
+    assert locate(own, tmp_path).arguments[:2] == ("--data.name", own)
     assert locate("DIGITS", tmp_path).arguments[:2] == ("--data.name", "digits")
 
 
