@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/digits-ipc1
-RUFF := --config .ci/ruff.toml
 
 .PHONY: demo test test-slow lint format bench clean
 .DEFAULT_GOAL := test
@@ -26,16 +25,16 @@ test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check $(RUFF) .
-	$(BIN)/ruff format $(RUFF) --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 format: $(VENV)/.installed
-	$(BIN)/ruff check $(RUFF) --fix .
-	$(BIN)/ruff format $(RUFF) .
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed
-	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.data import DataModule
-from bacon_pl.distill import DistillModule
+from bacon_pl.distillers import DistillModule
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, train_without_trainer
 
@@ -111,7 +111,7 @@ class ValidationAccuracy(Callback):
         store = data.val.to(module.device)
         with torch.no_grad():
             for x, y in zip(store.images.split(data.eval_batch), store.labels.split(data.eval_batch), strict=True):
-                learner.test_step((learner.normalise(x), y), 0)
+                learner.test_step((learner.normalize(x), y), 0)
         return float(learner.per_network())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

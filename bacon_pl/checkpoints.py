@@ -28,8 +28,8 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from bacon_pl.distill import DistillModule
 from bacon_pl.distilled_set import FILE_NAME
+from bacon_pl.distillers import DistillModule
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
 from bacon_pl.runtime import lock, replacing
 

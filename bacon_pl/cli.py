@@ -20,7 +20,7 @@ from bacon_pl import __version__
 from bacon_pl.commands import Eval, Fit, settings_of
 from bacon_pl.errors import BaconError, StoppedError
 from bacon_pl.explain import explain
-from bacon_pl.foreign.convert import Convert
+from bacon_pl.interop.convert import Convert
 from bacon_pl.preflight import disk_sentence
 from bacon_pl.runtime import end_with_parent, keep_memory, standard_streams
 from bacon_pl.table import Table
@@ -43,7 +43,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], Command]] = {
 USAGE = """usage: bacon COMMAND [options]
 
 commands:
-  fit      distil a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
+  fit      distill a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
   eval     evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
   table    ours beside the published accuracies: bacon table --datasets mnist --data.root DIR --budget small
   convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10

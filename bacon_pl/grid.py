@@ -1,4 +1,4 @@
-"""Pictures of images class by class: a tensor for loggers, a labelled figure for people. No files are read here."""
+"""Pictures of images class by class: a tensor for loggers, a labeled figure for people. No files are read here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def grid_tensor(images: Tensor, padding: int = _PADDING) -> Tensor:
         padding: White pixels between images.
 
     Returns:
-        (3, height, width) in [0, 1]; grey images have three equal channels.
+        (3, height, width) in [0, 1]; gray images have three equal channels.
     """
     picture: Tensor = make_grid(images.flatten(0, 1), nrow=images.shape[1], padding=padding, pad_value=1.0)
     return picture

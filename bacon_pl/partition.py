@@ -5,7 +5,7 @@ bottom-left, top-right, bottom-right. Lists of tiles are tile-major: tile 0 of e
 canvas, and so on.
 
 Where f does not divide a side, tiles are ceil(side/f) pixels and the last ones reach over the border, beyond which the
-canvas repeats its border pixels. (The published code continues it with 0.5, a grey frame that no step can change.)
+canvas repeats its border pixels. (The published code continues it with 0.5, a gray frame that no step can change.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Counter-based randomness: every draw is a pure function of (seed, iteration, class or network, position).
 
-A draw is a hash of its coordinates (splitmix64's finaliser, applied once per coordinate), so there is no generator
+A draw is a hash of its coordinates (splitmix64's finalizer, applied once per coordinate), so there is no generator
 state to save, nothing depends on how many draws came before, and a whole tensor of draws takes a few elementwise
-integer operations on whatever device it is needed, without a host sync. Modules that can only be initialised from
+integer operations on whatever device it is needed, without a host sync. Modules that can only be initialized from
 torch's global generator (network weights) get a forked one, seeded the same way.
 """
 

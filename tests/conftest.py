@@ -33,8 +33,8 @@ def own_dataset(tmp_path, monkeypatch):
     """The name of an importable module with a dataset of one's own: SPEC, CLASH (a name that is taken) and DATA."""
     name = "birds_and_bees"
     (tmp_path / f"{name}.py").write_text(
-        "import torch\nfrom bacon_pl.data import DatasetSpec, LabelledImages\n"
-        "DATA = LabelledImages(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ('bird', 'bee'))\n"
+        "import torch\nfrom bacon_pl.data import DatasetSpec, LabeledImages\n"
+        "DATA = LabeledImages(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ('bird', 'bee'))\n"
         "SPEC = DatasetSpec('birds', lambda options: (DATA, DATA))\nCLASH = DatasetSpec('MNIST', SPEC.load)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from forked_cli import Done, ForkedCli
 from PIL import Image
 from safetensors import safe_open
-from warm import Done, Warm
 
 from bacon_pl.data import DatasetMeta, load_dataset
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
@@ -42,7 +42,7 @@ EARLY_EVAL = f"{EVAL} --data.name mnist --data.root {{no}} --distilled {{no}}"
 # What allows a run to write over an earlier one's files, so that the rows show that it did not come to that.
 ONTO = ["--overwrite", "true"]
 
-# Command, what its sentence says (regular expressions), and how it is run if not as usual (see Warm.run).
+# Command, what its sentence says (regular expressions), and how it is run if not as usual (see ForkedCli.run).
 Row = tuple[str, list[str]] | tuple[str, list[str], dict[str, Any]]
 ROWS: dict[str, Row] = {
     # the folder of the data
@@ -195,8 +195,8 @@ ROWS: dict[str, Row] = {
     "set of other classes": (f"{EVAL} --distilled {{set_names}}", ["with classes a, b", "digits", "give the dataset"]),
     "set of fewer classes": (f"{EVAL} --distilled {{set_two}}", ["with classes 0, 1,", "digits", "give the dataset"]),
     "set of another size": (f"{EVAL} --distilled {{set_size}}", [r"image size 16", "8, 8", "give the dataset"]),
-    "set in colour": (f"{EVAL} --distilled {{set_rgb}}", ["channels 3", "have 1", "give the dataset"]),
-    "set normalised otherwise": (f"{EVAL} --distilled {{set_mean}}", ["mean", "--data.mean and --data.std"]),
+    "set in color": (f"{EVAL} --distilled {{set_rgb}}", ["channels 3", "have 1", "give the dataset"]),
+    "set normalized otherwise": (f"{EVAL} --distilled {{set_mean}}", ["mean", "--data.mean and --data.std"]),
     # standard streams
     "stdin closed": (f"{EARLY} --model.ipc 0", ["--model.ipc must be"], {"closed": [0]}),
     "stdout closed": (f"{EARLY} --model.ipc 0", ["--model.ipc must be"], {"closed": [1]}),
@@ -344,8 +344,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    with Warm(tmp_path_factory.mktemp("warm")) as process:
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCli]:
+    with ForkedCli(tmp_path_factory.mktemp("warm")) as process:
         yield process
 
 
@@ -383,7 +383,7 @@ def check_sentence(stderr: str, says: list[str], places: dict[str, Path]) -> Non
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_bad_input(name: str, warm: Warm, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
+def test_bad_input(name: str, warm: ForkedCli, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
     command, says, *how = ROWS[name]
     before = earlier_files(out)
     done = warm.run(*arguments(command, bad, out), cwd=tmp_path, **(how[0] if how else {}))
@@ -430,7 +430,7 @@ def test_nobody_reads_the_output(bad: dict[str, Path], out: Path, tmp_path: Path
     check_sentence(stderr, ["Broken pipe", "check"], bad)
 
 
-def test_debug_shows_the_traceback(warm: Warm, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(warm: ForkedCli, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
     done = warm.run(*arguments(ROWS["ipc 0"][0], bad, out), cwd=tmp_path, env={"BACON_DEBUG": "1"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
@@ -445,7 +445,7 @@ def succeed(done: Done) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_all_streams_closed(warm: Warm, bad: dict[str, Path], tmp_path: Path) -> None:
+def test_all_streams_closed(warm: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     succeed(warm.run(*arguments(FIT, bad, out), cwd=tmp_path, closed=[0, 1, 2]))
     assert DistilledSet.load(out).ipc == 1
@@ -453,7 +453,7 @@ def test_all_streams_closed(warm: Warm, bad: dict[str, Path], tmp_path: Path) ->
     assert done.returncode == 2
 
 
-def test_a_terminal_that_knows_ascii_alone(warm: Warm, bad: dict[str, Path], tmp_path: Path) -> None:
+def test_a_terminal_that_knows_ascii_alone(warm: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     honest(load_dataset("digits", "none")[2]).save(out / FILE_NAME)
     done = warm.run(*arguments(f"{EVAL} --distilled {{out}}", bad, out), cwd=tmp_path, encoding="ascii")
@@ -461,7 +461,7 @@ def test_a_terminal_that_knows_ascii_alone(warm: Warm, bad: dict[str, Path], tmp
     assert "accuracy: distilled" in done.stdout
 
 
-def test_odd_names_reach_the_results(warm: Warm, bad: dict[str, Path], tmp_path: Path) -> None:
+def test_odd_names_reach_the_results(warm: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / FILE_NAME).write_bytes(bad["set_odd"].read_bytes())
@@ -475,7 +475,7 @@ def test_odd_names_reach_the_results(warm: Warm, bad: dict[str, Path], tmp_path:
     ("kind", "args"), [("mixed", "--data.image_size 8"), ("truncated", "--data.on_bad_image skip")]
 )
 def test_what_the_sentence_said_to_do_works(
-    kind: str, args: str, warm: Warm, bad: dict[str, Path], tmp_path: Path
+    kind: str, args: str, warm: ForkedCli, bad: dict[str, Path], tmp_path: Path
 ) -> None:
     succeed(warm.run(*arguments(f"{FOLDER} --data.root {{{kind}}} {args}", bad, tmp_path / "out"), cwd=tmp_path))
     assert DistilledSet.load(tmp_path / "out").meta.class_names == ("a", "b")
@@ -483,27 +483,29 @@ def test_what_the_sentence_said_to_do_works(
 
 def pictures(kind: str) -> tuple[dict[str, Image.Image], dict[str, list[int]], str]:
     """Two classes of plain pictures in some mode, the pixels they should become, and the file's suffix."""
-    colours = {"a": (10, 120, 240), "b": (200, 60, 30)}
+    colors = {"a": (10, 120, 240), "b": (200, 60, 30)}
     if kind in ("L", "LA", "1", "I;16", "I;16 tif"):
-        grey = {"a": 0, "b": 255} if kind == "1" else {"a": 40, "b": 200}
-        wanted = {name: [value] for name, value in grey.items()}
+        gray = {"a": 0, "b": 255} if kind == "1" else {"a": 40, "b": 200}
+        wanted = {name: [value] for name, value in gray.items()}
         if kind.startswith("I"):
-            wide = {name: np.full((16, 16), 257 * value, dtype=np.uint16) for name, value in grey.items()}
+            wide = {name: np.full((16, 16), 257 * value, dtype=np.uint16) for name, value in gray.items()}
             return {n: Image.fromarray(w) for n, w in wide.items()}, wanted, "tif" if "tif" in kind else "png"
-        return {n: Image.new("L", (16, 16), v).convert(kind) for n, v in grey.items()}, wanted, "png"
-    made = {name: Image.new("RGB", (16, 16), value) for name, value in colours.items()}
+        return {n: Image.new("L", (16, 16), v).convert(kind) for n, v in gray.items()}, wanted, "png"
+    made = {name: Image.new("RGB", (16, 16), value) for name, value in colors.items()}
     if kind == "RGBA":
-        made = {name: Image.new("RGBA", (16, 16), (*value, 99)) for name, value in colours.items()}
+        made = {name: Image.new("RGBA", (16, 16), (*value, 99)) for name, value in colors.items()}
     elif kind == "P":
         made = {name: image.quantize(4) for name, image in made.items()}
     elif kind == "CMYK":
         made = {name: image.convert("CMYK") for name, image in made.items()}
-    wanted = {name: list(value) for name, value in colours.items()}
+    wanted = {name: list(value) for name, value in colors.items()}
     return made, wanted, "jpg" if kind == "CMYK" else "png"
 
 
 @pytest.mark.parametrize("kind", ["RGB", "L", "LA", "1", "I;16", "I;16 tif", "P", "RGBA", "CMYK"])
-def test_pictures_of_any_mode_keep_their_colours(kind: str, warm: Warm, bad: dict[str, Path], tmp_path: Path) -> None:
+def test_pictures_of_any_mode_keep_their_colors(
+    kind: str, warm: ForkedCli, bad: dict[str, Path], tmp_path: Path
+) -> None:
     made, wanted, suffix = pictures(kind)
     for split in ("train", "test"):
         for name, image in made.items():

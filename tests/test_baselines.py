@@ -1,4 +1,4 @@
-"""Real sets at the distilled set's budget: what herding and k-centre choose, and that every network has its own."""
+"""Real sets at the distilled set's budget: what herding and k-center choose, and that every network has its own."""
 
 import pytest
 import torch
@@ -8,9 +8,9 @@ from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluate import Comparison, Recipe, Run, TrainingSet
-from bacon_pl.evaluate.coreset import choose, herding, k_centre
 from bacon_pl.evaluate.trained import feature_spaces
 from bacon_pl.networks import ConvNet
+from bacon_pl.selection.coresets import choose, herding, k_center
 
 
 def flat(images):
@@ -46,17 +46,17 @@ def literal_herding(z, n):
     return chosen
 
 
-def literal_k_centre(z, n):
+def literal_k_center(z, n):
     chosen = [int((z - z.mean(0)).norm(dim=1).argmin())]
     while len(chosen) < n:
         chosen.append(int(torch.cdist(z, z[chosen]).min(1).values.argmax()))
     return chosen
 
 
-@pytest.mark.parametrize(("select", "literal"), [(herding, literal_herding), (k_centre, literal_k_centre)])
+@pytest.mark.parametrize(("select", "literal"), [(herding, literal_herding), (k_center, literal_k_center)])
 @pytest.mark.parametrize("block_bytes", [1, 1 << 30])
 def test_all_classes_at_once_choose_as_one_by_one(unequal, select, literal, block_bytes, monkeypatch):
-    monkeypatch.setattr("bacon_pl.evaluate.coreset.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("bacon_pl.selection.coresets.BLOCK_BYTES", block_bytes)
     chosen = choose(unequal, 3, select, flat)
     for c in range(10):
         members = (unequal.labels == c).nonzero()[:, 0]
@@ -67,15 +67,15 @@ def test_all_classes_at_once_choose_as_one_by_one(unequal, select, literal, bloc
 def test_equal_images_are_not_chosen_twice():
     z = torch.zeros(1, 4, 2)
     valid = torch.tensor([[True, True, True, False]])
-    for select in (herding, k_centre):
+    for select in (herding, k_center):
         assert sorted(select(z, valid, 3)[0].tolist()) == [0, 1, 2]
 
 
-def test_herding_keeps_the_mean_and_k_centre_covers(data):
+def test_herding_keeps_the_mean_and_k_center_covers(data):
     def chosen(method):
         return TrainingSet.coreset(method, data.train, 10, [flat]).index[0].view(10, 10)
 
-    def centred(index):  # distance of a choice's mean from its class's
+    def centered(index):  # distance of a choice's mean from its class's
         means = torch.stack([flat(data.train.images[data.train.labels == c]).mean(0) for c in range(10)])
         return (flat(data.train.images[index.flatten()]).unflatten(0, (10, 10)).mean(1) - means).norm(dim=1).mean()
 
@@ -89,8 +89,8 @@ def test_herding_keeps_the_mean_and_k_centre_covers(data):
         return torch.stack([f.max() for f in far]).mean()
 
     random = TrainingSet.random(data.train, 10, 1, 0).index[0].view(10, 10)
-    assert centred(chosen("herding")) < 0.5 * centred(random)
-    assert radius(chosen("k_centre")) < 0.9 * radius(random)
+    assert centered(chosen("herding")) < 0.5 * centered(random)
+    assert radius(chosen("k_center")) < 0.9 * radius(random)
 
 
 def test_too_small_a_class_is_named(unequal):
@@ -106,10 +106,10 @@ def comparison(data, seed=0, networks=None, **settings):
 
 
 def test_every_network_has_its_own_draw_of_the_distilled_sets_size(data):
-    compared = comparison(data, baselines=["random", "herding", "k_centre", "whole"])
+    compared = comparison(data, baselines=["random", "herding", "k_center", "whole"])
     modules = {run.training_set: compared.module(run) for run in compared.runs}
-    assert list(modules) == ["distilled", "random", "herding", "k_centre", "whole"]
-    for name in ("random", "herding", "k_centre"):
+    assert list(modules) == ["distilled", "random", "herding", "k_center", "whole"]
+    for name in ("random", "herding", "k_center"):
         index = modules[name].index
         assert index.shape == (3, 20)
         for row in index:
@@ -133,16 +133,16 @@ def test_feature_spaces_are_those_of_networks_that_have_learnt(data):
         means = torch.stack([z[labels == c].mean(0) for c in range(10)])
         return ((means - z.mean(0)).square().mean() / (z - means[labels]).square().mean()).item()
 
-    learnt = feature_spaces(recipe, data.train, data.meta, 0)
-    assert len(learnt) == 2
-    z = [embed(images) for embed in learnt]
+    learned = feature_spaces(recipe, data.train, data.meta, 0)
+    assert len(learned) == 2
+    z = [embed(images) for embed in learned]
     assert z[0].shape == z[1].shape == (300, 72)
     assert not torch.allclose(z[0], z[1])
     torch.manual_seed(0)
     fresh = small(1, (8, 8), 10)
     with torch.no_grad():
-        untrained = apart(lambda x: fresh.embed(data.normalise(x)))
-    assert all(apart(embed) > 1.3 * untrained for embed in learnt)
+        untrained = apart(lambda x: fresh.embed(data.normalize(x)))
+    assert all(apart(embed) > 1.3 * untrained for embed in learned)
 
 
 def test_architectures_share_the_real_sets(data):

@@ -24,46 +24,46 @@ from bacon_pl.bound import (
     risk,
 )
 from bacon_pl.errors import BaconError
-from bacon_pl.objectives import Bayes
+from bacon_pl.objectives import BaconObjective
 from bacon_pl.objectives import functional as F
 
 CLIPS = ("none", "acting", "symmetric")
 densities = st.tuples(st.floats(0, 1), st.sampled_from(CLIPS)).filter(lambda s: s[0] > 0.05 or s[1] != "none")
 
 
-def energy(v, s, lam, clip):
+def energy(v, s, tv_weight, clip):
     """Minus the logarithm of the prior of one dimension, up to its constant, written anew in plain Python."""
     scale = max(s, 1e-3)
     u, low = v / scale, 0 if clip == "acting" else -1
     excess = 0 if clip == "none" else u - min(max(u, low), 1)
-    return lam * abs(v) / 2 + (1 - lam) * excess**2
+    return tv_weight * abs(v) / 2 + (1 - tv_weight) * excess**2
 
 
 def kinks(s, clip):
     return [k * max(s, 1e-3) for k in (-1, 0, 1)] if clip != "none" else [0.0]
 
 
-def constant(s, lam, clip):
+def constant(s, tv_weight, clip):
     """Logarithm of the prior's integral over one dimension, by quadrature between the kinks."""
     edges = [-math.inf, *kinks(s, clip), math.inf]
     parts = pairwise(edges)
-    return math.log(sum(integrate.quad(lambda v: math.exp(-energy(v, s, lam, clip)), *part)[0] for part in parts))
+    return math.log(sum(integrate.quad(lambda v: math.exp(-energy(v, s, tv_weight, clip)), *part)[0] for part in parts))
 
 
-def log_density(steps, z, mu, s, lam, clip, constants):
+def log_density(steps, z, mu, s, tv_weight, clip, constants):
     """log p(z̃|z) + log p(z) at z = z̃ + steps, in plain Python."""
     total = 0.0
-    for step, centre, m, deviation, c in zip(steps, z, mu, s, constants, strict=True):
+    for step, center, m, deviation, c in zip(steps, z, mu, s, constants, strict=True):
         total += -0.5 * math.log(2 * math.pi) - deviation - 0.5 * (step * math.exp(-deviation)) ** 2
-        total += -energy(centre + step - m, deviation, lam, clip) - c
+        total += -energy(center + step - m, deviation, tv_weight, clip) - c
     return total
 
 
-def ours(z, mu, s, epsilon, lam, clip, samples=4000):
+def ours(z, mu, s, epsilon, tv_weight, clip, samples=4000):
     """Bound of a single embedding."""
     z, mu, s = (torch.tensor(x, dtype=torch.float64)[None] for x in (z, mu, s))
     unit = draw_in_ball(samples, z.shape[1], 0, "test", dtype=torch.float64)
-    return bound(z[None], mu, s, torch.tensor([epsilon], dtype=torch.float64), unit, lam, clip)
+    return bound(z[None], mu, s, torch.tensor([epsilon], dtype=torch.float64), unit, tv_weight, clip)
 
 
 # The ball.
@@ -101,12 +101,12 @@ def test_draws_depend_on_their_keys_and_place_alone():
 
 
 @given(densities, st.floats(0, 8))
-def test_prior_is_normalised(density, s):
-    lam, clip = density
+def test_prior_is_normalized(density, s):
+    tv_weight, clip = density
 
     def p(v):
         difference, std = torch.tensor([v], dtype=torch.float64), torch.tensor([s], dtype=torch.float64)
-        return log_prior(difference, std, lam, clip).exp().item()
+        return log_prior(difference, std, tv_weight, clip).exp().item()
 
     edges = [-math.inf, *kinks(s, clip), math.inf]
     assert sum(integrate.quad(p, a, b)[0] for a, b in pairwise(edges)) == pytest.approx(1, abs=1e-6)
@@ -115,12 +115,12 @@ def test_prior_is_normalised(density, s):
 @given(densities, st.lists(st.floats(-3, 3), min_size=1, max_size=4))
 def test_prior_is_minus_the_losses_terms(density, differences):
     # Two points: their constants are the same, so the difference is that of the training loss's own terms.
-    lam, clip = density
+    tv_weight, clip = density
     v = torch.tensor(differences, dtype=torch.float64)
     std = torch.linspace(0, 2, len(v), dtype=torch.float64)
-    found = log_prior(v, std, lam, clip) - log_prior(torch.zeros_like(v), std, lam, clip)
+    found = log_prior(v, std, tv_weight, clip) - log_prior(torch.zeros_like(v), std, tv_weight, clip)
     zero = torch.zeros_like(v)[None]
-    loss = lam * F.total_variation(v[None], zero) + (1 - lam) * F.clip(v[None], zero, std[None], clip)
+    loss = tv_weight * F.total_variation(v[None], zero) + (1 - tv_weight) * F.clip(v[None], zero, std[None], clip)
     torch.testing.assert_close(found, -loss[0])
 
 
@@ -128,16 +128,16 @@ def test_likelihood_is_minus_the_losses_term():
     generator = torch.Generator().manual_seed(0)
     z_syn, z_real = (torch.randn(2, n, 3, generator=generator, dtype=torch.float64) for n in (1, 9))
     mean, std = F.moments(z_real)
-    loss = Bayes().terms(z_syn, z_real)["likelihood"]
+    loss = BaconObjective().terms(z_syn, z_real)["likelihood"]
     torch.testing.assert_close(log_likelihood(z_syn[:, 0] - mean, std), -loss)
 
 
-def test_normaliser_is_stable_at_its_ends():
+def test_normalizer_is_stable_at_its_ends():
     for dtype in (torch.float32, torch.float64):
         std = torch.tensor([0.0, 1e-6, 1.0, 1e3, 1e6], dtype=dtype)
-        for lam in (0.0, 5e-324, 1e-12, 1e-6, 0.5, 1 - 1e-12, 1.0):
+        for tv_weight in (0.0, 5e-324, 1e-12, 1e-6, 0.5, 1 - 1e-12, 1.0):
             for clip in ("acting", "symmetric"):
-                assert log_prior(torch.zeros(5, 1, dtype=dtype), std[:, None], lam, clip).isfinite().all()
+                assert log_prior(torch.zeros(5, 1, dtype=dtype), std[:, None], tv_weight, clip).isfinite().all()
     # A wide Gaussian-tailed interval tends to the Laplace density of λ = 1.
     near = log_prior(torch.ones(1), torch.ones(1), 1 - 1e-7, "acting")
     torch.testing.assert_close(near, log_prior(torch.ones(1), torch.ones(1), 1.0, "acting"), atol=1e-4, rtol=0)
@@ -146,8 +146,8 @@ def test_normaliser_is_stable_at_its_ends():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"lam": 0.0, "clip": "none"}, "prior with lam 0 and clip none is flat everywhere"),
-        ({"lam": 1.2}, r"lam must be in \[0, 1\]"),
+        ({"tv_weight": 0.0, "clip": "none"}, "prior with tv_weight 0 and clip none is flat everywhere"),
+        ({"tv_weight": 1.2}, r"tv_weight must be in \[0, 1\]"),
         ({"clip": "actng"}, "Did you mean 'acting'"),
         ({"samples": 1}, "samples must be at least 2"),
         ({"epsilon": 0.0}, "epsilon must be positive"),
@@ -157,9 +157,9 @@ def test_normaliser_is_stable_at_its_ends():
 def test_bad_settings_are_one_sentence(settings, sentence):
     with pytest.raises(BaconError, match=sentence):
         BoundSettings(**settings)
-    if {"lam", "clip"} >= settings.keys():
+    if {"tv_weight", "clip"} >= settings.keys():
         with pytest.raises(BaconError, match=sentence):
-            check_prior(**{"lam": 0.8, "clip": "acting", **settings})
+            check_prior(**{"tv_weight": 0.8, "clip": "acting", **settings})
 
 
 # The bound.
@@ -180,11 +180,11 @@ def compare(found, log_integral, mean_log, quadrature=1e-6):
 @given(places, radii, densities)
 @settings(deadline=None)
 def test_bound_in_one_dimension(place, epsilon, density):
-    (offset, s), (lam, clip) = place, density
-    c = [constant(s, lam, clip)]
+    (offset, s), (tv_weight, clip) = place, density
+    c = [constant(s, tv_weight, clip)]
 
     def log(step):
-        return log_density([step], [offset], [0.0], [s], lam, clip, c)
+        return log_density([step], [offset], [0.0], [s], tv_weight, clip, c)
 
     points = sorted(p for p in (k - offset for k in kinks(s, clip)) if abs(p) < epsilon)
     edges = [-epsilon, *points, epsilon]
@@ -192,16 +192,16 @@ def test_bound_in_one_dimension(place, epsilon, density):
     top = max(log(t) for t in np.linspace(-epsilon, epsilon, 1001))  # a narrow density may be tiny in all the ball
     integral = sum(integrate.quad(lambda t: math.exp(log(t) - top), a, b)[0] for a, b in pieces)
     mean_log = sum(integrate.quad(log, a, b)[0] for a, b in pieces) / (2 * epsilon)
-    found = ours([offset], [0.0], [s], epsilon, lam, clip)
+    found = ours([offset], [0.0], [s], epsilon, tv_weight, clip)
     compare(found, top + math.log(integral), math.log(2 * epsilon) + mean_log)
 
 
 @given(st.tuples(places, places), radii, densities)
 @settings(deadline=None, max_examples=12)
 def test_bound_in_two_dimensions(two, epsilon, density):
-    lam, clip = density
+    tv_weight, clip = density
     z, s = zip(*two, strict=True)
-    c = [constant(deviation, lam, clip) for deviation in s]
+    c = [constant(deviation, tv_weight, clip) for deviation in s]
 
     def over_the_disc(f):
         edge = lambda x: math.sqrt(max(0.0, epsilon**2 - x * x))  # noqa: E731
@@ -209,13 +209,13 @@ def test_bound_in_two_dimensions(two, epsilon, density):
         return integrate.dblquad(f, -epsilon, epsilon, lambda x: -edge(x), edge, **options)[0]
 
     def log(y, x):
-        return log_density([x, y], z, [0.0, 0.0], s, lam, clip, c)
+        return log_density([x, y], z, [0.0, 0.0], s, tv_weight, clip, c)
 
     area = math.pi * epsilon**2
     grid = np.linspace(-epsilon, epsilon, 41)
     top = max(log(y, x) for x in grid for y in grid if math.hypot(x, y) <= epsilon)
     integral, mean_log = over_the_disc(lambda y, x: math.exp(log(y, x) - top)), over_the_disc(log) / area
-    found = ours(z, [0.0, 0.0], s, epsilon, lam, clip)
+    found = ours(z, [0.0, 0.0], s, epsilon, tv_weight, clip)
     # Quadrature across kinks may be off by a little.
     compare(found, top + math.log(integral), math.log(area) + mean_log, 1e-3 * (1 + abs(mean_log)))
 
@@ -315,18 +315,18 @@ def test_order_of_images_and_classes_does_not_matter(embeddings):
 @pytest.mark.parametrize("clip", CLIPS)
 def test_bound_in_many_dimensions(clip):
     # A coordinate of a uniform point in the unit ball has the density (1 - b²)^((d - 1)/2), up to a constant.
-    d, epsilon, lam = 40, 3.0, 0.7
+    d, epsilon, tv_weight = 40, 3.0, 0.7
     generator = torch.Generator().manual_seed(0)
     z, mu, s = (torch.randn(d, generator=generator, dtype=torch.float64) for _ in range(3))
     s = 0.2 + s.abs()
     nodes, weights = (torch.from_numpy(x) for x in special.roots_gegenbauer(400, d / 2))
     place = z[:, None] - mu[:, None] + epsilon * nodes
     std = s[:, None].expand_as(place)
-    each = log_prior(place[..., None], std[..., None], lam, clip)
+    each = log_prior(place[..., None], std[..., None], tv_weight, clip)
     each += log_likelihood(epsilon * nodes.expand_as(place)[..., None], std[..., None])
     exact = math.log(math.pi) * d / 2 - math.lgamma(d / 2 + 1) + d * math.log(epsilon)
     exact += (each @ weights / weights.sum()).sum().item()
-    found = ours(z.tolist(), mu.tolist(), s.tolist(), epsilon, lam, clip)
+    found = ours(z.tolist(), mu.tolist(), s.tolist(), epsilon, tv_weight, clip)
     assert found.value.item() == pytest.approx(exact, abs=5 * found.se.item())
 
 

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.bound import measure
 from bacon_pl.data import DataModule
-from bacon_pl.distill import DistillModule, LoggedBound, NetworkPool, PoolSettings
-from bacon_pl.distill.bound_log import BoundLog
+from bacon_pl.distillers import DistillModule, LoggedBound, NetworkPool, PoolSettings
+from bacon_pl.distillers.bound_log import BoundLog
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
 
@@ -26,7 +26,7 @@ def small(channels, size, num_classes):
     return ConvNet(channels, size, num_classes, width=4, depth=2)
 
 
-def distil(folder, bound, steps=5, batch_real=8, logged=True):
+def distill(folder, bound, steps=5, batch_real=8, logged=True):
     """Run the real trainer on the digits; returns the module and what was logged, name → {iteration: value}."""
     module = DistillModule(ipc=1, network=small, pool=PoolSettings(push_every=2, train_steps=2), bound=bound, seed=7)
     logger = TensorBoardLogger(folder) if logged else False
@@ -54,8 +54,8 @@ def test_logged_is_what_the_functions_say_of_the_iterations_embeddings(tmp_path,
         plain(self, *given)
 
     monkeypatch.setattr(BoundLog, "measure", spy)
-    settings = LoggedBound(samples=6, lam=0.5, clip="symmetric", every_n_steps=2)
-    _, logged = distil(tmp_path, settings, steps=1, batch_real=batch_real)
+    settings = LoggedBound(samples=6, tv_weight=0.5, clip="symmetric", every_n_steps=2)
+    _, logged = distill(tmp_path, settings, steps=1, batch_real=batch_real)
     assert len(seen) > 1  # blocks of classes
     z_syn, z_real, classes = (torch.cat([given[i] for given in seen]) for i in (0, 1, 3))
     mask = None if batch_real == 8 else torch.cat([given[2] for given in seen])
@@ -67,11 +67,11 @@ def test_logged_is_what_the_functions_say_of_the_iterations_embeddings(tmp_path,
 
 def test_logged_on_time_and_only_where_somebody_listens(tmp_path):
     for every, iterations in ((1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (0, [])):
-        _, logged = distil(tmp_path / str(every), LoggedBound(samples=2, every_n_steps=every))
+        _, logged = distill(tmp_path / str(every), LoggedBound(samples=2, every_n_steps=every))
         assert {name: list(values) for name, values in logged.items()} == dict.fromkeys(
             NAMES if every else (), iterations
         )
-    module, _ = distil(tmp_path, LoggedBound(every_n_steps=1), logged=False)
+    module, _ = distill(tmp_path, LoggedBound(every_n_steps=1), logged=False)
     assert module.bound_log.values == ()
 
 
@@ -85,9 +85,11 @@ def test_no_bit_of_the_images_and_no_forward_pass_more(tmp_path, monkeypatch):
 
     monkeypatch.setattr(NetworkPool, "forward", count)
     images = []
-    for i, settings in enumerate([LoggedBound(every_n_steps=0), LoggedBound(every_n_steps=1, lam=0.1, samples=3)]):
+    for i, settings in enumerate(
+        [LoggedBound(every_n_steps=0), LoggedBound(every_n_steps=1, tv_weight=0.1, samples=3)]
+    ):
         passes.append(0)
-        images.append(distil(tmp_path / str(i), settings)[0].images)
+        images.append(distill(tmp_path / str(i), settings)[0].images)
     assert torch.equal(*images)
     assert passes[0] == passes[1] > 0
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from bacon_pl import checkpoints
 from bacon_pl.checkpoints import Checkpoints, WholeFiles, claimed
 from bacon_pl.data import DataModule
-from bacon_pl.distill import DistillModule, PoolSettings
+from bacon_pl.distillers import DistillModule, PoolSettings
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
 from bacon_pl.networks import ConvNet
 
@@ -163,7 +163,7 @@ def test_slurms_signal_writes_a_checkpoint_and_requeues_the_job(tmp_path):
     scontrol.parent.mkdir()
     scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
     scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
-    job = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "distil", "SLURM_JOB_ID": "77", "SLURM_PROCID": "0"}
+    job = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "distill", "SLURM_JOB_ID": "77", "SLURM_PROCID": "0"}
     job |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_NTASKS_PER_NODE": "1"}
     path = f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}"
     process = start(tmp_path / "out", steps=100_000, PATH=path, **job)
@@ -181,7 +181,7 @@ def small(channels, size, num_classes):
     return ConvNet(channels, size, num_classes, width=4, depth=2)
 
 
-def distil(root, steps, *callbacks, ckpt_path=None, data=None, **module):
+def distill(root, steps, *callbacks, ckpt_path=None, data=None, **module):
     pool = PoolSettings(initial=2, push_every=2, capacity=4, train_networks=2, train_steps=2)
     module = DistillModule(**{"ipc": 1, "network": small, "pool": pool, "acceleration": "off", **module})
     trainer = pl.Trainer(
@@ -198,7 +198,7 @@ def distil(root, steps, *callbacks, ckpt_path=None, data=None, **module):
 def saved(tmp_path_factory):
     """A checkpoint's bytes."""
     root = tmp_path_factory.mktemp("saved")
-    distil(root, 4)
+    distill(root, 4)
     return checkpoints.newest(root).read_bytes()
 
 
@@ -213,7 +213,7 @@ def test_checkpoints_are_readable_by_others(tmp_path, saved):
 
 
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_used(tmp_path):
-    distil(tmp_path, 6)
+    distill(tmp_path, 6)
     last, before = checkpoints.in_folder(tmp_path)
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 1
@@ -296,9 +296,9 @@ def test_a_checkpoint_of_other_settings_is_refused_and_the_settings_named(tmp_pa
         def setup(self, trainer, module, stage):
             module.config = self.config
 
-    distil(tmp_path, 2, Configured({**now, **change}))
+    distill(tmp_path, 2, Configured({**now, **change}))
     with pytest.raises(BaconError, match=sentence):
-        distil(tmp_path, 4, Configured(now), ckpt_path=checkpoints.newest(tmp_path))
+        distill(tmp_path, 4, Configured(now), ckpt_path=checkpoints.newest(tmp_path))
 
 
 def test_folders_keep_what_is_in_them(tmp_path):
@@ -306,7 +306,7 @@ def test_folders_keep_what_is_in_them(tmp_path):
         assert path is None  # nothing yet: start anew
         with pytest.raises(BaconError, match="another process"), claimed(tmp_path, None, True):
             pass
-    distil(tmp_path, 2)
+    distill(tmp_path, 2)
     (tmp_path / "distilled.safetensors").touch()
     with (
         pytest.raises(BaconError, match="a finished run: continue it with --ckpt_path last"),
@@ -327,9 +327,9 @@ def test_folders_keep_what_is_in_them(tmp_path):
     replacing = Checkpoints(5)
     replacing.replaces = True
     with pytest.raises(BaconError, match="more images per class"):
-        distil(tmp_path, 2, replacing, ipc=10_000)
+        distill(tmp_path, 2, replacing, ipc=10_000)
     assert checkpoints.in_folder(tmp_path)
-    distil(tmp_path, 6, replacing)
+    distill(tmp_path, 6, replacing)
     assert [p.name for p in checkpoints.in_folder(tmp_path)] == ["iteration=6.ckpt", "iteration=5.ckpt"]
 
 
@@ -362,7 +362,7 @@ class Poison(pl.Callback):
 
 def test_numbers_that_go_wrong_stop_the_run_after_the_last_good_state_is_saved(tmp_path):
     with pytest.raises(DivergedError, match=r"iteration 3: not finite: likelihood, tv, ce, gradient") as caught:
-        distil(tmp_path, 10, Poison(3), Checkpoints(1000))
+        distill(tmp_path, 10, Poison(3), Checkpoints(1000))
     assert caught.value.state_is_good
     (path,) = checkpoints.in_folder(tmp_path)
     state = checkpoints.read(path)
@@ -373,19 +373,19 @@ def test_numbers_that_go_wrong_stop_the_run_after_the_last_good_state_is_saved(t
 def test_pool_networks_that_go_wrong_stop_the_run_and_reach_no_checkpoint(tmp_path):
     wild = PoolSettings(initial=2, push_every=2, capacity=4, train_networks=2, train_steps=2, lr=1e30)
     with pytest.raises(DivergedError, match="iteration 0: not finite: pool networks") as caught:
-        distil(tmp_path, 10, Checkpoints(1), pool=wild)
+        distill(tmp_path, 10, Checkpoints(1), pool=wild)
     assert not caught.value.state_is_good
     assert not checkpoints.in_folder(tmp_path)
 
 
 def test_steps_stay_within_their_bounds(tmp_path):
-    free = distil(tmp_path / "a", 3, lr=3.0)
-    bound = distil(tmp_path / "b", 3, lr=3.0, clamp_pixels=True)
+    free = distill(tmp_path / "a", 3, lr=3.0)
+    bound = distill(tmp_path / "b", 3, lr=3.0, clamp_pixels=True)
     pixels = [m.images.detach() * m.meta.std[0] + m.meta.mean[0] for m in (free, bound)]
     assert pixels[0].min() < -0.01 and pixels[0].max() > 1.01
     assert pixels[1].min() >= -1e-6 and pixels[1].max() <= 1 + 1e-6
-    start = distil(tmp_path / "c", 1, lr=1e-9).images.detach()
-    clipped = distil(tmp_path / "d", 1, lr=1.0, clip_gradient=0.01, per_class_steps=False).images.detach()
+    start = distill(tmp_path / "c", 1, lr=1e-9).images.detach()
+    clipped = distill(tmp_path / "d", 1, lr=1.0, clip_gradient=0.01, per_class_steps=False).images.detach()
     steps = (clipped - start).flatten(1).norm(dim=1)
     assert torch.allclose(steps, torch.full_like(steps, 0.01), rtol=1e-2)
 
@@ -397,8 +397,8 @@ def test_stopping_is_an_error_that_says_how_far_it_got(tmp_path):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(StoppedError) as caught:
-        distil(tmp_path, 10, Ring(), Checkpoints(1000))
+        distill(tmp_path, 10, Ring(), Checkpoints(1000))
     assert (caught.value.number, caught.value.iterations) == (signal.SIGTERM, 5)
     assert checkpoints.newest(tmp_path).name == "iteration=5.ckpt"
-    resumed = distil(tmp_path, 10, ckpt_path=checkpoints.newest(tmp_path))
-    assert torch.equal(resumed.images, distil(tmp_path / "whole", 10).images)
+    resumed = distill(tmp_path, 10, ckpt_path=checkpoints.newest(tmp_path))
+    assert torch.equal(resumed.images, distill(tmp_path / "whole", 10).images)

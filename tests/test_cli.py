@@ -119,12 +119,12 @@ evaluation:
     )
     distilled = shutil.copy(run / "distilled.safetensors", tmp_path)
     done = bacon("eval", "--config", DIGITS, "--config", tmp_path / "recipe.yaml", "--distilled", distilled,
-                 "--baselines", "[herding, k_centre]", "--networks", "convnet", "--scores", "true", "--figures",
+                 "--baselines", "[herding, k_center]", "--networks", "convnet", "--scores", "true", "--figures",
                  "true", "--trainer.default_root_dir", tmp_path, "--trainer.enable_progress_bar", "false")  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
     assert re.fullmatch(r"scores: LRS 0\.\d+ \| ARS 0\.\d+ \| HLR -?0\.\d+ \| IOR -?0\.\d+", lines[-2])
-    assert re.match(r"accuracy: distilled .* \| herding .* \| k-centre .*", lines[-1])
+    assert re.match(r"accuracy: distilled .* \| herding .* \| k-center .*", lines[-1])
     numbers = json.loads((tmp_path / "results.json").read_text())
     recipe = numbers["runs"][0]["recipe"]
     assert (recipe["augment"], recipe["mixing"], recipe["labels"]) == ("RandAugment", "CutMix", "soft")
@@ -158,7 +158,7 @@ def test_help_names_commands_and_options():
         (["fit", "--config", DIGITS, "--data.name", "mnits"], "Did you mean 'mnist'"),
         (["fit", "--config", DIGITS, "--data.name", "mnist", "--data.root", "no/such"], "no/such.*--data.root"),
         (["fit", "--config", DIGITS, "--model.network", "Convnt"], "Did you mean 'ConvNet'"),
-        (["fit", "--config", DIGITS, "--model.objective", "Bays"], "Did you mean 'Bayes'"),
+        (["fit", "--config", DIGITS, "--model.objective", "Bays"], "Did you mean 'BaconObjective'"),
         (["fit", "--config", DIGITS, "--model.ipc", "500"], "ipc 500 asks for more images per class than class '8'"),
         (["fit", "--config", DIGITS, "--model.ipc", "ten"], "--model.ipc.*ten"),
         (["fit", "--config", DIGITS, "--model.ipk", "3"], "--model.ipk"),

@@ -41,7 +41,7 @@ SCHEDULES = {
 # Not of the paper.
 OWN = {("digits", 1): (0.5, 128, 5, 10, 100), ("folder", 10): (0.5, 256, 30, 10, 100)}
 
-BAYES = {"class_path": "Bayes", "init_args": {"lam": 0.8, "clip": "none"}}
+BAYES = {"class_path": "BaconObjective", "init_args": {"tv_weight": 0.8, "clip": "none"}}
 MEANS = {"class_path": "MeanMatching"}
 BOTH = {"class_path": "Combined", "init_args": {"objectives": [MEANS, BAYES], "weights": None}}
 OBJECTIVES = {"bacon": BAYES, "idm": MEANS, "dm": MEANS, "idm+bacon": BOTH, "dm+bacon": BOTH}
@@ -49,12 +49,12 @@ OBJECTIVES = {"bacon": BAYES, "idm": MEANS, "dm": MEANS, "idm+bacon": BOTH, "dm+
 # What each file changes, beside the method's name.
 ABLATIONS = {
     "ce-unweighted": {"model.ce_weight": 20.0, "model.ce_accuracy": "none"},
-    "lambda-0.0": {"model.objective.init_args.lam": 0.0, "model.objective.init_args.clip": "acting"},
-    "lambda-0.2": {"model.objective.init_args.lam": 0.2, "model.objective.init_args.clip": "acting"},
-    "lambda-0.5": {"model.objective.init_args.lam": 0.5, "model.objective.init_args.clip": "acting"},
+    "lambda-0.0": {"model.objective.init_args.tv_weight": 0.0, "model.objective.init_args.clip": "acting"},
+    "lambda-0.2": {"model.objective.init_args.tv_weight": 0.2, "model.objective.init_args.clip": "acting"},
+    "lambda-0.5": {"model.objective.init_args.tv_weight": 0.5, "model.objective.init_args.clip": "acting"},
     "lambda-0.8": {"model.objective.init_args.clip": "acting"},
-    "lambda-1.0": {"model.objective.init_args.lam": 1.0, "model.objective.init_args.clip": "acting"},
-    "likelihood": {"model.objective.init_args.lam": 0.0},
+    "lambda-1.0": {"model.objective.init_args.tv_weight": 1.0, "model.objective.init_args.clip": "acting"},
+    "likelihood": {"model.objective.init_args.tv_weight": 0.0},
     "likelihood+tv": {},
     "no-ce": {"model.ce_weight": 0.0},
     "partition-1": {"model.factor": 1},
@@ -159,7 +159,7 @@ def test_every_config_is_bacon_at_the_published_schedule(config, printed):
     assert (pool["lr"], pool["momentum"], pool["weight_decay"]) == (0.01, 0.9, 5e-4)
     found = (model["ce_weight"], data["batch_real"], pool["push_every"], pool["train_steps"], model["accuracy_window"])
     assert found == {**SCHEDULES, **OWN}[name, ipc]
-    assert model["objective"]["class_path"] == "Bayes"
+    assert model["objective"]["class_path"] == "BaconObjective"
     recipe = evaluation["evaluation"]
     assert (recipe["batch_size"], recipe["lr"], recipe["momentum"], recipe["weight_decay"]) == (256, 0.01, 0.9, 5e-4)
     if (name, ipc) in SCHEDULES:

@@ -9,7 +9,7 @@ import torch
 from real_formats import FACTS, md5, random_images, random_split, write_dataset, write_idx, write_mnist
 from torchvision import datasets
 
-from bacon_pl.data import CATALOG, DataModule, DatasetSpec, LabelledImages, load_dataset, register
+from bacon_pl.data import CATALOG, DataModule, DatasetSpec, LabeledImages, load_dataset, register
 from bacon_pl.data.catalog import channel_statistics, find
 from bacon_pl.errors import BaconError
 
@@ -31,12 +31,12 @@ def test_unknown_name_suggests_the_nearest() -> None:
 
 def test_registered_dataset_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bacon_pl.data.catalog.CATALOG", dict(CATALOG))
-    data = LabelledImages(torch.full((2, 1, 4, 5), 51, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
+    data = LabeledImages(torch.full((2, 1, 4, 5), 51, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
     spec = register(DatasetSpec("my_set", lambda options: (data, data)))
     train, _, meta = load_dataset("MySet", tmp_path)
     assert train is data
     assert (meta.name, meta.size, meta.channels, meta.num_classes) == ("my_set", (4, 5), 1, 2)
-    # A constant channel: its mean, and the floor of one grey level.
+    # A constant channel: its mean, and the floor of one gray level.
     assert meta.mean == pytest.approx((0.2,)) and meta.std == pytest.approx((1 / 255,))
     with pytest.raises(ValueError, match="taken"):
         register(spec)
@@ -192,7 +192,7 @@ def test_wrong_arguments(tmp_path: Path, arguments: dict, message: str) -> None:
         load_dataset("digits", tmp_path, **arguments)
 
 
-def test_given_normalisation_wins(tmp_path: Path) -> None:
+def test_given_normalization_wins(tmp_path: Path) -> None:
     _, _, meta = load_dataset("digits", tmp_path, mean=[0.25])
     _, _, own = load_dataset("digits", tmp_path)
     assert meta.mean == (0.25,) and meta.std == own.std

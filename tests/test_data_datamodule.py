@@ -10,24 +10,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bacon_pl.data import DataModule, InOrder, IterationBatch, LabelledImages, normalise
+from bacon_pl.data import DataModule, InOrder, IterationBatch, LabeledImages, normalize
 from bacon_pl.errors import BaconError
 
 
-def numbered(sizes: list[int]) -> LabelledImages:
+def numbered(sizes: list[int]) -> LabeledImages:
     """Images whose four pixels spell their position, classes interleaved by a fixed shuffle."""
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     position = torch.arange(len(labels))
     images = torch.stack([position // 256, position % 256, labels, labels], 1).to(torch.uint8).view(-1, 1, 2, 2)
-    return LabelledImages(images, labels, tuple(map(str, range(len(sizes)))))
+    return LabeledImages(images, labels, tuple(map(str, range(len(sizes)))))
 
 
 def positions(images: torch.Tensor) -> torch.Tensor:
     return images[..., 0, 0, 0].long() * 256 + images[..., 0, 0, 1].long()
 
 
-def batch(store: LabelledImages, iteration: int = 0, seed: int = 0, real: int = 4, pool: int = 4) -> IterationBatch:
+def batch(store: LabeledImages, iteration: int = 0, seed: int = 0, real: int = 4, pool: int = 4) -> IterationBatch:
     return IterationBatch(store, iteration, seed, real, pool)
 
 
@@ -119,11 +119,11 @@ def test_plain_labels_belong_to_the_images_and_every_coordinate_counts() -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_normalise(dtype: torch.dtype) -> None:
+def test_normalize(dtype: torch.dtype) -> None:
     images = torch.arange(256, dtype=torch.uint8).view(2, 1, 8, 16).expand(2, 3, 8, 16)
     mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     m, s = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (mean, std))
-    result = normalise(images, mean, std, dtype)
+    result = normalize(images, mean, std, dtype)
     assert result.dtype == dtype
     tolerance = 2e-6 if dtype == torch.float32 else 1e-14
     torch.testing.assert_close(result.double(), (images.double() / 255 - m) / s, rtol=tolerance, atol=tolerance)
@@ -262,13 +262,13 @@ def test_fit_without_steps_is_an_error(tmp_path: Path) -> None:
         trainer(tmp_path, max_epochs=1).fit(Probe(), datamodule=DataModule("digits"))
 
 
-def test_test_batches_are_normalised_and_in_order(tmp_path: Path) -> None:
+def test_test_batches_are_normalized_and_in_order(tmp_path: Path) -> None:
     probe, module = Probe(), DataModule("digits", eval_batch=100)
     trainer(tmp_path).test(probe, datamodule=module, verbose=False)
     images = torch.cat([x for x, _ in probe.tested])
     labels = torch.cat([y for _, y in probe.tested])
     assert [len(y) for _, y in probe.tested] == [100, 100, 100, 60]
-    assert images.dtype == torch.float32 and torch.equal(images, module.normalise(module.test.images))
+    assert images.dtype == torch.float32 and torch.equal(images, module.normalize(module.test.images))
     assert torch.equal(labels, module.test.labels)
 
 

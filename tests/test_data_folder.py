@@ -77,7 +77,7 @@ def test_grey_folder_has_one_channel(tmp_path: Path) -> None:
     assert train.images.shape == (6, 1, 6, 6) and test.images.shape[1] == meta.channels == len(meta.mean) == 1
 
 
-def test_one_colour_image_makes_all_rgb(tmp_path: Path) -> None:
+def test_one_color_image_makes_all_rgb(tmp_path: Path) -> None:
     root = tree(tmp_path / "d", "train", "test", mode="L")
     Image.new("RGB", (6, 6), (1, 2, 3)).save(root / "test" / "b" / "2.png")
     train, test, meta = load_dataset("folder", root)
@@ -86,9 +86,9 @@ def test_one_colour_image_makes_all_rgb(tmp_path: Path) -> None:
 
 
 def test_modes(tmp_path: Path) -> None:
-    grey16 = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
-    Image.fromarray(grey16).save(tmp_path / "i16.png")
-    Image.fromarray(grey16).save(tmp_path / "i16.tif")
+    gray16 = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(gray16).save(tmp_path / "i16.png")
+    Image.fromarray(gray16).save(tmp_path / "i16.tif")
     palette = Image.new("P", (2, 1))
     palette.putpalette([9, 8, 7, 200, 100, 50])
     palette.putpixel((1, 0), 1)
@@ -125,12 +125,12 @@ def test_sizes_must_agree_or_be_given(tmp_path: Path) -> None:
     assert train.images.shape == (7, 3, 4, 4) and test.images.shape[-2:] == meta.size == (4, 4)
 
 
-def test_fit_scales_the_shorter_side_and_cuts_the_centre() -> None:
+def test_fit_scales_the_shorter_side_and_cuts_the_center() -> None:
     image = torch.zeros(1, 4, 12, dtype=torch.uint8)
-    image[..., 4:8] = 200  # the centre third
+    image[..., 4:8] = 200  # the center third
     assert torch.equal(fit(image, 4), torch.full((1, 4, 4), 200, dtype=torch.uint8))
     board = torch.tensor([[0, 200], [200, 0]], dtype=torch.uint8).repeat(8, 8)[None]
-    assert int(fit(board, 4).min()) > 80 and int(fit(board, 4).max()) < 120  # antialiased: grey, not 0 or 200
+    assert int(fit(board, 4).min()) > 80 and int(fit(board, 4).max()) < 120  # antialiased: gray, not 0 or 200
     assert fit(board, 32).shape == (1, 32, 32)
 
 

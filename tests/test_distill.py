@@ -9,7 +9,7 @@ from torch import nn
 
 from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DataModule, DatasetMeta
-from bacon_pl.distill import DistillModule, NetworkPool, PoolSettings, batched_sgd
+from bacon_pl.distillers import DistillModule, NetworkPool, PoolSettings, batched_sgd
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
 from bacon_pl.networks.cost import activation_bytes
@@ -23,7 +23,7 @@ def small(channels, size, num_classes):
 SMALL_POOL = PoolSettings(initial=2, push_every=2, capacity=4, train_networks=2, train_steps=2)
 
 
-def distil(tmp_path, steps=3, *, data=None, pool=SMALL_POOL, trainer=None, ckpt_path=None, **settings):
+def distill(tmp_path, steps=3, *, data=None, pool=SMALL_POOL, trainer=None, ckpt_path=None, **settings):
     """Run the real trainer on the digits; returns the module."""
     module = DistillModule(**{"ipc": 1, "network": small, "pool": pool, **settings})
     flags = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -55,7 +55,7 @@ class FixedNetwork:
 
 
 class FixedBatch:
-    """One iteration's given real images, already normalised."""
+    """One iteration's given real images, already normalized."""
 
     def __init__(self, iteration, real):
         self.iteration, self.real = iteration, real
@@ -84,7 +84,7 @@ class Trajectory(DistillModule):
         self._block_rows = 3  # four classes in two uneven blocks
         self.pool = FixedNetwork(network.requires_grad_(False), self.data["net_accuracy_percent"])
 
-    def _normalise(self, images):
+    def _normalize(self, images):
         return images
 
     def train_dataloader(self):
@@ -141,9 +141,9 @@ def test_images_start_as_half_size_real_images_of_their_class(tmp_path):
     data = DataModule(name="digits")
     data.setup()
     module = DistillModule(ipc=2, factor=2)
-    module.initialise(data.train, data.meta)
+    module.initialize(data.train, data.meta)
     assert module.images.shape == (20, 1, 8, 8)
-    real = data.normalise(data.train.images)
+    real = data.normalize(data.train.images)
     halves = torch.nn.functional.interpolate(real, scale_factor=0.5, mode="bilinear")
     for image in range(20):
         mine = halves[data.train.labels == image // 2].flatten(1)
@@ -154,24 +154,24 @@ def test_images_start_as_half_size_real_images_of_their_class(tmp_path):
 
 
 def test_same_seed_same_bits_and_another_seed_others(tmp_path):
-    first, again, other = (distil(tmp_path, seed=s, data={"seed": s}).images.detach() for s in (1, 1, 2))
+    first, again, other = (distill(tmp_path, seed=s, data={"seed": s}).images.detach() for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_global_generators_have_no_say(tmp_path):
     torch.manual_seed(1)
-    first = distil(tmp_path).images.detach()
+    first = distill(tmp_path).images.detach()
     torch.manual_seed(2)
     torch.rand(17)
-    assert torch.equal(first, distil(tmp_path).images.detach())
+    assert torch.equal(first, distill(tmp_path).images.detach())
 
 
 def test_resumed_run_ends_in_the_same_bits(tmp_path):
-    whole = distil(tmp_path / "a", 7)
+    whole = distill(tmp_path / "a", 7)
     saver = pl.callbacks.ModelCheckpoint(tmp_path, filename="at", every_n_train_steps=4)
-    distil(tmp_path / "b", 7, trainer={"enable_checkpointing": True, "callbacks": [saver]})
-    resumed = distil(tmp_path / "b", 7, ckpt_path=tmp_path / "at.ckpt")
+    distill(tmp_path / "b", 7, trainer={"enable_checkpointing": True, "callbacks": [saver]})
+    resumed = distill(tmp_path / "b", 7, ckpt_path=tmp_path / "at.ckpt")
     assert torch.equal(whole.images, resumed.images)
     for kind in ("weights", "velocity"):
         for name, stack in getattr(whole.pool, kind).items():
@@ -180,30 +180,30 @@ def test_resumed_run_ends_in_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize(("classes_that_fit", "blocks"), [(0.5, 10), (1.5, 10), (2.5, 5), (10, 5)])
 def test_memory_budget_takes_classes_in_blocks_and_changes_nothing_but_rounding(tmp_path, classes_that_fit, blocks):
-    whole = distil(tmp_path, 2, trainer={"precision": "64-true"})
+    whole = distill(tmp_path, 2, trainer={"precision": "64-true"})
     per_class = 4 * activation_bytes(small(1, (8, 8), 10).double(), (1, 8, 8))
     budget = classes_that_fit * per_class / 2**30
-    parts = distil(tmp_path, 2, memory_gib=budget, trainer={"precision": "64-true"})
+    parts = distill(tmp_path, 2, memory_gib=budget, trainer={"precision": "64-true"})
     assert len(parts.class_blocks()) == blocks
     torch.testing.assert_close(whole.images, parts.images, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 16])
 def test_chunks_change_nothing_but_rounding(tmp_path, chunk):
-    whole = distil(tmp_path, 2, real_chunk=10_000, trainer={"precision": "64-true"})
-    parts = distil(tmp_path, 2, real_chunk=chunk, trainer={"precision": "64-true"})
+    whole = distill(tmp_path, 2, real_chunk=10_000, trainer={"precision": "64-true"})
+    parts = distill(tmp_path, 2, real_chunk=chunk, trainer={"precision": "64-true"})
     torch.testing.assert_close(whole.images, parts.images, atol=1e-9, rtol=0)
 
 
 def test_classes_smaller_than_the_batch_are_used_whole(tmp_path):
     # No class of the digits has 1000 images, and their sizes differ: every class's real images are all of its own.
-    module = distil(tmp_path, 2, data={"batch_real": 1000})
+    module = distill(tmp_path, 2, data={"batch_real": 1000})
     assert torch.isfinite(module.images).all()
 
 
 def test_method_dm_is_a_setting(tmp_path):
     pool = PoolSettings(initial=1, push_every=1, capacity=1, train_networks=0, train_steps=0)
-    module = distil(tmp_path, 3, pool=pool, objective=MeanMatching(), factor=1, ce_weight=0, lr=1.0,
+    module = distill(tmp_path, 3, pool=pool, objective=MeanMatching(), factor=1, ce_weight=0, lr=1.0,
                     per_class_steps=False)  # fmt: skip
     assert module.pool.born == 4
     assert [list(module.pool.alive(t)) for t in range(3)] == [[1], [2], [3]]
@@ -218,7 +218,7 @@ def test_matching_improves(tmp_path):
             losses.append(trainer.callback_metrics["loss/likelihood"].item())
 
     frozen = PoolSettings(initial=1, push_every=10_000, capacity=1, train_networks=0)
-    distil(tmp_path, 40, pool=frozen, augment=NoAugmentation(), ce_weight=0, trainer={"callbacks": [Record()]},
+    distill(tmp_path, 40, pool=frozen, augment=NoAugmentation(), ce_weight=0, trainer={"callbacks": [Record()]},
            data={"batch_real": 100})  # fmt: skip
     assert losses[-1] < losses[0] - 0.1
 
@@ -308,7 +308,7 @@ def test_networks_trained_as_one_batched_program_end_as_those_trained_alone():
 
 
 def test_running_accuracy_restarts_at_the_window(tmp_path):
-    module = distil(tmp_path, 5, accuracy_window=3)
+    module = distill(tmp_path, 5, accuracy_window=3)
     # After iterations 3 and 4 alone: two networks, two steps of 16 images, each.
     assert module.pool.meters[:, 1].sum() == 2 * 2 * 2 * 16
 
@@ -327,14 +327,14 @@ def test_running_accuracy_restarts_at_the_window(tmp_path):
 )
 def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):
     with pytest.raises(BaconError, match=sentence):
-        distil(tmp_path, 1, **settings)
+        distill(tmp_path, 1, **settings)
 
 
 @pytest.mark.parametrize("profiler", ["simple", "pytorch"])
 def test_profilers_name_the_parts_of_an_iteration(tmp_path, profiler, monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
     with caplog.at_level(logging.INFO):
-        distil(tmp_path, 6, trainer={"profiler": profiler})
+        distill(tmp_path, 6, trainer={"profiler": profiler})
     parts = {"real", "synthetic", "objective", "backward", "update", "pool"}
     written = caplog.text + "".join(path.read_text() for path in tmp_path.glob("fit-*"))
     assert {part for part in parts if f"[bacon]{part}" in written} == parts

@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
 import bacon_pl
-from bacon_pl.data.images import DatasetMeta, normalise
+from bacon_pl.data.images import DatasetMeta, normalize
 from bacon_pl.distilled_set import FILE_NAME, FORMAT_VERSION, DistilledSet, file, folder_names, git_commit, provenance
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import expand, expand_labels
@@ -324,7 +324,7 @@ def test_exported_images_read_back_in_order(tmp_path: Path, channels: int) -> No
     generator = torch.Generator().manual_seed(1)
     bytes_ = torch.randint(0, 256, (6, channels, *meta.size), generator=generator, dtype=torch.uint8)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    distilled = DistilledSet(normalise(bytes_, meta.mean, meta.std, torch.float32), labels, meta, factor=2)
+    distilled = DistilledSet(normalize(bytes_, meta.mean, meta.std, torch.float32), labels, meta, factor=2)
     read = ImageFolder(distilled.export_png(tmp_path / "png"))
     # "c" comes before "a" in label order: the folders are numbered so that ImageFolder agrees.
     assert read.classes == ["0_c", "1_a"]

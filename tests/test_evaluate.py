@@ -105,7 +105,7 @@ def test_running_statistics_are_kept_for_the_test(data):
     torch.testing.assert_close(module.networks[1].norm.running_mean, reference.norm.running_mean)
     assert reference.norm.running_mean.abs() > 1e-4
     torch.testing.assert_close(
-        module.logits(x := data.normalise(data.test.images[:9])), module.networks[0].eval()(x)[1]
+        module.logits(x := data.normalize(data.test.images[:9])), module.networks[0].eval()(x)[1]
     )
 
 
@@ -144,9 +144,9 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
         fit.fit(module)
         fit.test(module, datamodule=data, verbose=False)
         modules[training_set.name] = module
-    numbers = results(distilled, [module.outcome("ConvNet") for module in modules.values()], {"a": 1})
+    numbers = results(distilled, [module.run_result("ConvNet") for module in modules.values()], {"a": 1})
     # Accuracy by hand, in percent, on every test image.
-    x, y = data.normalise(data.test.images), data.test.labels
+    x, y = data.normalize(data.test.images), data.test.labels
     by_hand = [100 * (n(x)[1].argmax(1) == y).float().mean().item() for n in modules["whole"].networks]
     assert numbers["baselines"]["whole"]["accuracy"]["per_network"] == pytest.approx(by_hand, abs=1e-3)
     assert numbers["storage_bytes"] == 640
@@ -158,7 +158,7 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
 
 def test_accuracies_keep_the_order_of_the_networks(data):
     module = EvalModule(TrainingSet.whole(data.train), recipe(num_networks=11), data.meta)
-    x, y = data.normalise(data.test.images[:90]), data.test.labels[:90]
+    x, y = data.normalize(data.test.images[:90]), data.test.labels[:90]
     module.test_step((x, y), 0)
     by_hand = [100 * (network(x)[1].argmax(1) == y).float().mean().item() for network in module.networks]
     assert len(set(by_hand)) > 3

@@ -54,15 +54,16 @@ def command(folder, *flags):
 @pytest.mark.parametrize("flag", [("--bound",), ("--bound", "true")])
 def test_both_spellings_give_the_functions_numbers(flag, distilled, data, tmp_path, capsys):
     distilled.save(tmp_path)
-    settings = BoundSettings(samples=8, lam=0.5, clip="symmetric")
-    options = ("samples", "8", "lam", "0.5", "clip", "symmetric")
+    settings = BoundSettings(samples=8, tv_weight=0.5, clip="symmetric")
+    options = ("samples", "8", "tv_weight", "0.5", "clip", "symmetric")
     extra = [x for name, value in zip(options[::2], options[1::2], strict=True)
              for x in (f"--bound_settings.{name}", value)]  # fmt: skip
     main(command(tmp_path, *flag, *extra))
     found = json.loads((tmp_path / "results.json").read_text())
     bound = found["bound"]
     assert bound["settings"] == {
-        "samples": 8, "epsilon": None, "lam": 0.5, "clip": "symmetric", "real_images": int(data.train.counts.max()),
+        "samples": 8, "epsilon": None, "tv_weight": 0.5, "clip": "symmetric",
+        "real_images": int(data.train.counts.max()),
     }  # fmt: skip
 
     # By hand: the network at its initial weights, then the functions on its embeddings.
@@ -114,7 +115,10 @@ def test_without_the_flag_there_is_none(distilled, tmp_path, capsys):
     [
         (["--bound", "perhaps"], "--bound must be true or false, got perhaps"),
         (["--bound_settings.samples", "1"], "the bound's samples must be at least 2, got 1."),
-        (["--bound_settings.lam", "0", "--bound_settings.clip", "none"], "lam 0 and clip none is flat everywhere"),
+        (
+            ["--bound_settings.tv_weight", "0", "--bound_settings.clip", "none"],
+            "tv_weight 0 and clip none is flat everywhere",
+        ),
         (["--bound_settings.clip", "actin"], "(did you mean acting?)"),
     ],
 )
@@ -135,7 +139,7 @@ def test_networks_that_look_are_what_they_are_called(distilled, data):
     views = comparison.views(trained)
     assert torch.equal(views["fresh"](data.train.images[:5]), start)
     assert torch.equal(views["distilled"](data.train.images[:5]), trained.embed(data.train.images[:5]))
-    # The one that herding and k-centre choose in, if they are asked for.
+    # The one that herding and k-center choose in, if they are asked for.
     first = feature_spaces(recipe, data.train, data.meta, 3)[0]
     torch.testing.assert_close(views["real"](data.train.images[:5]), first(data.train.images[:5]))
     assert not torch.equal(views["real"](data.train.images[:5]), start)

@@ -48,10 +48,11 @@ def evaluate(folder, devices=1):
             trainer.fit(module)
             assert trainer.global_step == module.total_steps
             (logged,) = trainer.test(module, datamodule=data, verbose=False)
-            outcome = module.outcome("small")
+            run_result = module.run_result("small")
             left[f"{name}, {training_set}"] = {
-                "confusion": outcome.confusion, "loss": outcome.loss, "curve": outcome.curve, "index": module.index,
-                "epochs": torch.tensor(outcome.curve_epochs), "logged": torch.tensor(list(logged.values())),
+                "confusion": run_result.confusion, "loss": run_result.loss, "curve": run_result.curve,
+                    "index": module.index,
+                "epochs": torch.tensor(run_result.curve_epochs), "logged": torch.tensor(list(logged.values())),
                 "weights": torch.cat([p.detach().flatten() for p in module.networks.parameters()]),
             }  # fmt: skip
     return left
@@ -86,7 +87,7 @@ def test_two_processes_do_what_one_does(tmp_path):
         for name, values in alone.items():
             for key, value in values.items():
                 assert torch.equal(together[name][key], value), (rank, name, key)
-    # Networks differ from each other and have learnt, so that equality says something.
+    # Networks differ from each other and have learned, so that equality says something.
     first = alone["three networks, distilled"]
     assert len({row.numpy().tobytes() for row in first["loss"]}) == 3
     assert first["curve"].shape == (3, 2) and first["curve"].any()

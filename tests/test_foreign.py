@@ -26,15 +26,15 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 from bacon_pl.cli import main
-from bacon_pl.data.images import DatasetMeta, normalise
+from bacon_pl.data.images import DatasetMeta, normalize
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.foreign import dataset_meta, is_ours, open_set, write_set
-from bacon_pl.foreign.unpickle import Pickle
+from bacon_pl.interop import dataset_meta, is_ours, open_set, write_set
+from bacon_pl.interop.unpickle import Pickle
 
 ROOT = Path(__file__).parents[1]
 META = DatasetMeta("toy", ("ant", "bee"), 3, (4, 6), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25), 1000)
-GREY = DatasetMeta("grey", ("b", "a", "c"), 1, (4, 4), (0.5,), (0.25,), 1000)
+GREY = DatasetMeta("gray", ("b", "a", "c"), 1, (4, 4), (0.5,), (0.25,), 1000)
 CIFAR = dataset_meta("cifar10")
 
 
@@ -189,7 +189,7 @@ def test_what_is_no_set_is_told(tmp_path, content, message):
 
 def test_pixels_between_0_and_1_are_warned_of(tmp_path):
     torch.save((torch.rand(4, 3, 4, 6), pair()[1]), tmp_path / "a.pt")
-    with pytest.warns(UserWarning, match="never normalised"):
+    with pytest.warns(UserWarning, match="never normalized"):
         open_set(tmp_path / "a.pt", META)
 
 
@@ -458,14 +458,14 @@ def test_npz_by_its_names(tmp_path, names, save):
 
 def test_bytes_are_pixels_wherever_their_channels_stand(tmp_path):
     values = torch.randint(0, 256, (4, 3, 4, 6), dtype=torch.uint8)
-    expected = normalise(values, META.mean, META.std, torch.float32)
+    expected = normalize(values, META.mean, META.std, torch.float32)
     for layout in (values, values.permute(0, 2, 3, 1)):
         np.savez(tmp_path / "a.npz", x=layout.numpy(), y=pair()[1].numpy())
         assert torch.equal(open_set(tmp_path / "a.npz", META).images, expected)
-    grey = torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8)
-    np.savez(tmp_path / "b.npz", x=grey.numpy(), y=np.arange(3, dtype=np.uint8))
+    gray = torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8)
+    np.savez(tmp_path / "b.npz", x=gray.numpy(), y=np.arange(3, dtype=np.uint8))
     distilled = open_set(tmp_path / "b.npz", GREY)
-    assert torch.equal(distilled.images, normalise(grey[:, None], GREY.mean, GREY.std, torch.float32))
+    assert torch.equal(distilled.images, normalize(gray[:, None], GREY.mean, GREY.std, torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def picture_tree(folder, meta=META, names=None, ipc=2):
         (folder / name).mkdir(parents=True)
         for number, image in enumerate(images):
             to_pil_image(image).save(folder / name / f"{number}.png")
-    return normalise(values.flatten(0, 1), meta.mean, meta.std, torch.float32)
+    return normalize(values.flatten(0, 1), meta.mean, meta.std, torch.float32)
 
 
 @pytest.mark.parametrize("names", [None, ("0", "1", "2"), ("0_b", "1_a", "2_c")])
@@ -515,7 +515,7 @@ def test_trees_that_are_not_the_dataset(tmp_path):
         open_set(tmp_path / "c", META)
     picture_tree(tmp_path / "d", replace(META, size=(4, 4)), names=("0", "1"))
     (tmp_path / "d/2").mkdir()
-    with pytest.raises(BaconError, match="is in colour, but the images of grey are grey"):
+    with pytest.raises(BaconError, match="is in color, but the images of gray are gray"):
         open_set(tmp_path / "d", GREY)
     for name in ("ant", "bee"):
         (tmp_path / "e" / name).mkdir(parents=True)
@@ -526,7 +526,7 @@ def test_trees_that_are_not_the_dataset(tmp_path):
 def test_a_picture_is_measured_before_it_is_decoded(tmp_path, monkeypatch):
     picture_tree(tmp_path / "tree")
     Image.new("L", (3000, 3000)).save(tmp_path / "tree/ant/0.png")
-    monkeypatch.setattr("bacon_pl.foreign.pictures.decode", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr("bacon_pl.interop.pictures.decode", lambda _: pytest.fail("decoded"))
     with pytest.raises(BaconError, match="3000×3000"):
         open_set(tmp_path / "tree", META)
     # A type that Pillow hands to another program, under an innocent name.
@@ -547,7 +547,7 @@ def sets(draw, bytes_only=False):
     shape = (classes * ipc, channels, *size)
     if bytes_only:
         values = torch.from_numpy(draw(arrays.arrays(np.uint8, shape)))
-        images = normalise(values, meta.mean, meta.std, torch.float32)
+        images = normalize(values, meta.mean, meta.std, torch.float32)
     else:
         numbers = st.floats(-1e6, 1e6, width=32)
         images = torch.from_numpy(draw(arrays.arrays(np.float32, shape, elements=numbers)))
@@ -555,7 +555,7 @@ def sets(draw, bytes_only=False):
     return DistilledSet(images, labels, meta, factor=draw(st.sampled_from([1, 2])), method="bacon", seed=3)
 
 
-@pytest.mark.filterwarnings("ignore:.*never normalised")
+@pytest.mark.filterwarnings("ignore:.*never normalized")
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".npz", ".safetensors"])
 @quick
 @given(sets())

@@ -7,15 +7,15 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from benchmarks.literal import LiteralDistillation
-from benchmarks.literal_evaluation import LiteralEvaluation
 from torch import Tensor
 
 from bacon_pl.augment import DSA
 from bacon_pl.data import DataModule
-from bacon_pl.distill import DistillModule, PoolSettings
+from bacon_pl.distillers import DistillModule, PoolSettings
 from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet
 from bacon_pl.networks import ConvNet
+from benchmarks.literal import LiteralDistillation
+from benchmarks.literal_evaluation import LiteralEvaluation
 
 ITERATIONS = 4
 SMALL = partial(ConvNet, width=8)
@@ -97,7 +97,7 @@ def test_literal_evaluation_and_ours_agree(double: None) -> None:
     data = DataModule(name="digits")
     data.setup()
     distilled = DistillModule(ipc=2)
-    distilled.initialise(data.train, data.meta)
+    distilled.initialize(data.train, data.meta)
     training_set = TrainingSet.distilled(distilled.distilled())
     training_set = TrainingSet("", training_set.images.double(), training_set.labels, training_set.index, 0)
     recipe = Recipe(network=SMALL, num_networks=2, epochs=2, batch_size=48, acceleration="off")

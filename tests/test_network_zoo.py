@@ -101,10 +101,10 @@ def test_parameter_counts(name, channels, side, count):
 def test_a_torchvision_model_is_torchvisions_own():
     ours = TorchvisionModel(3, (64, 64), 10, name="resnet18")
     assert sum(p.numel() for p in ours.parameters()) == 11_181_642  # torchvision's 11,689,512 but for the classifier
-    grey = TorchvisionModel(1, (64, 64), 10, name="resnet18").eval()
-    grey.load_state_dict(ours.state_dict())
+    gray = TorchvisionModel(1, (64, 64), 10, name="resnet18").eval()
+    gray.load_state_dict(ours.state_dict())
     x = torch.randn(2, 1, 64, 64)
-    torch.testing.assert_close(grey(x)[1], ours.eval()(x.repeat(1, 3, 1, 1))[1])
+    torch.testing.assert_close(gray(x)[1], ours.eval()(x.repeat(1, 3, 1, 1))[1])
 
 
 def test_weights_follow_the_generator_alone():
@@ -180,7 +180,7 @@ def test_batched_networks_agree_with_one_by_one(name):
     runner = StatelessNetwork(networks[0])
     x = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
     parameters = dict(networks[0].named_parameters())
-    outcomes = []
+    run_results = []
     for batched in (False, True):
         runner.batched = batched
         states = [state_of(network) for network in networks]
@@ -191,11 +191,11 @@ def test_batched_networks_agree_with_one_by_one(name):
         loss = logits.square().sum() + z.square().sum()
         gradients = torch.autograd.grad(loss, [stacked[key] for key in parameters])
         # Buffers too: running statistics must come out the same.
-        outcomes.append([z, logits, *gradients, *(t for key, t in stacked.items() if key not in parameters)])
-    for one, many in zip(*outcomes, strict=True):
+        run_results.append([z, logits, *gradients, *(t for key, t in stacked.items() if key not in parameters)])
+    for one, many in zip(*run_results, strict=True):
         torch.testing.assert_close(one, many, rtol=1e-6, atol=1e-8)
     plain = networks[1](x[1])
-    torch.testing.assert_close(outcomes[1][1][1], plain[1], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(run_results[1][1][1], plain[1], rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", SMALL)

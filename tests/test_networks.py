@@ -46,14 +46,14 @@ def test_compiled_pass_and_gradients_agree_with_plain_ones():
     network = ConvNet(1, (8, 8), 3, width=4, depth=2)
     weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
     x = torch.randn(6, 1, 8, 8)
-    outcomes = []
+    run_results = []
     for accelerated in (False, True):
         z, logits = StatelessNetwork(network, accelerated)(weights, x)
         gradients = torch.autograd.grad(logits.square().sum() + z.sum(), list(weights.values()))
-        outcomes.append([z, logits, *gradients])
-    assert all(t.dtype == torch.float32 for t in outcomes[1])
+        run_results.append([z, logits, *gradients])
+    assert all(t.dtype == torch.float32 for t in run_results[1])
     # bfloat16 keeps 8 bits. Together, for some gradients are zero but for rounding (biases before a norm).
-    plain, compiled = (torch.cat([t.flatten() for t in outcome]) for outcome in outcomes)
+    plain, compiled = (torch.cat([t.flatten() for t in run_result]) for run_result in run_results)
     assert (plain - compiled).norm() < 0.05 * plain.norm()
 
 
@@ -153,14 +153,14 @@ def test_fused_kernels_do_not_hide_numbers_that_went_wrong(kernels):
 def test_fused_kernels_do_not_depend_on_the_number_of_threads(kernels):
     x, weight = torch.randn(7, 1, 12, 12), torch.randn(20, 1, 3, 3, requires_grad=True)
     rest = (torch.zeros(20), torch.ones(20), torch.zeros(20))
-    outcomes = []
+    run_results = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
         out = fused.stem(x, weight, *rest, 3, 1e-5, True)[0]
-        outcomes.append((out, torch.autograd.grad(out.float().square().sum(), weight)[0]))
+        run_results.append((out, torch.autograd.grad(out.float().square().sum(), weight)[0]))
     torch.set_num_threads(1)
-    assert torch.equal(outcomes[0][0], outcomes[1][0])
-    assert torch.equal(outcomes[0][1], outcomes[1][1])
+    assert torch.equal(run_results[0][0], run_results[1][0])
+    assert torch.equal(run_results[0][1], run_results[1][1])
 
 
 def test_operators_keep_torchs_rules(kernels):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.objectives import Bayes, Combined, MeanMatching
+from bacon_pl.objectives import BaconObjective, Combined, MeanMatching
 from bacon_pl.objectives import functional as F
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,7 @@ def classes(golden, dtype=torch.float64):
 def test_bayes_terms_and_gradient_match_golden(golden):
     z_syn, z_real, data = classes(golden)
     z_syn.requires_grad_()
-    terms = Bayes(lam=0.8, clip="none").terms(z_syn, z_real)
+    terms = BaconObjective(tv_weight=0.8, clip="none").terms(z_syn, z_real)
     assert terms["likelihood"].item() == pytest.approx(data["nll"].item(), abs=1e-6)
     assert terms["tv"].item() == pytest.approx(0.8 * data["tv"].item(), abs=1e-6)
     total = sum(terms.values()).sum()
@@ -43,10 +43,10 @@ def test_mean_matching_matches_golden(golden):
 def test_acting_clip_has_a_gradient_where_the_published_one_has_none(golden):
     z_syn, z_real, data = classes(golden)
     assert data["clip"].item() == 0
-    assert "clip" not in Bayes(clip="none").terms(z_syn, z_real)
+    assert "clip" not in BaconObjective(clip="none").terms(z_syn, z_real)
     for variant in ("acting", "symmetric"):
         z = (z_syn + 2 * z_real.std()).requires_grad_()  # far enough for either interval
-        term = Bayes(lam=0.0, clip=variant).terms(z, z_real)["clip"].sum()
+        term = BaconObjective(tv_weight=0.0, clip=variant).terms(z, z_real)["clip"].sum()
         term.backward()
         assert term > 0
         assert z.grad.norm() > 0
@@ -64,7 +64,7 @@ def test_clip_by_hand(variant, expected):
 def test_clip_floor_keeps_dead_features_finite():
     z_real = torch.zeros(1, 5, 3)
     z_syn = torch.full((1, 2, 3), 1e-4, requires_grad=True)
-    terms = Bayes(clip="acting").terms(z_syn, z_real)
+    terms = BaconObjective(clip="acting").terms(z_syn, z_real)
     sum(terms.values()).sum().backward()
     assert torch.isfinite(z_syn.grad).all()
     assert F.clip(z_syn.mean(1), z_real.mean(1), torch.zeros(1, 3)).item() == 0  # u = 0.1, inside [0, 1]
@@ -84,7 +84,7 @@ def test_order_of_images_and_classes_does_not_matter():
     torch.manual_seed(0)
     z_syn, z_real = torch.randn(4, 6, 8).double(), torch.randn(4, 9, 8).double()
     order = torch.tensor([2, 0, 3, 1])
-    for objective in (Bayes(clip="acting"), MeanMatching()):
+    for objective in (BaconObjective(clip="acting"), MeanMatching()):
         straight = objective.terms(z_syn, z_real)
         shuffled = objective.terms(z_syn[order][:, torch.randperm(6)], z_real[order][:, torch.randperm(9)])
         for name, value in straight.items():
@@ -92,16 +92,16 @@ def test_order_of_images_and_classes_does_not_matter():
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(BaconError, match="lam must be in"):
-        Bayes(lam=1.5)
+    with pytest.raises(BaconError, match="tv_weight must be in"):
+        BaconObjective(tv_weight=1.5)
     with pytest.raises(BaconError, match="Did you mean 'acting'"):
-        Bayes(clip="actin")
+        BaconObjective(clip="actin")
 
 
 def test_combined_adds_up_weighted_terms():
     generator = torch.Generator().manual_seed(0)
     z_syn, z_real = torch.randn(3, 4, 5, generator=generator), torch.randn(3, 8, 5, generator=generator)
-    matching, bayes = MeanMatching(), Bayes(lam=0.5, clip="acting")
+    matching, bayes = MeanMatching(), BaconObjective(tv_weight=0.5, clip="acting")
     both = Combined([matching, bayes, matching], weights=[1.0, 0.25, 2.0]).terms(z_syn, z_real)
     assert list(both) == ["match", "likelihood", "tv", "clip", "match_2"]
     alone, parts = matching.terms(z_syn, z_real), bayes.terms(z_syn, z_real)

@@ -97,9 +97,9 @@ def test_expand_commutes_with_permutation_and_labels_follow(batch: tuple[torch.T
 def test_expand_undoes_assemble_on_flat_tiles(batch: tuple[torch.Tensor, int], n: int) -> None:
     _, factor = batch
     height, width = 2 * factor, 3 * factor
-    # Images of one colour survive both scalings, so assembling and expanding must give them back in order.
-    colours = torch.arange(1, factor**2 * n + 1, dtype=torch.float64).view(-1, 1, 1, 1)
-    tiles = colours.expand(-1, 2, height, width)
+    # Images of one color survive both scalings, so assembling and expanding must give them back in order.
+    colors = torch.arange(1, factor**2 * n + 1, dtype=torch.float64).view(-1, 1, 1, 1)
+    tiles = colors.expand(-1, 2, height, width)
     torch.testing.assert_close(expand(assemble(tiles, factor), factor), tiles, rtol=0, atol=1e-9)
 
 

@@ -82,7 +82,7 @@ def test_searched_policies_draw_for_every_image_by_itself(augment, channels):
     assert not torch.equal(augment.per_image(x, 0, "augment", 4), out)
 
 
-def test_searched_policies_get_pixels_and_give_normalised_images(data, real):
+def test_searched_policies_get_pixels_and_give_normalized_images(data, real):
     class Inverted(AutoAugment):
         def __init__(self):
             self.transform = v2.RandomInvert(p=1)
@@ -142,7 +142,7 @@ def test_adamw_is_torchs_and_networks_stay_apart(data, real):
             optimizer.step()
     train_without_trainer(module)
     # By their outputs: the gradient of a bias before a norm is rounding alone, which AdamW takes at full length.
-    x = data.normalise(data.test.images[:50])
+    x = data.normalize(data.test.images[:50])
     before = small(1, (8, 8), 10)
     torch.testing.assert_close(module.networks[1](x)[1], reference(x)[1], atol=1e-4, rtol=0)
     assert (before(x)[1] - reference(x)[1]).abs().max() > 0.1
@@ -175,7 +175,7 @@ def test_pupils_learn_what_the_teacher_says_of_the_augmented_batch(data, real):
     settings = recipe(augment=DSA(), mixing=CutMix(), soft_labels=soft)
     teacher = Teacher(settings, data.train, data.meta, 0)
     teacher.prepare(torch.device("cpu"))
-    test = data.normalise(data.test.images)
+    test = data.normalize(data.test.images)
     assert (teacher.logits(test).argmax(1) == data.test.labels).float().mean() > 0.5
     module = EvalModule(real, settings, data.meta, 0, teacher)
     x = torch.stack([module.augmented_batch(k, 1)[0] for k in range(2)])
@@ -189,7 +189,7 @@ def test_pupils_learn_what_the_teacher_says_of_the_augmented_batch(data, real):
 
 def test_a_teacher_is_trained_once_and_repeats(data, real):
     settings = recipe(soft_labels=SoftLabels(steps=5, network=lambda c, s, n: ConvNet(c, s, n, width=4, depth=1)))
-    x = data.normalise(data.test.images[:20])
+    x = data.normalize(data.test.images[:20])
     first, again = (Teacher(settings, data.train, data.meta, 0) for _ in range(2))
     for teacher in (first, first, again):
         teacher.prepare(torch.device("cpu"))

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate import Embedded, Outcome, Recipe, results
+from bacon_pl.evaluate import Embedded, Recipe, RunResult, results
 from bacon_pl.report import figures, markdown, show, write_report
 from bacon_pl.report import figures as draw
 from bacon_pl.report.figures import accuracy_figure, confusion_figure, curves_figure, embedding_figure, per_class_figure
@@ -19,7 +19,7 @@ from bacon_pl.report.figures import accuracy_figure, confusion_figure, curves_fi
 NAMES = ("cat_$1$", "dog", "a|b")
 
 
-def outcome(training_set, network="ConvNet", variant="given", hits=((8, 5), (6, 5))):
+def run_result(training_set, network="ConvNet", variant="given", hits=((8, 5), (6, 5))):
     """Two networks; class 0 has 10 test images, class 1 five, class 2 none; all misses go to class 2."""
     confusion = torch.zeros(2, 3, 3, dtype=torch.int64)
     for k, (first, second) in enumerate(hits):
@@ -28,7 +28,7 @@ def outcome(training_set, network="ConvNet", variant="given", hits=((8, 5), (6, 
     loss = torch.tensor([[3.0, 2.0, 1.0, 0.5], [1.0, 0.5, 0.3, 0.1]])
     curve = torch.tensor([[20.0, 40.0], [40.0, 80.0]])
     recipe = Recipe(epochs=4).described()
-    return Outcome(training_set, network, variant, recipe, 3, confusion, loss, curve, (2, 4), 640, 40)
+    return RunResult(training_set, network, variant, recipe, 3, confusion, loss, curve, (2, 4), 640, 40)
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def distilled():
 
 
 OUTCOMES = [
-    outcome("distilled"),
-    outcome("random", hits=((0, 0), (3, 0))),
-    outcome("distilled", network="MLP", hits=((10, 5), (10, 5))),
-    outcome("distilled", variant="plain", hits=((0, 0), (0, 0))),
+    run_result("distilled"),
+    run_result("random", hits=((0, 0), (3, 0))),
+    run_result("distilled", network="MLP", hits=((10, 5), (10, 5))),
+    run_result("distilled", variant="plain", hits=((0, 0), (0, 0))),
 ]
 ACCURACIES = dict.fromkeys(
     ("real_hard", "syn_hard", "syn_any", "random_any", "syn_aug", "random_aug", "syn_plain", "random_plain"), 0.25
@@ -135,7 +135,7 @@ def test_classes_and_confusion():
     assert [t.get_text() for t in axes.get_yticklabels()] == [r"cat_\$1\$", "dog", "a|b"]
 
 
-def test_embeddings_lie_beside_their_neighbours(embedded):
+def test_embeddings_lie_beside_their_neighbors(embedded):
     real, synthetic = (c.get_offsets() for c in embedding_figure(embedded, NAMES).axes[0].collections[:2])
     assert real.shape == (30, 2) and synthetic.shape == (6, 2)
     distance = np.linalg.norm(np.asarray(synthetic)[:, None] - np.asarray(real)[None], axis=2)
@@ -146,7 +146,7 @@ def test_embeddings_lie_beside_their_neighbours(embedded):
 def test_pictures_for_few_and_many_classes(classes, tmp_path):
     names = [f"class {c}" for c in range(classes)]
     counts = torch.eye(classes, dtype=torch.int64).expand(2, -1, -1)
-    one = Outcome("distilled", "N", "given", {}, 0, counts, torch.ones(2, 3), torch.zeros(2, 0), (), 1, 1)
+    one = RunResult("distilled", "N", "given", {}, 0, counts, torch.ones(2, 3), torch.zeros(2, 0), (), 1, 1)
     embedded = Embedded(torch.randn(4, 3), torch.zeros(4).long(), torch.randn(2, 3), torch.zeros(2).long())
     for name, figure in draw([one], names, embedded).items():
         figure.savefig(tmp_path / f"{name}.png")

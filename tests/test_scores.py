@@ -9,8 +9,8 @@ from bacon_pl.augment import DSA, CutMix, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import Comparison, Outcome, Recipe, Run, SoftLabels, robust_scores
-from bacon_pl.evaluate.scores import normalised
+from bacon_pl.evaluate import Comparison, Recipe, Run, RunResult, SoftLabels, robust_scores
+from bacon_pl.evaluate.scores import normalized
 from bacon_pl.networks import ConvNet
 
 ACCURACIES = {
@@ -29,7 +29,7 @@ def test_scores_by_hand():
     weighted = robust_scores(**ACCURACIES, w=0.8, gamma=0.1)
     assert weighted.lrs == pytest.approx((math.exp(0.8 * 0.3 - 0.2 * 0.35) - 1 / math.e) / scale)
     assert weighted.ars == pytest.approx((math.exp(0.1 * 0.3 + 0.9 * 0.1) - 1 / math.e) / scale)
-    assert (normalised(-1), normalised(1)) == (pytest.approx(0), pytest.approx(1))
+    assert (normalized(-1), normalized(1)) == (pytest.approx(0), pytest.approx(1))
     with pytest.raises(BaconError, match=r"w must be in \[0, 1\], got 2"):
         robust_scores(**ACCURACIES, w=2)
 
@@ -72,10 +72,10 @@ def test_variants_differ_in_one_thing(data):
     assert plain.soft_labels is not None and plain.mixing is None and isinstance(plain.augment, NoAugmentation)
 
 
-def outcome(run, right):
+def run_result(run, right):
     """One network that takes ``right`` of 10 images of class 0 for what they are."""
     confusion = torch.tensor([[[right, 10 - right], [0, 0]]])
-    return Outcome(
+    return RunResult(
         run.training_set, run.network, run.variant, {}, 0, confusion, torch.zeros(1, 1), torch.zeros(1, 0), (), 0, 0
     )
 
@@ -83,7 +83,7 @@ def outcome(run, right):
 def test_scores_come_from_the_main_architectures_runs(data):
     comparison = compared(data, soft_labels=SoftLabels())
     right = dict(zip(comparison.runs, (7, 3, 0, 0, 9, 5, 4, 2), strict=True))
-    scores = comparison.scores([outcome(run, hits) for run, hits in right.items()])
+    scores = comparison.scores([run_result(run, hits) for run, hits in right.items()])
     assert scores["accuracies"] == pytest.approx(
         {"real_hard": 0.9, "syn_hard": 0.5, "syn_any": 0.7, "random_any": 0.3, "syn_aug": 0.7, "random_aug": 0.3,
          "syn_plain": 0.4, "random_plain": 0.2}

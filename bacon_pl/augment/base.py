@@ -14,7 +14,7 @@ class Augmentation(ABC):
     """Augmentation whose draw depends on its coordinates alone, never on a generator's state.
 
     Attributes:
-        on_pixels: :meth:`per_image` takes and gives pixels in [0, 1] instead of normalised images.
+        on_pixels: :meth:`per_image` takes and gives pixels in [0, 1] instead of normalized images.
     """
 
     on_pixels: ClassVar[bool] = False
@@ -24,7 +24,7 @@ class Augmentation(ABC):
         """Augment rows of images, differentiably, one draw for all images of a row.
 
         Args:
-            x: (R, n, ch, H, W), normalised.
+            x: (R, n, ch, H, W), normalized.
             rows: (R,) int64, what identifies each row (its class): equal ids and keys give equal draws, whatever n.
             keys: Further coordinates: seed, purpose, iteration.
 
@@ -37,7 +37,7 @@ class Augmentation(ABC):
         """Augment a training batch, one draw per image.
 
         Args:
-            x: (B, ch, H, W), normalised, or pixels where ``on_pixels`` says so.
+            x: (B, ch, H, W), normalized, or pixels where ``on_pixels`` says so.
             keys: Coordinates: seed, purpose, network, step.
 
         Returns:

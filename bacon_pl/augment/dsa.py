@@ -99,7 +99,7 @@ class DSA(Augmentation):
                 dh, dw = (int(side * self.crop_ratio + 0.5) for side in (h, w))
                 return F.crop(x, whole(2 * dh + 1, "crop_h") - dh, whole(2 * dw + 1, "crop_w") - dw)
             case "cutout":
-                # The centre may be the far border itself only when the square's side is even.
+                # The center may be the far border itself only when the square's side is even.
                 ends = [side + 1 - int(side * self.cutout_ratio + 0.5) % 2 for side in (h, w)]
                 return F.cutout(x, whole(ends[0], "cutout_h"), whole(ends[1], "cutout_w"), self.cutout_ratio)
             case "flip":

@@ -52,7 +52,7 @@ def crop(x: Tensor, shift_h: Tensor, shift_w: Tensor) -> Tensor:
 
 
 def cutout(x: Tensor, center_h: Tensor, center_w: Tensor, ratio: float = 0.5) -> Tensor:
-    """Zero a square of ``ratio`` of the image's side; centres are (R,) int64, the square is clamped to the image."""
+    """Zero a square of ``ratio`` of the image's side; centers are (R,) int64, the square is clamped to the image."""
 
     def outside(center: Tensor, side: int) -> Tensor:
         square = int(side * ratio + 0.5)

@@ -20,7 +20,7 @@ class Mixing(ABC):
         """Mix a training batch.
 
         Args:
-            x: (B, ch, H, W), normalised.
+            x: (B, ch, H, W), normalized.
             labels: (B,) int64.
             num_classes: Number of classes C.
             keys: Coordinates: seed, purpose, network, step.
@@ -39,7 +39,7 @@ class _TorchvisionMixing(Mixing):
         self.alpha = alpha
 
     def mix(self, x: Tensor, labels: Tensor, num_classes: int, *keys: int | str) -> tuple[Tensor, Tensor]:
-        """See :meth:`Mixing.mix`; every image meets its neighbour in the batch, whose order is random already."""
+        """See :meth:`Mixing.mix`; every image meets its neighbor in the batch, whose order is random already."""
         with rng.seeded(*keys):
             mixed: tuple[Tensor, Tensor] = self.transform(alpha=self.alpha, num_classes=num_classes)(x, labels)
         return mixed

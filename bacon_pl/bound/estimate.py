@@ -139,14 +139,14 @@ def measure(z_syn: Tensor, z_real: Tensor, mask: Tensor | None, settings: BoundS
             epsilon = mean.new_full(mean.shape[:1], settings.epsilon)
         unit = draw_in_ball(settings.samples, z_syn.shape[2], *keys, device=z_syn.device, dtype=dtype)
         return Measured(
-            bound(z_syn, mean, std, epsilon, unit, settings.lam, settings.clip),
+            bound(z_syn, mean, std, epsilon, unit, settings.tv_weight, settings.clip),
             risk(z_syn, z_real, epsilon, mask),
             epsilon,
         )
 
 
 def bound(
-    z_syn: Tensor, mean: Tensor, std: Tensor, epsilon: Tensor, unit: Tensor, lam: float, clip: F.ClipVariant
+    z_syn: Tensor, mean: Tensor, std: Tensor, epsilon: Tensor, unit: Tensor, tv_weight: float, clip: F.ClipVariant
 ) -> Bound:
     """Estimate log|B| + (1/k) Σ_i [log p(z̃|z_i) + log p(z_i)] with z_i uniform in B(z̃, ε).
 
@@ -158,7 +158,7 @@ def bound(
         std: Their standard deviation s, (C, d).
         epsilon: Radius, (C,).
         unit: Draws in the ball of radius 1, (k, d), of which all embeddings take their own copy.
-        lam: λ of the prior.
+        tv_weight: λ of the prior.
         clip: Clip term of the prior.
 
     Raises:
@@ -167,7 +167,9 @@ def bound(
     steps = unit[:, None] * epsilon[:, None]  # (k, C, d)
     offset = z_syn - mean[:, None]
     chunk = max(1, CHUNK // z_syn.numel())
-    prior = torch.cat([log_prior(offset + part[:, :, None], std[:, None], lam, clip) for part in steps.split(chunk)])
+    prior = torch.cat(
+        [log_prior(offset + part[:, :, None], std[:, None], tv_weight, clip) for part in steps.split(chunk)]
+    )
     volume = log_volume(unit.shape[1], epsilon)
     found = volume[:, None] + log_likelihood(steps, std)[:, :, None] + prior  # (k, C, m)
     return Bound(found.mean(2), (found.logsumexp(0) - math.log(len(unit))).mean(1))

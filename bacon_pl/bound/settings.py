@@ -17,7 +17,7 @@ class BoundSettings:
     Args:
         samples: Points drawn in each ball.
         epsilon: Radius of the balls; by default each class's own: the median distance of pairs of its real embeddings.
-        lam: λ of the prior.
+        tv_weight: λ of the prior.
         clip: Clip term of the prior: ``none``, ``acting`` or ``symmetric``. The last two divide by a feature's
             deviation, so the few features that hardly vary within a class make up most of the bound and of its error.
 
@@ -27,7 +27,7 @@ class BoundSettings:
 
     samples: int = 32
     epsilon: float | None = None
-    lam: float = 0.8
+    tv_weight: float = 0.8
     clip: ClipVariant = "none"
 
     def __post_init__(self) -> None:
@@ -35,4 +35,4 @@ class BoundSettings:
             raise BaconError(f"the bound's samples must be at least 2, got {self.samples}.")
         if self.epsilon is not None and not (self.epsilon > 0 and math.isfinite(self.epsilon)):
             raise BaconError(f"the bound's epsilon must be positive and finite, or null, got {self.epsilon}.")
-        check_prior(self.lam, self.clip)
+        check_prior(self.tv_weight, self.clip)

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from bacon_pl import __version__
 from bacon_pl.data import DataModule
-from bacon_pl.distill import DistillModule
+from bacon_pl.distillers import DistillModule
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.explain import explain
 from bacon_pl.preflight import check_devices

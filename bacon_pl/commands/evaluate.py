@@ -32,8 +32,8 @@ from bacon_pl.evaluate import (
     summary,
     write_results,
 )
-from bacon_pl.foreign import is_ours, open_set
-from bacon_pl.foreign.convert import add_source_options
+from bacon_pl.interop import is_ours, open_set
+from bacon_pl.interop.convert import add_source_options
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.preflight import check_writable
 from bacon_pl.report import figures, show, write_report
@@ -74,7 +74,7 @@ class Eval(LightningCommand):
             "--baselines",
             type=list[Baseline],
             default=[],
-            help="Also evaluate real images: of the same number, drawn at random or chosen by herding or k-centre; or "
+            help="Also evaluate real images: of the same number, drawn at random or chosen by herding or k-center; or "
             "the whole training set.",
         )
         parser.add_argument(
@@ -126,25 +126,25 @@ class Eval(LightningCommand):
             self.config.scores,
             seed,
         )
-        outcomes, first = [], None
+        run_results, first = [], None
         for run in comparison.runs:
             torch.compiler.reset()  # torch keeps eight programs of a function, then compiles no more
             module = comparison.module(run, self.trainer.strategy.root_device)
             trainer = self.evaluation_trainer(module, run)
             trainer.fit(module)
             trainer.test(module, datamodule=data, verbose=False)
-            outcomes.append(module.outcome(run.network, run.variant))
+            run_results.append(module.run_result(run.network, run.variant))
             first = first or (module, trainer.loggers)
         assert first is not None
         device = self.trainer.strategy.root_device
         views = comparison.views(first[0], device) if self.config.bound else None
         if self.trainer.is_global_zero:
-            scores = comparison.scores(outcomes) if comparison.scored else None
+            scores = comparison.scores(run_results) if comparison.scored else None
             bound = views and bounds(views, distilled, data.train.to(device), self.config_init.bound_settings, seed)
-            numbers = results(distilled, outcomes, self.resolved, scores, bound)
+            numbers = results(distilled, run_results, self.resolved, scores, bound)
             pictures = {}
             if self.config.figures:
-                pictures = figures(outcomes, data.meta.class_names, comparison.embedded(first[0]), seed)
+                pictures = figures(run_results, data.meta.class_names, comparison.embedded(first[0]), seed)
             print(f"results: {write_results(folder / 'results.json', numbers)}")
             print(f"report: {write_report(folder, numbers, distilled, pictures)}")
             show(first[1], numbers, distilled, pictures)

@@ -16,7 +16,7 @@ from bacon_pl.preflight import check_writable
 
 
 class Fit(LightningCommand):
-    """Distil a dataset; writes distilled.safetensors and distilled.png into --trainer.default_root_dir."""
+    """Distill a dataset; writes distilled.safetensors and distilled.png into --trainer.default_root_dir."""
 
     name = "fit"
 
@@ -37,7 +37,7 @@ class Fit(LightningCommand):
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
 
     def run(self) -> None:
-        """Distil."""
+        """Distill."""
         self.check()
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}

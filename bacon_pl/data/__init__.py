@@ -3,7 +3,7 @@
 from bacon_pl.data.batch import InOrder, IterationBatch
 from bacon_pl.data.catalog import CATALOG, DatasetSpec, load_dataset, register
 from bacon_pl.data.datamodule import DataModule
-from bacon_pl.data.images import DatasetMeta, LabelledImages, denormalise, normalise
+from bacon_pl.data.images import DatasetMeta, LabeledImages, denormalize, normalize
 from bacon_pl.data.options import LoadOptions
 
 __all__ = [
@@ -13,10 +13,10 @@ __all__ = [
     "DatasetSpec",
     "InOrder",
     "IterationBatch",
-    "LabelledImages",
+    "LabeledImages",
     "LoadOptions",
-    "denormalise",
+    "denormalize",
     "load_dataset",
-    "normalise",
+    "normalize",
     "register",
 ]

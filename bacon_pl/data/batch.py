@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.data.images import LabelledImages
+from bacon_pl.data.images import LabeledImages
 
 
 @dataclass
@@ -26,10 +26,10 @@ class IterationBatch:
         iteration: Number of the iteration, from 0.
         seed: Seed of the run.
         batch_real: Images per class that :meth:`matching` draws.
-        pool_batch: Images per step that :meth:`plain` draws.
+        pool_batch: Images per step that :meth:`random_batches` draws.
     """
 
-    store: LabelledImages
+    store: LabeledImages
     iteration: int
     seed: int
     batch_real: int
@@ -63,7 +63,7 @@ class IterationBatch:
             return images, None
         return images, valid[:, :n]
 
-    def plain(self, network: int, steps: int) -> tuple[Tensor, Tensor]:
+    def random_batches(self, network: int, steps: int) -> tuple[Tensor, Tensor]:
         """Draw random batches over all classes, to train one of the pool's networks on.
 
         They are the batches of a shuffled loader that drops its last incomplete one: no image comes twice within a
@@ -128,7 +128,7 @@ class InOrder:
         batch_size: Images per batch; the last batch may have fewer.
     """
 
-    def __init__(self, data: LabelledImages, batch_size: int) -> None:
+    def __init__(self, data: LabeledImages, batch_size: int) -> None:
         self.data = data
         self.batch_size = batch_size
 

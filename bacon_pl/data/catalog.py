@@ -16,7 +16,7 @@ from torch import Tensor
 from bacon_pl.data import loaders
 from bacon_pl.data.files import fit
 from bacon_pl.data.folder import load_folder
-from bacon_pl.data.images import DatasetMeta, LabelledImages
+from bacon_pl.data.images import DatasetMeta, LabeledImages
 from bacon_pl.data.options import LoadOptions, OnBadImage, check_statistics
 from bacon_pl.data.tiny_imagenet import load_tiny_imagenet
 from bacon_pl.errors import BaconError, unknown_name
@@ -40,7 +40,7 @@ class DatasetSpec:
     """
 
     name: str
-    load: Callable[[LoadOptions], tuple[LabelledImages, LabelledImages]]
+    load: Callable[[LoadOptions], tuple[LabeledImages, LabeledImages]]
     channels: int | None = None
     size: tuple[int, int] | None = None
     num_classes: int | None = None
@@ -114,7 +114,7 @@ def load_dataset(
     test_fraction: float = 0.2,
     seed: int = 0,
     on_bad_image: OnBadImage = "error",
-) -> tuple[LabelledImages, LabelledImages, DatasetMeta]:
+) -> tuple[LabeledImages, LabeledImages, DatasetMeta]:
     """Load a dataset whole, as uint8 tensors on the CPU.
 
     Args:
@@ -122,7 +122,7 @@ def load_dataset(
         root: Folder of the data.
         download: Fetch what is missing, where torchvision can.
         image_size: Side N in pixels of the N x N images wanted: the shorter side is scaled to it (bilinear,
-            antialiased), then the centre is cut out. None keeps the size on disk.
+            antialiased), then the center is cut out. None keeps the size on disk.
         mean: Mean per channel of pixels in [0, 1]; None takes the catalog's, else the training images'.
         std: Standard deviation per channel of pixels in [0, 1]; None takes the catalog's, else the training images'.
         test_fraction: Share that becomes the test split, of data that come without one.
@@ -174,7 +174,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         images: (N, ch, H, W), uint8.
 
     Returns:
-        ``(mean, std)``, one number per channel each; a std is at least one grey level, 1/255, so that a constant
+        ``(mean, std)``, one number per channel each; a std is at least one gray level, 1/255, so that a constant
         channel can be divided by it.
     """
     channels = images.shape[1]
@@ -193,7 +193,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(means), tuple(stds)
 
 
-def _check_classes(spec: DatasetSpec, options: LoadOptions, train: LabelledImages, test: LabelledImages) -> None:
+def _check_classes(spec: DatasetSpec, options: LoadOptions, train: LabeledImages, test: LabeledImages) -> None:
     where = f"{spec.name} under '{options.root}'"
     if train.class_names != test.class_names:
         raise BaconError(f"the train and test splits of {where} have different classes: load one dataset's two splits.")
@@ -205,11 +205,11 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _fit_all(data: LabelledImages, size: int) -> LabelledImages:
+def _fit_all(data: LabeledImages, size: int) -> LabeledImages:
     if data.images.shape[-2:] == (size, size):
         return data
     images = torch.cat([fit(chunk, size) for chunk in data.images.split(_CHUNK)])
-    return LabelledImages(images, data.labels, data.class_names)
+    return LabeledImages(images, data.labels, data.class_names)
 
 
 for _spec in (

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bacon_pl.data.batch import InOrder, IterationBatch, Iterations
 from bacon_pl.data.catalog import find, load_dataset
-from bacon_pl.data.images import DatasetMeta, LabelledImages, normalise
+from bacon_pl.data.images import DatasetMeta, LabeledImages, normalize
 from bacon_pl.data.options import LoadOptions, check_statistics
 from bacon_pl.data.split import stratified_split
 from bacon_pl.errors import BaconError
@@ -22,7 +22,7 @@ class DataModule(LightningDataModule):
     """Real images for distillation and evaluation.
 
     Training batches are :class:`~bacon_pl.data.batch.IterationBatch`: each draws its images on the device, where the
-    training images are moved once. Test batches are ``(images, labels)``, normalised float32.
+    training images are moved once. Test batches are ``(images, labels)``, normalized float32.
 
     Args:
         name: Dataset: mnist, fashion_mnist, svhn, cifar10, cifar100, tiny_imagenet, digits, folder, a registered
@@ -30,7 +30,7 @@ class DataModule(LightningDataModule):
         root: Folder of the data: for torchvision's datasets the one that holds MNIST/raw, cifar-10-batches-py and so
             on, for folder the one that holds train/<class>/ and test/<class>/, or <class>/.
         download: Fetch the data into root if they are missing (torchvision's datasets only).
-        image_size: Side N of the images in pixels: scale the shorter side to N and cut out the centre. By default
+        image_size: Side N of the images in pixels: scale the shorter side to N and cut out the center. By default
             images keep their size, which then must be one for all.
         mean: Mean per channel of pixels in [0, 1]. By default the published one, else that of the training images.
         std: Standard deviation per channel of pixels in [0, 1]. By default the published one, else that of the
@@ -55,9 +55,9 @@ class DataModule(LightningDataModule):
         BaconError: If an argument is out of its range or the dataset is unknown.
     """
 
-    train: LabelledImages
-    val: LabelledImages | None
-    test: LabelledImages
+    train: LabeledImages
+    val: LabeledImages | None
+    test: LabeledImages
     meta: DatasetMeta
 
     def __init__(
@@ -101,7 +101,7 @@ class DataModule(LightningDataModule):
         self.split_seed = split_seed
         self.seed = seed
         self._loaded = False
-        self._on_device: LabelledImages | None = None
+        self._on_device: LabeledImages | None = None
 
     @property
     def known_size(self) -> tuple[int, int] | None:
@@ -151,7 +151,7 @@ class DataModule(LightningDataModule):
         return InOrder(self.test, self.eval_batch)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn an iteration's number into its images, or normalise a test batch.
+        """Turn an iteration's number into its images, or normalize a test batch.
 
         Args:
             batch: A number from :meth:`train_dataloader`, or ``(images, labels)`` with uint8 images on the device.
@@ -164,7 +164,7 @@ class DataModule(LightningDataModule):
             # Not the number itself: a resumed run counts its batches anew, and the trainer's steps on.
             return self.iteration_batch(self.trainer.global_step, self.trainer.strategy.root_device)
         images, labels = batch
-        return self.normalise(images), labels
+        return self.normalize(images), labels
 
     def iteration_batch(self, iteration: int, device: torch.device | str = "cpu") -> IterationBatch:
         """The real images of one iteration, on a device; for use without a trainer, too.
@@ -176,11 +176,11 @@ class DataModule(LightningDataModule):
         self._on_device = (self._on_device or self.train).to(device)
         return IterationBatch(self._on_device, iteration, self.seed, self.batch_real, self.pool_batch)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Map uint8 images (..., ch, H, W) to normalised pixel space, float32."""
-        return normalise(images, self.meta.mean, self.meta.std, torch.float32)
+    def normalize(self, images: Tensor) -> Tensor:
+        """Map uint8 images (..., ch, H, W) to normalized pixel space, float32."""
+        return normalize(images, self.meta.mean, self.meta.std, torch.float32)
 
-    def _load(self, download: bool) -> tuple[LabelledImages, LabelledImages, DatasetMeta]:
+    def _load(self, download: bool) -> tuple[LabeledImages, LabeledImages, DatasetMeta]:
         return load_dataset(
             self.name,
             self.root,

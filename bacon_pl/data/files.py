@@ -105,7 +105,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def fit(images: Tensor, size: int) -> Tensor:
-    """Make images square: scale the shorter side to ``size`` (bilinear, antialiased), then cut out the centre.
+    """Make images square: scale the shorter side to ``size`` (bilinear, antialiased), then cut out the center.
 
     Args:
         images: (..., ch, H, W), uint8.
@@ -127,13 +127,13 @@ def decode(path: str | os.PathLike[str]) -> Tensor:
         path: A file in any format that Pillow reads.
 
     Returns:
-        uint8 (1, H, W) for grey images, 16-bit ones scaled to 8 bits; (3, H, W) for all others, without transparency.
+        uint8 (1, H, W) for gray images, 16-bit ones scaled to 8 bits; (3, H, W) for all others, without transparency.
 
     Raises:
         Exception: Whatever Pillow's plugin for the format raises on a damaged file.
     """
     with Image.open(path) as image:
-        if image.mode.startswith("I"):  # grey of more than 8 bits; Pillow's own conversion would clip it
+        if image.mode.startswith("I"):  # gray of more than 8 bits; Pillow's own conversion would clip it
             wide = np.asarray(image).astype(np.int64)
             if wide.min() < 0 or wide.max() > 65535:
                 raise ValueError("its pixels are beyond 16 bits")
@@ -156,7 +156,7 @@ def load_files(
         root: The dataset's root.
         files: What to read, in order; not empty.
         options: ``image_size`` and ``on_bad_image`` are used.
-        channels: 3 makes all images RGB; None gives one channel if every image is grey, else three.
+        channels: 3 makes all images RGB; None gives one channel if every image is gray, else three.
 
     Returns:
         ``(images, kept)``: uint8 (n, ch, H, W), and the positions in ``files`` they come from, (n,) int64, which are
@@ -205,10 +205,10 @@ def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, ch
                 f"'{files[kept[0]].path}' {first[0]}x{first[1]}: give --data.image_size N, e.g. "
                 f"{min(*first, height, width)}, to resize them."
             )
-        elif depth > images.shape[1]:  # the first colour after grey ones
-            grey, images = images, torch.empty(len(files), depth, height, width, dtype=torch.uint8)
-            images[: len(kept)] = grey[: len(kept)]
-        images[len(kept)] = image  # grey goes into all three channels
+        elif depth > images.shape[1]:  # the first color after gray ones
+            gray, images = images, torch.empty(len(files), depth, height, width, dtype=torch.uint8)
+            images[: len(kept)] = gray[: len(kept)]
+        images[len(kept)] = image  # gray goes into all three channels
         kept.append(position)
     if images is None:
         raise BaconError(f"none of the {len(files)} image files under '{root}' can be read, the first is '{bad[0]}'.")

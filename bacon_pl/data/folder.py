@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 
 from bacon_pl.data.files import ImageFile, load_files, scan_images, subfolders
-from bacon_pl.data.images import LabelledImages
+from bacon_pl.data.images import LabeledImages
 from bacon_pl.data.options import LoadOptions
 from bacon_pl.data.split import stratified_split
 from bacon_pl.errors import BaconError
 
 
-def load_folder(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+def load_folder(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load a folder of images: ``root/{train,test}/<class>/...``, ``root/{train,val}/...`` or ``root/<class>/...``.
 
     A flat folder is split class by class with ``options.test_fraction`` and ``options.seed``. The classes are the
-    folders' names in sorted order. One channel if every image is grey, else three.
+    folders' names in sorted order. One channel if every image is gray, else three.
 
     Args:
         options: Where to look, and how to treat sizes and bad files.
@@ -43,7 +43,7 @@ def load_folder(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
     files = _list_classes(root, "", folders)
     images, kept = load_files(root, files, options)
     labels = torch.tensor([file.label for file in files])[kept]
-    everything = LabelledImages(images, labels, tuple(folders))
+    everything = LabeledImages(images, labels, tuple(folders))
     _check_left(everything, root, folders)
     train, test = stratified_split(labels, options.test_fraction, options.seed, "test split")
     if not len(test):
@@ -51,7 +51,7 @@ def load_folder(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
     return everything.subset(train), everything.subset(test)
 
 
-def _load_split(options: LoadOptions, held_out: str) -> tuple[LabelledImages, LabelledImages]:
+def _load_split(options: LoadOptions, held_out: str) -> tuple[LabeledImages, LabeledImages]:
     root = options.root
     classes = {split: subfolders(root / split) for split in ("train", held_out)}
     for split, names in classes.items():
@@ -71,9 +71,9 @@ def _load_split(options: LoadOptions, held_out: str) -> tuple[LabelledImages, La
     images, kept = load_files(root, files, options)
     labels = torch.tensor([file.label for file in files])[kept]
     n_train = int((kept < n_train).sum())
-    train = LabelledImages(images[:n_train], labels[:n_train], tuple(names))
+    train = LabeledImages(images[:n_train], labels[:n_train], tuple(names))
     # A copy: a view would keep all training images in memory, also where some are held out and the rest copied.
-    test = LabelledImages(images[n_train:].clone(), labels[n_train:], tuple(names))
+    test = LabeledImages(images[n_train:].clone(), labels[n_train:], tuple(names))
     _check_left(train, root / "train", names)
     _check_left(test, root / held_out, names)
     return train, test
@@ -89,7 +89,7 @@ def _list_classes(root: Path, prefix: str, names: list[str]) -> list[ImageFile]:
     return files
 
 
-def _check_left(split: LabelledImages, folder: Path, names: list[str]) -> None:
+def _check_left(split: LabeledImages, folder: Path, names: list[str]) -> None:
     # Skipping bad files may have emptied a class.
     if not bool((counts := split.counts).all()):
         name = names[int(torch.nonzero(counts == 0)[0])]

@@ -1,4 +1,4 @@
-"""Labelled images as tensors: the one form in which every dataset reaches the rest of the library."""
+"""Labeled images as tensors: the one form in which every dataset reaches the rest of the library."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class DatasetMeta:
         return len(self.class_names)
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype) -> Tensor:
-    """Map uint8 images to normalised pixel space, on the device they are on (method.md §3).
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+    """Map uint8 images to normalized pixel space, on the device they are on (method.md §3).
 
     Args:
         images: (..., ch, H, W), uint8.
@@ -63,21 +63,21 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], d
 def _constants(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Factor and summand of :func:`normalise`, (ch, 1, 1), kept on the device: copying them there would wait for it."""
+    """Factor and summand of :func:`normalize`, (ch, 1, 1), kept on the device: copying them there would wait for it."""
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64)
     return scale.to(device, dtype).view(-1, 1, 1), shift.to(device, dtype).view(-1, 1, 1)
 
 
-def denormalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Map normalised images (..., ch, H, W) back to pixels in [0, 1], clamped."""
+def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Map normalized images (..., ch, H, W) back to pixels in [0, 1], clamped."""
     m = torch.tensor(mean, dtype=images.dtype, device=images.device).view(-1, 1, 1)
     s = torch.tensor(std, dtype=images.dtype, device=images.device).view(-1, 1, 1)
     return (images * s + m).clamp(0, 1)
 
 
 @dataclass
-class LabelledImages:
+class LabeledImages:
     """A whole split in memory.
 
     Attributes:
@@ -123,16 +123,16 @@ class LabelledImages:
         """Images in the smallest class: a plain number, read back from the device once."""
         return int(self.counts.min())
 
-    def to(self, device: torch.device | str) -> LabelledImages:
+    def to(self, device: torch.device | str) -> LabeledImages:
         """Move to a device (itself where it is there already)."""
         device = torch.device(device)
         if self.images.device == device:
             return self
-        return LabelledImages(self.images.to(device), self.labels.to(device), self.class_names)
+        return LabeledImages(self.images.to(device), self.labels.to(device), self.class_names)
 
-    def subset(self, index: Tensor) -> LabelledImages:
+    def subset(self, index: Tensor) -> LabeledImages:
         """Take the images at ``index`` (int64, any length), in that order."""
-        return LabelledImages(self.images[index], self.labels[index], self.class_names)
+        return LabeledImages(self.images[index], self.labels[index], self.class_names)
 
     @property
     def class_table(self) -> tuple[Tensor, Tensor]:

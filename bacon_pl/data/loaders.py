@@ -12,39 +12,39 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from bacon_pl.data.images import LabelledImages
+from bacon_pl.data.images import LabeledImages
 from bacon_pl.data.options import LoadOptions
 from bacon_pl.errors import BaconError, one_line
 
 Split = tuple[Tensor, Tensor, tuple[str, ...]]
 
 
-def load_mnist(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+def load_mnist(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load MNIST: (60000 and 10000, 1, 28, 28). See :class:`torchvision.datasets.MNIST`."""
     return _both(options, "MNIST", "MNIST/raw", partial(_read_idx, datasets.MNIST, options))
 
 
-def load_fashion_mnist(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+def load_fashion_mnist(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load FashionMNIST: (60000 and 10000, 1, 28, 28). See :class:`torchvision.datasets.FashionMNIST`."""
     return _both(options, "FashionMNIST", "FashionMNIST/raw", partial(_read_idx, datasets.FashionMNIST, options))
 
 
-def load_svhn(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+def load_svhn(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load SVHN: (73257 and 26032, 3, 32, 32), labels 0..9. See :class:`torchvision.datasets.SVHN`."""
     return _both(options, "SVHN", "train_32x32.mat and test_32x32.mat", partial(_read_svhn, options))
 
 
-def load_cifar10(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+def load_cifar10(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load CIFAR-10: (50000 and 10000, 3, 32, 32). See :class:`torchvision.datasets.CIFAR10`."""
     return _both(options, "CIFAR-10", "cifar-10-batches-py", partial(_read_cifar, datasets.CIFAR10, options))
 
 
-def load_cifar100(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+def load_cifar100(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load CIFAR-100: (50000 and 10000, 3, 32, 32). See :class:`torchvision.datasets.CIFAR100`."""
     return _both(options, "CIFAR-100", "cifar-100-python", partial(_read_cifar, datasets.CIFAR100, options))
 
 
-def load_digits(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+def load_digits(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load scikit-learn's digits, 1797 images (1, 8, 8), split class by class into train and test."""
     # Imported here: scikit-learn takes a while to import and no other dataset needs it.
     from sklearn.datasets import load_digits as read_digits
@@ -53,7 +53,7 @@ def load_digits(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
     data = read_digits()
     images = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8))[:, None]
     labels = torch.from_numpy(data.target).to(torch.int64)
-    everything = LabelledImages(images, labels, tuple(str(name) for name in data.target_names))
+    everything = LabeledImages(images, labels, tuple(str(name) for name in data.target_names))
     try:
         train, test = train_test_split(
             np.arange(len(labels)), test_size=options.test_fraction, random_state=options.seed, stratify=data.target
@@ -87,7 +87,7 @@ def _read_cifar(source: type[datasets.CIFAR10], options: LoadOptions, train: boo
 
 def _both(
     options: LoadOptions, title: str, holds: str, read: Callable[[bool], Split]
-) -> tuple[LabelledImages, LabelledImages]:
+) -> tuple[LabeledImages, LabeledImages]:
     try:
         train, test = read(True), read(False)
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError, KeyError, TypeError, UnpicklingError) as error:
@@ -106,4 +106,4 @@ def _both(
             f"cannot read {title} under '{options.root}' ({reason}): remove {holds} and fetch it again with "
             "--data.download true."
         ) from error
-    return LabelledImages(*train), LabelledImages(*test)
+    return LabeledImages(*train), LabeledImages(*test)

@@ -48,7 +48,7 @@ class LoadOptions:
 
 
 def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Check a normalisation that the user gave.
+    """Check a normalization that the user gave.
 
     Args:
         mean: Mean per channel of pixels in [0, 1], or None.

@@ -1,4 +1,4 @@
-"""Splitting a labelled set in two, class by class. Which images are in which file is not decided here."""
+"""Splitting a labeled set in two, class by class. Which images are in which file is not decided here."""
 
 from __future__ import annotations
 

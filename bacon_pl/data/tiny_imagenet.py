@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 
 from bacon_pl.data.files import ImageFile, load_files, scan_images
-from bacon_pl.data.images import LabelledImages
+from bacon_pl.data.images import LabeledImages
 from bacon_pl.data.options import LoadOptions
 from bacon_pl.errors import BaconError
 
 _FOLDER = "tiny-imagenet-200"
 
 
-def load_tiny_imagenet(options: LoadOptions) -> tuple[LabelledImages, LabelledImages]:
+def load_tiny_imagenet(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load TinyImageNet; its validation images are the test split, for the archive's own test images have no labels.
 
-    Grey files become RGB. The classes stand in the order of ``wnids.txt`` and are named after ``words.txt``, where it
+    Gray files become RGB. The classes stand in the order of ``wnids.txt`` and are named after ``words.txt``, where it
     is there.
 
     Args:
@@ -52,12 +52,12 @@ def load_tiny_imagenet(options: LoadOptions) -> tuple[LabelledImages, LabelledIm
     labels = torch.tensor([file.label for file in files])[kept]
     n_train = int((kept < n_train).sum())
     names = _class_names(root, wnids)
-    train = LabelledImages(images[:n_train], labels[:n_train], names)
+    train = LabeledImages(images[:n_train], labels[:n_train], names)
     if not bool((counts := train.counts).all()):
         wnid = wnids[int(torch.nonzero(counts == 0)[0])]
         raise BaconError(f"no image in the class folder '{root / 'train' / wnid}' can be read: unpack it again.")
     # A copy: a view would keep all training images in memory, also where some are held out and the rest copied.
-    return train, LabelledImages(images[n_train:].clone(), labels[n_train:], names)
+    return train, LabeledImages(images[n_train:].clone(), labels[n_train:], names)
 
 
 def _lines(path: Path) -> list[str]:

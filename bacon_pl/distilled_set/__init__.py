@@ -1,6 +1,6 @@
-"""The artefact of a distillation: the set itself, its file, its pictures, and where it came from."""
+"""The artifact of a distillation: the set itself, its file, its pictures, and where it came from."""
 
-from bacon_pl.distilled_set.artefact import DistilledSet
+from bacon_pl.distilled_set.artifact import DistilledSet
 from bacon_pl.distilled_set.file import FILE_NAME, FORMAT_VERSION
 from bacon_pl.distilled_set.folders import folder_names
 from bacon_pl.distilled_set.provenance import git_commit, package_version

@@ -4,9 +4,9 @@ from bacon_pl.evaluate.bound import VIEWS, bound_line, bounds, measure_set, radi
 from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
 from bacon_pl.evaluate.curve import LearningCurve
 from bacon_pl.evaluate.module import EvalModule, train_without_trainer
-from bacon_pl.evaluate.outcome import Embedded, Outcome, spread
 from bacon_pl.evaluate.recipe import Recipe, SoftLabels
 from bacon_pl.evaluate.report import LABELS, of_main, results, score_line, summary, write_results, write_text
+from bacon_pl.evaluate.run_result import Embedded, RunResult, spread
 from bacon_pl.evaluate.scores import RobustScores, robust_scores
 from bacon_pl.evaluate.training_set import TrainingSet
 
@@ -17,7 +17,7 @@ __all__ = [
     "EvalModule",
     "LABELS",
     "LearningCurve",
-    "Outcome",
+    "RunResult",
     "Recipe",
     "RobustScores",
     "Run",

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.bound import BoundSettings, Measured, measure
-from bacon_pl.data import IterationBatch, LabelledImages
+from bacon_pl.data import IterationBatch, LabeledImages
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate.coreset import Embed
+from bacon_pl.selection.coresets import Embed
 
 VIEWS = {
     "fresh": "initial weights",
@@ -31,7 +31,7 @@ BLOCK_BYTES = 1 << 29
 
 
 def bounds(
-    views: Mapping[str, Embed], distilled: DistilledSet, store: LabelledImages, settings: BoundSettings, seed: int
+    views: Mapping[str, Embed], distilled: DistilledSet, store: LabeledImages, settings: BoundSettings, seed: int
 ) -> dict[str, Any]:
     """Measure a set through networks.
 
@@ -55,12 +55,12 @@ def bounds(
 
 
 def measure_set(
-    embed: Embed, distilled: DistilledSet, store: LabelledImages, settings: BoundSettings, seed: int
+    embed: Embed, distilled: DistilledSet, store: LabeledImages, settings: BoundSettings, seed: int
 ) -> Measured:
     """Measure a set through one network, without augmentation.
 
     Args:
-        embed: Maps uint8 or normalised images (B, ch, H, W) to embeddings (B, d), where ``store`` is.
+        embed: Maps uint8 or normalized images (B, ch, H, W) to embeddings (B, d), where ``store`` is.
         distilled: The set.
         store: The real training images, of which up to 500 a class are drawn.
         settings: How.

@@ -9,19 +9,19 @@ from typing import Any, Literal
 import torch
 
 from bacon_pl.augment import NoAugmentation
-from bacon_pl.data import DatasetMeta, LabelledImages
-from bacon_pl.distill.initialise import draw_real
+from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.data.draw import draw_real
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate.coreset import Embed
 from bacon_pl.evaluate.module import EvalModule
-from bacon_pl.evaluate.outcome import Embedded, Outcome, Variant
 from bacon_pl.evaluate.recipe import Recipe
+from bacon_pl.evaluate.run_result import Embedded, RunResult, Variant
 from bacon_pl.evaluate.scores import robust_scores
 from bacon_pl.evaluate.trained import Teacher, feature_spaces
 from bacon_pl.evaluate.training_set import TrainingSet
 from bacon_pl.networks import NetworkFactory
+from bacon_pl.selection.coresets import Embed
 
-Baseline = Literal["random", "herding", "k_centre", "whole"]
+Baseline = Literal["random", "herding", "k_center", "whole"]
 
 EMBEDDED_REAL = 1000
 """About how many real images are embedded for a picture."""
@@ -63,7 +63,7 @@ class Run:
 class Comparison:
     """The runs of an evaluation: every architecture on the distilled set and on every baseline.
 
-    All of them share one recipe and one budget. Herding and k-centre choose in feature spaces of ``recipe.network``,
+    All of them share one recipe and one budget. Herding and k-center choose in feature spaces of ``recipe.network``,
     whichever architecture is trained on the choice; soft labels come from one teacher for all.
 
     Args:
@@ -80,7 +80,7 @@ class Comparison:
     def __init__(
         self,
         distilled: DistilledSet,
-        store: LabelledImages,
+        store: LabeledImages,
         meta: DatasetMeta,
         recipe: Recipe,
         networks: Mapping[str, NetworkFactory],
@@ -130,7 +130,7 @@ class Comparison:
 
         Args:
             run: One of :attr:`runs`.
-            device: Where to train the networks whose feature spaces herding and k-centre choose in.
+            device: Where to train the networks whose feature spaces herding and k-center choose in.
         """
         recipe = replace(self.variant(run.variant), network=self.networks[run.network])
         if run.training_set == "whole" and recipe.whole_epochs is not None:
@@ -151,7 +151,7 @@ class Comparison:
                 return TrainingSet.distilled(self.distilled)
             case "random":
                 return TrainingSet.random(self.store, ipc, draws, self.seed)
-            case "herding" | "k_centre":
+            case "herding" | "k_center":
                 store = self.store.to(device)
                 if self._spaces is None:
                     self._spaces = feature_spaces(self.recipe, store, self.meta, self.seed)
@@ -183,15 +183,15 @@ class Comparison:
         (real,) = feature_spaces(recipe, self.store.to(device), self.meta, self.seed)
         return {"fresh": fresh.to(device).embed, "real": real, "distilled": trained.to(device).embed}
 
-    def scores(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def scores(self, run_results: Sequence[RunResult]) -> dict[str, Any]:
         """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluate.scores.robust_scores`).
 
         Args:
-            outcomes: Of all :attr:`runs`.
+            run_results: Of all :attr:`runs`.
 
         Returns:
             ``hlr``, ``ior``, ``lrs``, ``ars`` and, as ``accuracies``, the mean accuracies in [0, 1] they came from.
         """
-        found = {Run(o.network, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in outcomes}
+        found = {Run(o.network, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in run_results}
         parts = {part: found[self._scored_run(part)] for part in _SCORED}
         return {**asdict(robust_scores(**parts)), "accuracies": parts}

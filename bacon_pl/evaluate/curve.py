@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from bacon_pl.data import LabelledImages
+from bacon_pl.data import LabeledImages
 from bacon_pl.evaluate.module import EvalModule
 
 
@@ -21,7 +21,7 @@ class LearningCurve(pl.Callback):
         images: Most images tested, taken at equal distances: a curve needs fewer digits than a result.
     """
 
-    def __init__(self, test: LabelledImages, batch_size: int = 1000, points: int = 10, images: int = 1000) -> None:
+    def __init__(self, test: LabeledImages, batch_size: int = 1000, points: int = 10, images: int = 1000) -> None:
         self.test = test.subset(torch.linspace(0, len(test) - 1, min(images, len(test))).long())
         self.batch_size = batch_size
         self.points = points
@@ -39,7 +39,7 @@ class LearningCurve(pl.Callback):
         self.test = self.test.to(pl_module.device)
         images, labels = (t.split(self.batch_size) for t in (self.test.images, self.test.labels))
         for x, y in zip(images, labels, strict=True):
-            pl_module.probe(pl_module.normalise(x), y, epochs)
+            pl_module.probe(pl_module.normalize(x), y, epochs)
         if pl_module.share:
             accuracy = 100 * pl_module.hits_after[epochs][list(pl_module.share)].mean() / len(self.test)
             for logger in trainer.loggers:  # not by the module's log, which leaves most steps out

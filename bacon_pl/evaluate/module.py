@@ -17,13 +17,12 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bacon_pl import rng
-from bacon_pl.data import DatasetMeta, normalise
-from bacon_pl.data.images import denormalise
-from bacon_pl.distill.sharing import add_up, hand_round
+from bacon_pl.data import DatasetMeta, normalize
+from bacon_pl.data.images import denormalize
+from bacon_pl.distributed import all_reduce_sum, broadcast, own_share
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate.outcome import Outcome, Variant, accuracies, spread
 from bacon_pl.evaluate.recipe import Recipe
-from bacon_pl.evaluate.sharing import own_share
+from bacon_pl.evaluate.run_result import RunResult, Variant, accuracies, spread
 from bacon_pl.evaluate.training_set import TrainingSet
 from bacon_pl.networks import Network, StatelessNetwork, resolve_acceleration
 
@@ -35,7 +34,7 @@ class Labeller(Protocol):
         """Get ready on a device; all processes of a run call this together."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """Classify normalised images: (B, ch, H, W) to (B, C)."""
+        """Classify normalized images: (B, ch, H, W) to (B, C)."""
 
 
 class EvalModule(pl.LightningModule):
@@ -125,7 +124,7 @@ class EvalModule(pl.LightningModule):
         return range(self.total_steps)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimiser over all networks: their gradients never mix, so it is each network's own."""
+        """One optimizer over all networks: their gradients never mix, so it is each network's own."""
         r = self.recipe
         if r.optimizer == "adamw":
             return torch.optim.AdamW(self.networks.parameters(), lr=r.lr, weight_decay=r.weight_decay)
@@ -166,12 +165,12 @@ class EvalModule(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Hand every network to all processes."""
-        self.hand_round()
+        self.broadcast_networks()
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Set the learning rate of a step.
 
-        ``step``: half-way through, multiply it by ``recipe.lr_drop`` and restart the optimiser's state (method.md §7);
+        ``step``: half-way through, multiply it by ``recipe.lr_drop`` and restart the optimizer's state (method.md §7);
         ``cosine``: fall from ``recipe.lr`` towards 0.
         """
         r = self.recipe
@@ -222,9 +221,9 @@ class EvalModule(pl.LightningModule):
         x, y = self.batch(network, step)
         augment, where = self.recipe.augment, (network, step)
         if augment.on_pixels:
-            pixels = denormalise(x, self.meta.mean, self.meta.std)
+            pixels = denormalize(x, self.meta.mean, self.meta.std)
             pixels = augment.per_image(pixels, self.seed, "evaluation augment", *where)
-            x = self.normalise(pixels)
+            x = self.normalize(pixels)
         else:
             x = augment.per_image(x, self.seed, "evaluation augment", *where)
         if self.recipe.mixing is None:
@@ -232,7 +231,7 @@ class EvalModule(pl.LightningModule):
         return self.recipe.mixing.mix(x, y, self.meta.num_classes, self.seed, "evaluation mixing", *where)
 
     def batch(self, network: int, step: int) -> tuple[Tensor, Tensor]:
-        """Gather network k's batch of a step: normalised images (B, ch, H, W) and labels (B,)."""
+        """Gather network k's batch of a step: normalized images (B, ch, H, W) and labels (B,)."""
         epoch, part = divmod(step, self.steps_per_epoch)
         if self._orders.get(network, (-1,))[0] != epoch:
             n = self.index.shape[1]
@@ -241,28 +240,28 @@ class EvalModule(pl.LightningModule):
         size = self.recipe.batch_size
         position = self.index[network % len(self.index)][self._orders[network][1][part * size : (part + 1) * size]]
         x = self.images[position]
-        return self.normalise(x) if x.dtype == torch.uint8 else x, self.labels[position]
+        return self.normalize(x) if x.dtype == torch.uint8 else x, self.labels[position]
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Map images (..., ch, H, W), uint8 or pixels in [0, 1], to normalised pixel space."""
+    def normalize(self, images: Tensor) -> Tensor:
+        """Map images (..., ch, H, W), uint8 or pixels in [0, 1], to normalized pixel space."""
         dtype = next(self.networks.parameters()).dtype
         if images.dtype != torch.uint8:
             images = images * 255
-        return normalise(images, self.meta.mean, self.meta.std, dtype)
+        return normalize(images, self.meta.mean, self.meta.std, dtype)
 
     @torch.no_grad()
-    def hand_round(self) -> None:
+    def broadcast_networks(self) -> None:
         """Give every process all networks as the one that trained them left them."""
         for k, network in enumerate(self.networks):
             state = [*network.parameters(), *network.buffers()]
             for dtype in {t.dtype for t in state}:
-                hand_round([t for t in state if t.dtype == dtype], k % self.share.step)
+                broadcast([t for t in state if t.dtype == dtype], k % self.share.step)
 
     # Use and test.
 
     @torch.no_grad()
     def classify(self, network: int, x: Tensor) -> Tensor:
-        """Classify normalised images (B, ch, H, W) by a network as it is at the moment: (B, C)."""
+        """Classify normalized images (B, ch, H, W) by a network as it is at the moment: (B, C)."""
         model = self.networks[network]
         state = dict(model.named_parameters()) | dict(model.named_buffers())
         self._network.template.eval()
@@ -271,7 +270,7 @@ class EvalModule(pl.LightningModule):
         return logits
 
     def logits(self, x: Tensor) -> Tensor:
-        """Classify normalised images (B, ch, H, W) by network 0: (B, C)."""
+        """Classify normalized images (B, ch, H, W) by network 0: (B, C)."""
         return self.classify(0, x)
 
     @torch.no_grad()
@@ -279,7 +278,7 @@ class EvalModule(pl.LightningModule):
         """Embed images by a trained network.
 
         Args:
-            images: (N, ch, H, W), uint8 or normalised, on the module's device.
+            images: (N, ch, H, W), uint8 or normalized, on the module's device.
             network: Number of the network.
             batch_size: Images embedded at once.
 
@@ -288,7 +287,7 @@ class EvalModule(pl.LightningModule):
         """
         model = self.networks[network].eval()
         assert isinstance(model, Network)
-        parts = (self.normalise(x) if x.dtype == torch.uint8 else x for x in images.split(batch_size))
+        parts = (self.normalize(x) if x.dtype == torch.uint8 else x for x in images.split(batch_size))
         return torch.cat([model.embed(x) for x in parts])
 
     @torch.no_grad()
@@ -296,7 +295,7 @@ class EvalModule(pl.LightningModule):
         """Count the hits of this process's networks in the middle of their training, for display alone.
 
         Args:
-            x: Test images (B, ch, H, W), normalised.
+            x: Test images (B, ch, H, W), normalized.
             y: Their labels (B,).
             epochs: Epochs done by now.
         """
@@ -309,7 +308,7 @@ class EvalModule(pl.LightningModule):
         self.confusion.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count what this process's networks take normalised images (B, ch, H, W) for."""
+        """Count what this process's networks take normalized images (B, ch, H, W) for."""
         x, y = batch
         for k in self.share:
             self.confusion[str(k)].update(self.classify(k, x), y)
@@ -329,14 +328,14 @@ class EvalModule(pl.LightningModule):
         counts = torch.zeros(len(self.networks), classes, classes, dtype=torch.int64, device=self.device)
         for k in self.share:
             counts[k] = self.confusion[str(k)].compute()
-        add_up([counts])
+        all_reduce_sum([counts])
         return counts.cpu()
 
     def per_network(self) -> Tensor:
         """Top-1 accuracy of every network in percent, (num_networks,); all processes of a run call this together."""
         return accuracies(self.confusions())
 
-    def outcome(self, network: str, variant: Variant = "given") -> Outcome:
+    def run_result(self, network: str, variant: Variant = "given") -> RunResult:
         """What the training and the test found out; all processes of a run call this together.
 
         Args:
@@ -347,8 +346,8 @@ class EvalModule(pl.LightningModule):
         curve = loss.new_zeros(len(loss), len(self.hits_after))
         for i, hits in enumerate(self.hits_after.values()):
             curve[:, i] = 100 * hits / self.probed_images
-        add_up([loss, curve])
-        return Outcome(
+        all_reduce_sum([loss, curve])
+        return RunResult(
             training_set=self.name,
             network=network,
             variant=variant,
@@ -379,5 +378,5 @@ def train_without_trainer(module: EvalModule) -> EvalModule:
             module.schedule(optimizer, step)
             module.descend(step)
             optimizer.step()
-    module.hand_round()
+    module.broadcast_networks()
     return module

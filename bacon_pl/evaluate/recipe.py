@@ -81,7 +81,7 @@ class Recipe:
         lr: Learning rate at the start.
         momentum: Momentum of SGD; AdamW keeps its own defaults.
         weight_decay: Weight decay.
-        lr_drop: With the ``step`` schedule the learning rate is multiplied by this half-way, where the optimiser's
+        lr_drop: With the ``step`` schedule the learning rate is multiplied by this half-way, where the optimizer's
             state restarts; 1 changes nothing.
         augment: Augmentation of every batch.
         acceleration: Compile the networks and run them in bfloat16 where the device has it: ``on``, ``off``, or
@@ -93,7 +93,7 @@ class Recipe:
         whole_epochs: Passes where the training set is all real images, which takes far more steps a pass; by default
             ``epochs``.
         coreset_steps: Steps, rounded up to whole epochs, for which the networks are trained on the real images whose
-            feature spaces herding and k-centre choose in.
+            feature spaces herding and k-center choose in.
 
     Raises:
         BaconError: An argument is out of range.

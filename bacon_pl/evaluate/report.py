@@ -13,54 +13,54 @@ import torch
 import torchvision
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
-from bacon_pl.evaluate.outcome import Outcome, spread
+from bacon_pl.evaluate.run_result import RunResult, spread
 from bacon_pl.runtime import replacing
 
 LABELS = {
     "distilled": "distilled",
     "random": "random real",
     "herding": "herding",
-    "k_centre": "k-centre",
+    "k_center": "k-center",
     "whole": "all real",
 }
 """What people call the training sets, in the order of tables."""
 
 
-def _numbers(outcome: Outcome) -> dict[str, Any]:
-    accuracies = outcome.accuracies
+def _numbers(run_result: RunResult) -> dict[str, Any]:
+    accuracies = run_result.accuracies
     return {
         "accuracy": {
             "mean": float(accuracies.mean()),
             "std": float(spread(accuracies)),
             "per_network": accuracies.tolist(),
         },
-        "storage_bytes": outcome.storage_bytes,
-        "train_images": outcome.train_images,
+        "storage_bytes": run_result.storage_bytes,
+        "train_images": run_result.train_images,
     }
 
 
-def _run(outcome: Outcome) -> dict[str, Any]:
-    per_class = outcome.per_class
+def _run(run_result: RunResult) -> dict[str, Any]:
+    per_class = run_result.per_class
     present = per_class[0].isfinite()  # JSON has no NaN
     return {
-        "network": outcome.network,
-        "training_set": outcome.training_set,
-        "variant": outcome.variant,
-        "recipe": outcome.recipe,
-        "seed": outcome.seed,
-        **_numbers(outcome),
+        "network": run_result.network,
+        "training_set": run_result.training_set,
+        "variant": run_result.variant,
+        "recipe": run_result.recipe,
+        "seed": run_result.seed,
+        **_numbers(run_result),
         "per_class": {
             "mean": [float(m) if p else None for m, p in zip(per_class.mean(0), present, strict=True)],
             "std": [float(s) if p else None for s, p in zip(spread(per_class), present, strict=True)],
         },
-        "final_loss": outcome.loss[:, -1].tolist(),
-        "test_curve": {"epochs": list(outcome.curve_epochs), "per_network": outcome.curve.tolist()},
+        "final_loss": run_result.loss[:, -1].tolist(),
+        "test_curve": {"epochs": list(run_result.curve_epochs), "per_network": run_result.curve.tolist()},
     }
 
 
 def results(
     distilled: DistilledSet,
-    outcomes: Sequence[Outcome],
+    run_results: Sequence[RunResult],
     config: Mapping[str, Any] | None = None,
     scores: Mapping[str, Any] | None = None,
     bound: Mapping[str, Any] | None = None,
@@ -69,7 +69,7 @@ def results(
 
     Args:
         distilled: The set that was evaluated.
-        outcomes: Of all runs; the first is the main architecture's on the distilled set, and what is said of the
+        run_results: Of all runs; the first is the main architecture's on the distilled set, and what is said of the
             evaluation as a whole is said of this architecture.
         config: Resolved configuration of the evaluation.
         scores: Robust scores.
@@ -79,8 +79,8 @@ def results(
         A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), ``storage_bytes`` counts one
         byte a value. ``confusion`` sums what the main architecture's networks took images of class i (row) for.
     """
-    main = outcomes[0]
-    baselines = {o.training_set: _numbers(o) for o in of_main(outcomes)[1:]}
+    main = run_results[0]
+    baselines = {o.training_set: _numbers(o) for o in of_main(run_results)[1:]}
     return {
         "dataset": distilled.meta.name,
         "method": distilled.method,
@@ -96,7 +96,7 @@ def results(
         "scores": None if scores is None else dict(scores),
         "bound": None if bound is None else dict(bound),
         "classes": list(distilled.meta.class_names),
-        "runs": [_run(outcome) for outcome in outcomes],
+        "runs": [_run(run_result) for run_result in run_results],
         "distilled": {"seed": distilled.seed, "version": distilled.version, "commit": distilled.commit},
         "config": dict(config or {}),
         "versions": {
@@ -109,9 +109,9 @@ def results(
     }
 
 
-def of_main(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The main architecture's outcomes with the recipe given: one per training set, the distilled set's first."""
-    return [o for o in outcomes if o.network == outcomes[0].network and o.variant == "given"]
+def of_main(run_results: Sequence[RunResult]) -> list[RunResult]:
+    """The main architecture's run_results with the recipe given: one per training set, the distilled set's first."""
+    return [o for o in run_results if o.network == run_results[0].network and o.variant == "given"]
 
 
 def write_results(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:

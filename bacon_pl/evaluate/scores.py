@@ -64,9 +64,9 @@ def robust_scores(
     ior = syn_any - random_any
     alpha = w * ior - (1 - w) * hlr
     beta = gamma * (syn_aug - random_aug) + (1 - gamma) * (syn_plain - random_plain)
-    return RobustScores(hlr, ior, normalised(alpha), normalised(beta))
+    return RobustScores(hlr, ior, normalized(alpha), normalized(beta))
 
 
-def normalised(x: float) -> float:
+def normalized(x: float) -> float:
     """Map a difference of accuracies in [-1, 1] to [0, 1]: (e^x - e^-1) / (e - e^-1)."""
     return (math.exp(x) - math.exp(-1)) / (math.e - math.exp(-1))

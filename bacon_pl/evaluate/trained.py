@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.data import DatasetMeta, LabelledImages
-from bacon_pl.evaluate.coreset import Embed
+from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.evaluate.module import EvalModule, train_without_trainer
 from bacon_pl.evaluate.recipe import Recipe
 from bacon_pl.evaluate.training_set import TrainingSet
+from bacon_pl.selection.coresets import Embed
 
 
 class Teacher:
@@ -26,7 +26,7 @@ class Teacher:
         seed: Seed of its weights, batches and augmentation.
     """
 
-    def __init__(self, recipe: Recipe, store: LabelledImages, meta: DatasetMeta, seed: int) -> None:
+    def __init__(self, recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed: int) -> None:
         soft = recipe.soft_labels
         assert soft is not None
         network = soft.network or recipe.network
@@ -41,12 +41,12 @@ class Teacher:
             self._module = train_without_trainer(module.to(device))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Classify normalised images: (B, ch, H, W) to (B, C)."""
+        """Classify normalized images: (B, ch, H, W) to (B, C)."""
         assert self._module is not None
         return self._module.logits(x)
 
 
-def feature_spaces(recipe: Recipe, store: LabelledImages, meta: DatasetMeta, seed: int) -> list[Embed]:
+def feature_spaces(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed: int) -> list[Embed]:
     """Train ``recipe.num_networks`` networks briefly on the real images and show their feature spaces.
 
     All processes of a run call this together. Training happens where ``store`` is.
@@ -66,6 +66,6 @@ def feature_spaces(recipe: Recipe, store: LabelledImages, meta: DatasetMeta, see
     return [partial(module.embed, network=k) for k in range(recipe.num_networks)]
 
 
-def _for_steps(recipe: Recipe, steps: int, store: LabelledImages) -> Recipe:
+def _for_steps(recipe: Recipe, steps: int, store: LabeledImages) -> Recipe:
     """Make a recipe at least so many steps long on all real images."""
     return replace(recipe, epochs=-(-steps // -(-len(store) // recipe.batch_size)))

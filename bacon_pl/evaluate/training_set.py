@@ -9,23 +9,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bacon_pl.data import LabelledImages
-from bacon_pl.distill.initialise import draw_real
-from bacon_pl.distill.sharing import add_up
+from bacon_pl.data import LabeledImages
+from bacon_pl.data.draw import draw_real
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate.coreset import Embed, choose, herding, k_centre
-from bacon_pl.evaluate.sharing import own_share
+from bacon_pl.distributed import all_reduce_sum, own_share
+from bacon_pl.selection.coresets import Embed, choose, herding, k_center
 
-Coreset = Literal["herding", "k_centre"]
+Coreset = Literal["herding", "k_center"]
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Labelled images and which of them each network sees.
+    """Labeled images and which of them each network sees.
 
     Attributes:
         name: What they are, for the report.
-        images: (N, ch, H, W): uint8, or floating point in normalised pixel space.
+        images: (N, ch, H, W): uint8, or floating point in normalized pixel space.
         labels: (N,), int64.
         index: (K, n) int64, positions in ``images``: row k % K belongs to network k.
         storage_bytes: Bytes of one network's images at one byte a value, as they are stored.
@@ -44,7 +43,7 @@ class TrainingSet:
         return cls("distilled", images, labels, torch.arange(len(images))[None], distilled.pixel_bytes)
 
     @classmethod
-    def random(cls, store: LabelledImages, ipc: int, draws: int, seed: int) -> TrainingSet:
+    def random(cls, store: LabeledImages, ipc: int, draws: int, seed: int) -> TrainingSet:
         """Random real images, ``ipc`` of each class, another draw for each network.
 
         Args:
@@ -60,13 +59,13 @@ class TrainingSet:
         return cls("random", store.images, store.labels, index, index.shape[1] * store.images[0].numel())
 
     @classmethod
-    def coreset(cls, method: Coreset, store: LabelledImages, ipc: int, embeds: Sequence[Embed]) -> TrainingSet:
+    def coreset(cls, method: Coreset, store: LabeledImages, ipc: int, embeds: Sequence[Embed]) -> TrainingSet:
         """Real images chosen in a feature space, ``ipc`` of each class, another choice for each network.
 
         Several processes share the choices; all of them must call this.
 
         Args:
-            method: ``herding`` (the class's mean is kept) or ``k_centre`` (the class is covered).
+            method: ``herding`` (the class's mean is kept) or ``k_center`` (the class is covered).
             store: The real training images.
             ipc: Images per class.
             embeds: One feature space for each choice: maps uint8 images (B, ch, H, W) to embeddings (B, d).
@@ -74,14 +73,14 @@ class TrainingSet:
         Raises:
             BaconError: A class has fewer than ``ipc`` images.
         """
-        select = {"herding": herding, "k_centre": k_centre}[method]
+        select = {"herding": herding, "k_center": k_center}[method]
         index = torch.zeros(len(embeds), store.num_classes * ipc, dtype=torch.int64, device=store.images.device)
         for k in own_share(len(embeds)):
             index[k] = choose(store, ipc, select, embeds[k]).flatten()
-        add_up([index])
+        all_reduce_sum([index])
         return cls(method, store.images, store.labels, index, index.shape[1] * store.images[0].numel())
 
     @classmethod
-    def whole(cls, store: LabelledImages) -> TrainingSet:
+    def whole(cls, store: LabeledImages) -> TrainingSet:
         """All real images."""
         return cls("whole", store.images, store.labels, torch.arange(len(store))[None], store.images.numel())

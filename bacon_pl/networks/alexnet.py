@@ -41,5 +41,5 @@ class AlexNet(Network):
         self.classifier = nn.Linear(192 * height * width, num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, ch, H, W) to flattened feature maps (B, 192 · H/8 · W/8)."""
+        """Map normalized images (B, ch, H, W) to flattened feature maps (B, 192 · H/8 · W/8)."""
         return self.features(x).flatten(1)

@@ -21,13 +21,13 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, ch, H, W) to embeddings (B, d)."""
+        """Map normalized images (B, ch, H, W) to embeddings (B, d)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Embed and classify in one pass.
 
         Args:
-            x: Normalised images (B, ch, H, W).
+            x: Normalized images (B, ch, H, W).
 
         Returns:
             Embeddings (B, d) and logits (B, C).

@@ -77,7 +77,7 @@ class ConvNet(Network):
         self._has_kernels = (activation, norm, pooling) == ("relu", "instance", "avg")
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, ch, H, W) to flattened feature maps (B, width · H/2^depth · W/2^depth)."""
+        """Map normalized images (B, ch, H, W) to flattened feature maps (B, width · H/2^depth · W/2^depth)."""
         if self._has_kernels and fused.usable(x):
             return self._embed_fused(x).flatten(1)
         return self.features(x).flatten(1)

@@ -26,7 +26,7 @@ from bacon_pl.runtime import cache_dir
 SOURCE = Path(__file__).with_name("fused.cpp")
 FEW_CHANNELS = 4
 """Up to here a first convolution without matrix instructions is no slower than one whose output goes to memory: a
-training step of the ConvNet takes 0.10 s in place of 0.13 s for grey images, and the same for colour, in less memory.
+training step of the ConvNet takes 0.10 s in place of 0.13 s for gray images, and the same for color, in less memory.
 """
 
 _library: ctypes.CDLL | None = None

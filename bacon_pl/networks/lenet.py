@@ -39,6 +39,6 @@ class LeNet(Network):
         self.classifier = nn.Linear(84, num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, ch, H, W) to the last hidden layer (B, 84)."""
+        """Map normalized images (B, ch, H, W) to the last hidden layer (B, 84)."""
         z: Tensor = self.features(x)
         return z

@@ -35,6 +35,6 @@ class MLP(Network):
         self.classifier = nn.Linear(width, num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, ch, H, W) to the last hidden layer (B, width)."""
+        """Map normalized images (B, ch, H, W) to the last hidden layer (B, width)."""
         z: Tensor = self.features(x)
         return z

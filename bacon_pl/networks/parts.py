@@ -54,7 +54,7 @@ def activation_layer(activation: Activation) -> nn.Module:
 
 
 def extra_padding(channels: int) -> int:
-    """Pixels by which a first convolution pads grey images beyond colour ones, so that 28×28 is treated as 32×32."""
+    """Pixels by which a first convolution pads gray images beyond color ones, so that 28×28 is treated as 32×32."""
     return 2 if channels == 1 else 0
 
 

@@ -74,5 +74,5 @@ class ResNet18(Network):
         self.classifier = nn.Linear(channels * (height // _POOL) * (width // _POOL), num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, ch, H, W) to pooled feature maps (B, 512 · H/32 · W/32)."""
+        """Map normalized images (B, ch, H, W) to pooled feature maps (B, 512 · H/32 · W/32)."""
         return self.features(x).flatten(1)

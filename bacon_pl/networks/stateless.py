@@ -63,7 +63,7 @@ class StatelessNetwork:
             return run(weights, x)
 
     def __call__(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed and classify normalised images.
+        """Embed and classify normalized images.
 
         Args:
             weights: The network's parameters and buffers by name.

@@ -21,7 +21,7 @@ _SIDES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299)
 class TorchvisionModel(Network):
     """A classification model of torchvision, untrained.
 
-    Its last linear layer is the classifier, and that layer's input the embedding. Grey images are repeated in all
+    Its last linear layer is the classifier, and that layer's input the embedding. Gray images are repeated in all
     three channels. Dropout, where a model has it, follows torch's own generator.
 
     Args:
@@ -54,7 +54,7 @@ class TorchvisionModel(Network):
         self.batchable = not any(isinstance(module, StochasticDepth) for module in self.body.modules())
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, ch, H, W) to the input of the last linear layer (B, d)."""
+        """Map normalized images (B, ch, H, W) to the input of the last linear layer (B, d)."""
         z: Tensor = self.body(x.expand(-1, 3, -1, -1))
         return z
 

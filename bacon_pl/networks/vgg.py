@@ -46,5 +46,5 @@ class VGG11(Network):
         self.classifier = nn.Linear(channels * height * width, num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, ch, H, W) to flattened feature maps (B, 512 · H/32 · W/32)."""
+        """Map normalized images (B, ch, H, W) to flattened feature maps (B, 512 · H/32 · W/32)."""
         return self.features(x).flatten(1)

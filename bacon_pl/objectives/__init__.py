@@ -1,8 +1,8 @@
 """Matching objectives. A new one is a file here, or anywhere importable, with an Objective subclass."""
 
+from bacon_pl.objectives.bacon import BaconObjective
 from bacon_pl.objectives.base import Objective
-from bacon_pl.objectives.bayes import Bayes
 from bacon_pl.objectives.combined import Combined
 from bacon_pl.objectives.mean_matching import MeanMatching
 
-__all__ = ["Bayes", "Combined", "MeanMatching", "Objective"]
+__all__ = ["BaconObjective", "Combined", "MeanMatching", "Objective"]

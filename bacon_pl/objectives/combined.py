@@ -22,8 +22,8 @@ class Combined(Objective):
 
     Example:
         >>> import torch
-        >>> from bacon_pl.objectives import Bayes, MeanMatching
-        >>> both = Combined([MeanMatching(), Bayes()], weights=[1.0, 0.5])
+        >>> from bacon_pl.objectives import BaconObjective, MeanMatching
+        >>> both = Combined([MeanMatching(), BaconObjective()], weights=[1.0, 0.5])
         >>> sorted(both.terms(torch.zeros(10, 40, 256), torch.randn(10, 128, 256)))
         ['likelihood', 'match', 'tv']
     """

@@ -54,7 +54,7 @@ def total_variation(mean_syn: Tensor, mean_real: Tensor) -> Tensor:
 def clip(
     mean_syn: Tensor, mean_real: Tensor, std_real: Tensor, variant: ClipVariant = "acting", floor: float = 1e-3
 ) -> Tensor:
-    """Clip term L_CLIP: squared excess of the standardised difference over an interval.
+    """Clip term L_CLIP: squared excess of the standardized difference over an interval.
 
     Args:
         mean_syn: (C, d).

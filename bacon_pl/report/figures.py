@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.evaluate import LABELS, Embedded, Outcome, of_main, spread
+from bacon_pl.evaluate import LABELS, Embedded, RunResult, of_main, spread
 
-_COLOURS = dict(zip(LABELS, ("#1b6ca8", "#c0504d", "#e3a23c", "#7a9e3f", "#666666"), strict=True))
+_COLORS = dict(zip(LABELS, ("#1b6ca8", "#c0504d", "#e3a23c", "#7a9e3f", "#666666"), strict=True))
 _FEW_CLASSES = 15
 _NAMED_CLASSES = 100
 
 
 def figures(
-    outcomes: Sequence[Outcome], class_names: Sequence[str], embedded: Embedded, seed: int = 0
+    run_results: Sequence[RunResult], class_names: Sequence[str], embedded: Embedded, seed: int = 0
 ) -> dict[str, Figure]:
     """Draw all pictures of an evaluation.
 
     Args:
-        outcomes: Of all runs; the main architecture's on the distilled set comes first.
+        run_results: Of all runs; the main architecture's on the distilled set comes first.
         class_names: Names in label order.
         embedded: Images in the main architecture's feature space.
         seed: Seed of the embedding's projection.
@@ -33,19 +33,19 @@ def figures(
     Returns:
         Figures by name, which would do as a file's.
     """
-    main = of_main(outcomes)
+    main = of_main(run_results)
     return {
-        "accuracy": accuracy_figure(outcomes),
+        "accuracy": accuracy_figure(run_results),
         "curves": curves_figure(main),
         "per_class": per_class_figure(main, class_names),
-        "confusion": confusion_figure(outcomes[0].confusion.sum(0), class_names),
+        "confusion": confusion_figure(run_results[0].confusion.sum(0), class_names),
         "embedding": embedding_figure(embedded, class_names, seed),
     }
 
 
-def accuracy_figure(outcomes: Sequence[Outcome]) -> Figure:
+def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
     """Accuracy per architecture against the baselines: mean, with the standard deviation of the networks."""
-    given = {(o.network, o.training_set): o.accuracies for o in outcomes if o.variant == "given"}
+    given = {(o.network, o.training_set): o.accuracies for o in run_results if o.variant == "given"}
     networks = list(dict.fromkeys(network for network, _ in given))
     sets = [name for name in LABELS if any((network, name) in given for network in networks)]
     figure, axes = _figure(2 + 1.2 * len(networks) * max(2, len(sets)) / 2, 3.6)
@@ -58,7 +58,7 @@ def accuracy_figure(outcomes: Sequence[Outcome]) -> Figure:
             0.8 / len(sets),
             yerr=[float(spread(accuracies)) for accuracies in found],
             label=LABELS[name],
-            color=_COLOURS[name],
+            color=_COLORS[name],
             capsize=3,
         )
     axes.set_xticks(range(len(networks)), [_text(network) for network in networks])
@@ -67,19 +67,19 @@ def accuracy_figure(outcomes: Sequence[Outcome]) -> Figure:
     return figure
 
 
-def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
+def curves_figure(run_results: Sequence[RunResult]) -> Figure:
     """Training loss and test accuracy over the epochs, one line per training set, a band of one deviation about it."""
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     loss, accuracy = figure.subplots(1, 2)
-    for o in outcomes:
+    for o in run_results:
         lines = [(loss, range(1, o.loss.shape[1] + 1), o.loss), (accuracy, o.curve_epochs, o.curve)]
         for axes, epochs, values in lines:
             if not values.shape[1]:
                 continue
             mean, doubt = values.mean(0).numpy(), spread(values).numpy()
-            axes.plot(epochs, mean, label=LABELS[o.training_set], color=_COLOURS[o.training_set])
-            axes.fill_between(epochs, mean - doubt, mean + doubt, color=_COLOURS[o.training_set], alpha=0.2, lw=0)
+            axes.plot(epochs, mean, label=LABELS[o.training_set], color=_COLORS[o.training_set])
+            axes.fill_between(epochs, mean - doubt, mean + doubt, color=_COLORS[o.training_set], alpha=0.2, lw=0)
     loss.set_yscale("log")
     loss.set(xlabel="epoch", ylabel="training loss")
     accuracy.set(xlabel="epoch", ylabel="test accuracy (%)")
@@ -87,17 +87,17 @@ def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
     return figure
 
 
-def per_class_figure(outcomes: Sequence[Outcome], class_names: Sequence[str]) -> Figure:
+def per_class_figure(run_results: Sequence[RunResult], class_names: Sequence[str]) -> Figure:
     """Accuracy of every class, one bar per training set; a class without test images has none."""
-    figure, axes = _figure(2 + min(40, 0.12 * len(class_names) * (1 + len(outcomes))), 3.6)
+    figure, axes = _figure(2 + min(40, 0.12 * len(class_names) * (1 + len(run_results))), 3.6)
     places = np.arange(len(class_names))
-    for i, o in enumerate(outcomes):
+    for i, o in enumerate(run_results):
         axes.bar(
-            places + (i - (len(outcomes) - 1) / 2) * 0.8 / len(outcomes),
+            places + (i - (len(run_results) - 1) / 2) * 0.8 / len(run_results),
             o.per_class.mean(0).nan_to_num().numpy(),
-            0.8 / len(outcomes),
+            0.8 / len(run_results),
             label=LABELS[o.training_set],
-            color=_COLOURS[o.training_set],
+            color=_COLORS[o.training_set],
         )
     _name_classes(axes.set_xticks, class_names, upright=True)
     axes.set_ylabel("test accuracy (%)")
@@ -155,9 +155,9 @@ def embedding_figure(embedded: Embedded, class_names: Sequence[str], seed: int =
         )
     axes.set(xticks=[], yticks=[], title="t-SNE of embeddings: real (dots) and synthetic (crosses)")
     if len(class_names) <= _FEW_CLASSES:
-        colours = axes.collections[0].to_rgba(np.arange(len(class_names)))
-        for colour, name in zip(colours, class_names, strict=True):
-            axes.scatter([], [], s=30, color=colour, label=_text(name))
+        colors = axes.collections[0].to_rgba(np.arange(len(class_names)))
+        for color, name in zip(colors, class_names, strict=True):
+            axes.scatter([], [], s=30, color=color, label=_text(name))
         _legend(figure, axes)
     return figure
 

@@ -96,9 +96,9 @@ def _bound(bound: Mapping[str, Any], network: str) -> str:
     own = "the median distance of two real embeddings of a class" if settings["epsilon"] is None else "given"
     heading = (
         f"Bound: of the logarithm of the probability that a real embedding lies within ε of a synthetic one, in nats, "
-        f"from below (λ {settings['lam']:g}, clip {settings['clip']}, {settings['samples']} draws). Risk: the share of "
-        f"pairs of a real and a synthetic embedding that are further apart than ε ({settings['real_images']} real "
-        f"images a class at most). Means over classes ± standard errors; {_plain(network)}; ε is {own}."
+        f"from below (λ {settings['tv_weight']:g}, clip {settings['clip']}, {settings['samples']} draws). Risk: the "
+        f"share of pairs of a real and a synthetic embedding that are further apart than ε ({settings['real_images']} "
+        f"real images a class at most). Means over classes ± standard errors; {_plain(network)}; ε is {own}."
     )
     rows = [
         [VIEWS[name], with_error(n, "bound", 1), with_error(n, "risk", 3), radius(n)]

@@ -19,7 +19,7 @@ _FIELDS = (
     *("dataset", "ipc", "method", "mean", "std", "std_of_repeats", "repeats", "networks"),
     *("published", "difference", "reason"),
 )
-_COLOURS = ("#c0504d", "#e3a23c", "#1b6ca8", "#7a9e3f", "#8064a2", "#4bacc6", "#666666", "#b8860b")
+_COLORS = ("#c0504d", "#e3a23c", "#1b6ca8", "#7a9e3f", "#8064a2", "#4bacc6", "#666666", "#b8860b")
 
 
 def write(out: Path, entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[str]) -> list[Path]:
@@ -104,7 +104,7 @@ def picture(entries: Sequence[Entry]) -> Figure:
         own = [e for e in entries if e.cell.method == method and e.accuracies]
         at = [groups.index((e.cell.dataset, e.cell.ipc)) + (i - (len(methods) - 1) / 2) * width for e in own]
         axes.bar(at, [e.mean or 0 for e in own], width, yerr=[e.std or 0 for e in own], capsize=2, label=method,
-                 color=_COLOURS[i % len(_COLOURS)])  # fmt: skip
+                 color=_COLORS[i % len(_COLORS)])  # fmt: skip
         known = [(x, e.published) for x, e in zip(at, own, strict=True) if e.published is not None]
         axes.scatter([x for x, _ in known], [y for _, y in known], marker="D", s=22, color="black", zorder=3)
     axes.scatter([], [], marker="D", s=22, color="black", label="published")

@@ -10,7 +10,7 @@ from typing import Any
 
 import bacon_pl
 from bacon_pl.data.catalog import find
-from bacon_pl.distill.identity import difference, identity
+from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.evaluate import write_text
 

@@ -26,7 +26,7 @@ class Source:
 def locate(name: str, root: Path, download: bool = False) -> Source:
     """Find a dataset: in its own format, or as image files in class folders (``root`` or ``root/<name>``).
 
-    Image files are normalised as the dataset itself. The data are read once, so that what is wrong with them is told
+    Image files are normalized as the dataset itself. The data are read once, so that what is wrong with them is told
     before hours are spent.
 
     Args:

@@ -1,0 +1,46 @@
+"""What synthetic images start from (method.md §3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.data.images import LabeledImages
+from bacon_pl.errors import BaconError
+
+
+def draw_real(store: LabeledImages, ipc: int, draws: int, *keys: int | str) -> Tensor:
+    """Draw real images of every class.
+
+    Args:
+        store: The training images.
+        ipc: Images per class and draw.
+        draws: Number of draws. A class with fewer than ``draws · ipc`` images repeats some between draws, never
+            within one.
+        keys: Coordinates of the draw: seed, purpose.
+
+    Returns:
+        Positions in the store (C, draws · ipc), int64, draw after draw.
+
+    Raises:
+        BaconError: A class has fewer than ``ipc`` images.
+    """
+    counts = store.counts
+    smallest = int(counts.argmin())
+    if not int(counts[smallest]):
+        raise BaconError(
+            f"class '{store.class_names[smallest]}' has no training images: add some, or number the labels without "
+            "gaps."
+        )
+    if int(counts[smallest]) < ipc:
+        raise BaconError(
+            f"ipc {ipc} asks for more images per class than class '{store.class_names[smallest]}' has "
+            f"({int(counts[smallest])}): lower --model.ipc or add images."
+        )
+    table, valid = store.class_table
+    classes = torch.arange(len(table), device=table.device)[:, None]
+    keyed = rng.bits(*keys, classes, torch.arange(table.shape[1], device=table.device))
+    shuffled = table.gather(1, keyed.masked_fill(~valid, -1).argsort(dim=1, descending=True, stable=True))
+    position = torch.arange(draws * ipc, device=table.device) % counts[:, None]
+    return shuffled.gather(1, position)

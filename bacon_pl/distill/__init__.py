@@ -1,7 +1,0 @@
-"""Distillation: initial images, the network pool, and the module that puts the parts together."""
-
-from bacon_pl.distill.bound_log import LoggedBound
-from bacon_pl.distill.module import DistillModule, batched_sgd
-from bacon_pl.distill.pool import NetworkPool, PoolSettings
-
-__all__ = ["DistillModule", "LoggedBound", "NetworkPool", "PoolSettings", "batched_sgd"]

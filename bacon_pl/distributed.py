@@ -1,0 +1,57 @@
+"""How the processes of a run share one iteration: who does what, and what they tell each other.
+
+Work is dealt out whole (a block of classes, a network), so that a piece's result has the same bits wherever it is
+computed, and results are put together without arithmetic: every process fills in its part of a tensor of zeros, and
+adding zero is exact. Averages, as data-parallel wrappers take them, would round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def shard(pieces: Sequence[T], rank: int, world_size: int) -> Sequence[T]:
+    """The pieces of one process: piece i is process i % world_size's."""
+    return pieces[rank::world_size]
+
+
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes, in one message."""
+    if not _alone():
+        message = torch.cat([t.reshape(-1) for t in tensors])
+        dist.all_reduce(message)
+        _unpack(message, tensors)
+
+
+def broadcast(tensors: Sequence[Tensor], rank: int) -> None:
+    """Replace each tensor by the one of process ``rank``, in one message."""
+    if not _alone():
+        message = torch.cat([t.reshape(-1) for t in tensors])
+        dist.broadcast(message, src=rank)
+        _unpack(message, tensors)
+
+
+def _alone() -> bool:
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
+def _unpack(message: Tensor, tensors: Sequence[Tensor]) -> None:
+    parts = message.split([t.numel() for t in tensors])
+    for t, part in zip(tensors, parts, strict=True):
+        t.copy_(part.view(t.shape))
+
+
+def own_share(pieces: int) -> range:
+    """Numbers of the pieces of work that are this process's; all of them where it is the only one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return range(pieces)
+    share = shard(range(pieces), dist.get_rank(), dist.get_world_size())
+    assert isinstance(share, range)
+    return share

@@ -1,0 +1,7 @@
+"""Distilled sets of other projects: reading their files safely, and writing ours in their forms."""
+
+from bacon_pl.interop.meta import dataset_meta
+from bacon_pl.interop.sets import is_ours, open_set
+from bacon_pl.interop.write import write_set
+
+__all__ = ["dataset_meta", "is_ours", "open_set", "write_set"]

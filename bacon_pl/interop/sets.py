@@ -1,0 +1,241 @@
+"""Distilled sets from the files that other projects write, by what is in them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bacon_pl import partition
+from bacon_pl.data.files import subfolders
+from bacon_pl.data.images import DatasetMeta, normalize
+from bacon_pl.distilled_set import FILE_NAME, DistilledSet
+from bacon_pl.errors import BaconError
+from bacon_pl.interop import npz, pictures
+from bacon_pl.interop.safe_unpickler import Stored
+from bacon_pl.interop.unpickle import Pickle
+
+_PAIRS = (("images", "labels"), ("x", "y"), ("data", "target"), ("data", "targets"), ("data", "labels"))
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle")
+
+
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is to be read by :meth:`DistilledSet.load`, which also explains what is missing."""
+    given = Path(path)
+    if given.is_dir():
+        return (given / FILE_NAME).is_file() or not (_trajectory_files(given) or subfolders(given))
+    return not given.is_file() or given.suffix.lower() not in (".npz", *_PICKLES)
+
+
+def open_set(
+    path: str | os.PathLike[str], meta: DatasetMeta | None = None, *, factor: int | None = None, index: int = -1
+) -> DistilledSet:
+    """Read a distilled set, ours or another project's.
+
+    Numbers in floating point are normalized pixels, as those projects keep them; whole bytes are pixels of 0 to 255.
+
+    =====================================  ============================================================================
+    a file or folder                       read as
+    =====================================  ============================================================================
+    ``.safetensors``, folder of a run      ours; nothing else has to be known
+    ``.pt``, ``.pth``, ``.pkl``            ``{"data": [[images, labels], …]}`` of DC, DSA, DM and IDM; ``(images,
+                                           labels)``, or a list of these; never run, only read
+    ``images_*.pt``, or its folder         MTT's, with ``labels_*.pt`` beside it
+    ``.npz``                               ``images`` and ``labels``, ``x`` and ``y``, or ``data`` and ``target``
+    folder of class folders                pictures
+    =====================================  ============================================================================
+
+    Args:
+        path: The file or folder.
+        meta: The dataset the set was made from; not needed for ours.
+        factor: Partition factor of sets whose images hold factor² smaller ones, as IDM's and BACON's do; by default
+            what the file says, else 1.
+        index: Which of a file's sets, from 0, or from the end if negative.
+
+    Raises:
+        BaconError: There is no such file, it is damaged or not safe to read, or it does not fit the dataset.
+    """
+    source = Path(path)
+    if is_ours(source):
+        distilled = DistilledSet.load(source)
+        if factor not in (None, distilled.factor):
+            raise BaconError(f"'{source}' has partition factor {distilled.factor}, not {factor}: leave --factor out.")
+        return distilled
+    if meta is None:
+        raise BaconError(f"'{source}' does not say which dataset it was made from: give its name, e.g. cifar10.")
+    if source.is_dir() and not _trajectory_files(source):
+        images, labels = pictures.read(source, meta)
+        own_factor = None
+    elif source.suffix.lower() == ".npz":
+        images, labels, own_factor = _from_npz(source)
+    else:
+        images, labels, own_factor = _from_pickle(source, index)
+    if own_factor is not None and factor not in (None, own_factor):
+        raise BaconError(f"'{source}' has partition factor {own_factor}, not {factor}: leave --factor out.")
+    given = own_factor if factor is None else factor
+    return _assemble(source, images, labels, meta, 1 if given is None else given)
+
+
+def _trajectory_files(folder: Path) -> list[Path]:
+    """MTT's files of images in a folder."""
+    return sorted(folder.glob("images_*.pt"))
+
+
+# ---- from archives and pickles to tensors
+
+
+def _from_npz(source: Path) -> tuple[Tensor, Tensor, int | None]:
+    held = npz.names(source)
+    pair = _named_pair(held)
+    if pair is None:
+        raise BaconError(
+            f"'{source}' holds {', '.join(held)[:80] or 'nothing'}, but images and labels are looked for: name the "
+            "arrays so."
+        )
+    factor = npz.read(source, "factor") if "factor" in held else None
+    return npz.read(source, pair[0]), npz.read(source, pair[1]), None if factor is None else _whole(source, factor)
+
+
+def _from_pickle(source: Path, index: int) -> tuple[Tensor, Tensor, int | None]:
+    if source.is_dir():
+        files = _trajectory_files(source)
+        if len(files) > 1:
+            raise BaconError(
+                f"the folder '{source}' holds {len(files)} sets, '{files[0].name}' to '{files[-1].name}': give one of "
+                "these files."
+            )
+        source = files[0]
+    with Pickle(source) as file:
+        content = file.content
+        if isinstance(content, Stored):
+            return file.read(content), _labels_beside(source), None
+        pairs = _pairs(content)
+        if not pairs:
+            raise BaconError(
+                f"'{source}' holds no images with labels: a pair (images, labels), a list of pairs, or "
+                '{"data": [[images, labels], …]} is looked for.'
+            )
+        if not -len(pairs) <= index < len(pairs):
+            raise BaconError(f"'{source}' holds {len(pairs)} set(s), from 0 to {len(pairs) - 1}: there is no {index}.")
+        images, labels = (part if isinstance(part, list) else file.read(part) for part in pairs[index])
+        factor = content.get("factor") if isinstance(content, dict) else None
+        return _tensor(source, images), _tensor(source, labels), factor if type(factor) is int else None
+
+
+def _labels_beside(source: Path) -> Tensor:
+    """MTT's labels of a file of images."""
+    beside = source.with_name(source.name.replace("images", "labels", 1))
+    if beside == source or not beside.is_file():
+        raise BaconError(
+            f"'{source}' holds one tensor, without labels: MTT's files are called images_….pt with labels_….pt beside."
+        )
+    with Pickle(beside) as file:
+        if not isinstance(file.content, Stored):
+            raise BaconError(f"'{beside}' holds no tensor of labels.")
+        return file.read(file.content)
+
+
+def _pairs(content: Any) -> list[tuple[Any, Any]]:
+    """All pairs of images and labels in a pickle, unread."""
+    if isinstance(content, dict):
+        pair = _named_pair(content)
+        if pair is not None and (found := _pair((content[pair[0]], content[pair[1]]))):
+            return [found]
+        content = content.get("data")
+    if (found := _pair(content)) is not None:
+        return [found]
+    several = [_pair(part) for part in content] if isinstance(content, list | tuple) else []
+    return [pair for pair in several if pair is not None] if None not in several else []
+
+
+def _pair(content: Any) -> tuple[Any, Any] | None:
+    """Images and labels: a tensor and a tensor or a list of numbers."""
+    if not isinstance(content, list | tuple) or len(content) != 2 or not isinstance(content[0], Stored):
+        return None
+    images, labels = content
+    is_numbers = isinstance(labels, list) and all(type(label) is int for label in labels)
+    return (images, labels) if isinstance(labels, Stored) or is_numbers else None
+
+
+def _named_pair(held: Iterable[str] | Mapping[str, Any]) -> tuple[str, str] | None:
+    """The names under which images and labels are kept."""
+    by_name = {name.lower(): name for name in held if isinstance(name, str)}
+    return next(((by_name[a], by_name[b]) for a, b in _PAIRS if a in by_name and b in by_name), None)
+
+
+def _tensor(source: Path, values: Tensor | list[int]) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise BaconError(f"the labels in '{source}' are beyond any number of classes.") from error
+
+
+def _whole(source: Path, factor: Tensor) -> int:
+    if factor.numel() != 1 or factor.is_floating_point():
+        raise BaconError(f"the partition factor in '{source}' is no whole number: remove it or write it as one.")
+    return int(factor)
+
+
+# ---- from tensors to a set
+
+
+def _assemble(source: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, factor: int) -> DistilledSet:
+    images = _in_layout(source, images, meta)
+    labels = _classes(source, labels, len(images))
+    if not images.is_floating_point():
+        if images.dtype != torch.uint8:
+            raise BaconError(f"the images in '{source}' are {images.dtype}: save uint8 pixels or normalized floats.")
+        images = normalize(images, meta.mean, meta.std, torch.float32)
+    elif images.numel() and float(images.min()) >= 0 and float(images.max()) <= 1:
+        warnings.warn(
+            f"the images in '{source}' lie between 0 and 1, so they look like pixels that were never normalized; they "
+            "are taken as normalized. Save pixels as uint8.",
+            stacklevel=3,
+        )
+    partition.check_factor(meta.size, factor)
+    order = labels.argsort(stable=True)
+    try:
+        return DistilledSet(
+            images[order].float(),
+            labels[order],
+            meta,
+            factor=factor,
+            method="unknown",
+            config={"converted_from": source.name},
+        )
+    except BaconError as error:
+        raise BaconError(f"'{source}' does not fit: {error}") from error
+
+
+def _in_layout(source: Path, images: Tensor, meta: DatasetMeta) -> Tensor:
+    """Bring images to (N, ch, H, W), whether channels come first, last or not at all."""
+    shape = (meta.channels, *meta.size)
+    found = tuple(images.shape[1:])
+    if found == shape:
+        return images
+    if found == (*meta.size, meta.channels):
+        return images.permute(0, 3, 1, 2)
+    if found == meta.size and meta.channels == 1:
+        return images[:, None]
+    raise BaconError(
+        f"the images in '{source}' have shape {tuple(images.shape)}, but those of {meta.name} are "
+        f"(N, {', '.join(map(str, shape))}): give the dataset they were made from."
+    )
+
+
+def _classes(source: Path, labels: Tensor, count: int) -> Tensor:
+    """Check labels and bring them to int64."""
+    if labels.ndim != 1 or len(labels) != count:
+        raise BaconError(
+            f"the labels in '{source}' have shape {tuple(labels.shape)}, but one class number is needed for each of "
+            f"{count} images."
+        )
+    whole = labels.to(torch.int64)
+    if labels.is_floating_point() and not torch.equal(whole.to(labels.dtype), labels):
+        raise BaconError(f"the labels in '{source}' are not whole numbers.")
+    return whole
