@@ -18,9 +18,11 @@ from bacon_pl.networks import (
     StatelessNetwork,
     TorchvisionModel,
     by_name,
+    embedding,
     fused,
 )
-from bacon_pl.networks.cost import activation_bytes, forward_flops
+from bacon_pl.networks.acceleration import MOST_NORMALIZATIONS, Plan, bears_bfloat16, resolve_acceleration
+from bacon_pl.networks.cost import activation_bytes, forward_flops, normalizations
 from bacon_pl.networks.torchvision_model import torchvision_names
 
 FIELD = {"mlp": MLP, "lenet": LeNet, "alexnet": AlexNet, "vgg11": VGG11, "resnet18": ResNet18}
@@ -206,8 +208,44 @@ def test_one_graph_can_be_captured(name):
     x = torch.randn(2, 1, 28, 28)
     weights = state_of(network)
     run = torch.compile(StatelessNetwork(network)._plain, backend="eager", fullgraph=True)
-    for a, b in zip(run(dict(weights), x), network(x), strict=True):
+    for a, b in zip(run(dict(weights), x, embedding), network(x), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def everything(network, x):
+    """Read all that a pass shows."""
+    return network.trace(x)._asdict()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_trace_is_the_same_pass_whole_compiled_and_side_by_side(name):
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    network = SMALL[name](3, (32, 32), 4).double()
+    x = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
+    trained = dict(network.named_parameters())
+    weights = {key: t.clone().requires_grad_(key in trained) for key, t in state_of(network).items()}
+    runner = StatelessNetwork(network)
+    trace = runner(weights, x[0], everything)
+    z, logits = network(x[0])
+    torch.testing.assert_close(trace["z"], z)
+    torch.testing.assert_close(trace["logits"], logits)
+    assert all(len(t) == 3 for kind in ("hidden", "stages") for t in trace[kind])
+    assert len(trace["hidden"]) == len(trace["stages"]) > 0 or isinstance(network, TorchvisionModel)
+    if trace["stages"]:
+        torch.testing.assert_close(trace["stages"][-1].flatten(1), z) if name != "lenet" else None
+    compiled = torch.compile(runner._plain, backend="eager", fullgraph=True)(weights, x[0], everything)
+    loss = sum(t.square().sum() for t in (trace["z"], *trace["hidden"], *trace["stages"]))
+    other = sum(t.square().sum() for t in (compiled["z"], *compiled["hidden"], *compiled["stages"]))
+    names = [key for key, t in weights.items() if t.requires_grad and not key.startswith("classifier")]
+    for a, b in zip(*(torch.autograd.grad(v, [weights[k] for k in names]) for v in (loss, other)), strict=True):
+        torch.testing.assert_close(a, b)
+    if runner.template.batchable and not runner.template.draws_at_random:
+        stacked = {key: torch.stack([t.detach().clone()] * 2) for key, t in weights.items()}
+        apart = runner.side_by_side(stacked, x, everything)
+        runner.batched = True
+        together = runner.side_by_side({key: t.clone() for key, t in stacked.items()}, x, everything)
+        torch.testing.assert_close(apart, together)
 
 
 def test_running_statistics_are_updated_in_the_buffers_given():
@@ -222,15 +260,28 @@ def test_running_statistics_are_updated_in_the_buffers_given():
     assert given[name].ne(0).any()
 
 
-def test_dropout_differs_from_network_to_network():
+def test_dropout_is_a_function_of_its_keys():
     network = TorchvisionModel(3, (64, 64), 3, name="alexnet")
+    assert network.draws_at_random and not network.rows_are_independent
     runner = StatelessNetwork(network)
-    runner.batched = True
     stacked = {name: torch.stack([t, t]) for name, t in state_of(network).items()}
     x = torch.randn(1, 2, 3, 64, 64).expand(2, -1, -1, -1, -1)
-    z, _ = runner.side_by_side(stacked, x)
+    z, _ = runner.side_by_side(stacked, x, keys=[(0, "a", 1), (0, "a", 2)])
     assert not torch.equal(z[0].eq(0), z[1].eq(0))
+    torch.rand(3)  # the global generator has no say, and is left as it was
+    before = torch.get_rng_state()
+    again = runner({name: t[1] for name, t in stacked.items()}, x[1], keys=(0, "a", 2))[0]
+    assert torch.equal(again, z[1]) and torch.equal(torch.get_rng_state(), before)
     assert not TorchvisionModel(3, (32, 32), 3, name="convnext_tiny").batchable
+
+
+def test_weights_of_another_network_are_refused():
+    network = ConvNet(1, (8, 8), 3, width=4, depth=1)
+    weights = state_of(network)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        StatelessNetwork(network)({k: v for k, v in weights.items() if k != "classifier.bias"}, torch.ones(1, 1, 8, 8))
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        StatelessNetwork(network)({**weights, "classifier.gain": torch.ones(1)}, torch.ones(1, 1, 8, 8))
 
 
 @pytest.mark.parametrize(("options", "expected"), [({}, True), *((options, False) for options in VARIANTS.values())])
@@ -240,3 +291,74 @@ def test_only_the_default_convnet_takes_the_fused_kernels(monkeypatch, options, 
     monkeypatch.setattr(ConvNet, "_embed_fused", lambda self, x: taken.append(self) or self.features(x))
     ConvNet(1, (8, 8), 2, width=4, depth=1, **options)(torch.randn(2, 1, 8, 8))
     assert bool(taken) is expected
+
+
+# ---- acceleration
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "bears"),
+    [
+        (ConvNet, 32, True),
+        (partial(ConvNet, depth=4), 32, True),
+        (partial(ConvNet, depth=5), 32, False),
+        (partial(ConvNet, depth=5), 64, True),
+        (partial(ConvNet, depth=5, norm="layer"), 32, True),
+        (partial(ConvNet, depth=5, norm="none"), 32, True),
+        (VGG11, 64, False),
+        (partial(VGG11, norm="none"), 32, True),
+        (ResNet18, 32, False),
+        (partial(ResNet18, norm="batch"), 32, False),
+        (AlexNet, 32, True),
+    ],
+)
+def test_auto_leaves_deep_normalized_networks_in_float32(network, side, bears, monkeypatch):
+    monkeypatch.setattr("bacon_pl.networks.acceleration.has_bfloat16", lambda device: True)
+    monkeypatch.setattr(fused, "compiler", lambda: ["g++"])
+    image = (3, side, side)
+    template = network(3, (side, side), 10)
+    assert bears_bfloat16(template, image) is bears
+    assert resolve_acceleration("auto", template, image, 1e12, torch.device("cpu")) == Plan(True, bears)
+    assert resolve_acceleration("on", template, image, 1, torch.device("cpu")) == Plan(True, True)
+    assert template.training
+
+
+def test_normalizations_are_counted_with_what_they_average_over():
+    assert normalizations(ConvNet(1, (28, 28), 10), (1, 28, 28)) == [32 * 32, 16 * 16, 8 * 8]
+    assert normalizations(ConvNet(3, (32, 32), 10, width=8, norm="group"), (3, 32, 32))[2] == 2 * 8 * 8
+    assert normalizations(ConvNet(3, (32, 32), 10, width=8, norm="layer"), (3, 32, 32))[0] == 8 * 32 * 32
+    assert len(normalizations(ResNet18(3, (32, 32), 10), (3, 32, 32))) == 20 > MOST_NORMALIZATIONS
+
+
+@pytest.mark.parametrize(
+    "network",
+    [partial(ConvNet, width=32), partial(ConvNet, width=32, depth=4), partial(ConvNet, width=32, depth=5), VGG11],
+)
+def test_the_rule_separates_good_gradients_from_bad_ones(network):
+    torch.manual_seed(0)
+    model = network(3, (32, 32), 10)
+    x = torch.nn.functional.avg_pool2d(torch.randn(32, 3, 36, 36), 5, 1) * 3
+    y = torch.randint(10, (32,))
+    found = []
+    for reduced in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            loss = torch.nn.functional.cross_entropy(model(x)[1].float(), y)
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+    error = (found[0] - found[1]).norm() / found[0].norm()
+    assert bool(error < 0.15) is bears_bfloat16(model, (3, 32, 32)), error
+
+
+def test_more_than_eight_shapes_are_compiled():
+    torch.compiler.reset()
+    network = ConvNet(1, (8, 8), 2, width=2, depth=1)
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    runner = StatelessNetwork(network, Plan(True, False))
+    run = torch.compile(partial(runner._autocast, runner._plain), dynamic=False, backend=count)
+    for size in range(2, 14):
+        run(state_of(network), torch.zeros(size, 1, 8, 8), embedding)
+    assert len(graphs) == 12

@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import ConvNet, StatelessNetwork, fused, resolve_acceleration
+from bacon_pl.networks import PLAIN, ConvNet, Plan, StatelessNetwork, fused, resolve_acceleration
+from bacon_pl.networks.acceleration import WORTHWHILE_FLOPS, even_rows
 from bacon_pl.networks.cost import activation_bytes, forward_flops
-from bacon_pl.networks.stateless import WORTHWHILE_FLOPS, even_rows
 
 CPU = torch.device("cpu")
 
@@ -47,8 +49,8 @@ def test_compiled_pass_and_gradients_agree_with_plain_ones():
     weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
     x = torch.randn(6, 1, 8, 8)
     run_results = []
-    for accelerated in (False, True):
-        z, logits = StatelessNetwork(network, accelerated)(weights, x)
+    for plan in (PLAIN, Plan(True, True)):
+        z, logits = StatelessNetwork(network, plan)(weights, x)
         gradients = torch.autograd.grad(logits.square().sum() + z.sum(), list(weights.values()))
         run_results.append([z, logits, *gradients])
     assert all(t.dtype == torch.float32 for t in run_results[1])
@@ -63,9 +65,9 @@ def test_acceleration_follows_the_work_not_the_clock():
     assert flops > 2 * 9 * 4 * 8 * 8  # the first convolution alone
     enough = WORTHWHILE_FLOPS / flops / 3
     compiler = shutil.which("g++") is not None
-    assert resolve_acceleration("auto", network, (1, 8, 8), 1.01 * enough, CPU) is compiler
-    assert resolve_acceleration("auto", network, (1, 8, 8), 0.99 * enough, CPU) is False
-    assert resolve_acceleration("off", network, (1, 8, 8), 1e20, CPU) is False
+    assert resolve_acceleration("auto", network, (1, 8, 8), 1.01 * enough, CPU).compiled is compiler
+    assert resolve_acceleration("auto", network, (1, 8, 8), 0.99 * enough, CPU) == PLAIN
+    assert resolve_acceleration("off", network, (1, 8, 8), 1e20, CPU) == PLAIN
     with pytest.raises(BaconError, match="Did you mean 'auto'"):
         resolve_acceleration("atuo", network, (1, 8, 8), 1, CPU)
 
@@ -84,10 +86,20 @@ def test_missing_compiler_is_told(monkeypatch):
     network = ConvNet(1, (8, 8), 3, width=4, depth=2)
     with pytest.raises(BaconError, match=r"needs a C\+\+ compiler"):
         resolve_acceleration("on", network, (1, 8, 8), 1, CPU)
-    assert resolve_acceleration("auto", network, (1, 8, 8), 1e20, CPU) is False
+    assert resolve_acceleration("auto", network, (1, 8, 8), 1e20, CPU) == PLAIN
 
 
-@pytest.mark.parametrize(("rows", "limit", "expected"), [(10, 4, 2), (10, 99, 10), (7, 3, 1), (100, 0, 1)])
+@settings(deadline=None)
+@given(rows=st.integers(1, 400), limit=st.integers(1, 400))
+def test_blocks_fit_and_are_never_tiny(rows, limit):
+    size = even_rows(rows, limit)
+    assert 1 <= size <= min(rows, limit)
+    assert 2 * size >= min(rows, limit)  # a prime number of classes is not cut into single ones
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "expected"), [(10, 4, 2), (10, 99, 10), (7, 3, 3), (100, 0, 1), (101, 13, 13)]
+)
 def test_even_rows(rows, limit, expected):
     assert even_rows(rows, limit) == expected
 
