@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,13 +13,18 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.data import DataModule
-from bacon_pl.distillers import DistillModule
+from bacon_pl.distillers import Distiller
+from bacon_pl.distillers.identity import difference
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, train_without_trainer
+
+PICTURE_NAME = "distilled.png"
 
 
 class ImageGrid(Callback):
     """Shows the synthetic images in TensorBoard, one row per class, and writes them as a picture at the end.
+
+    The picture is ``distilled.png`` in the Trainer's root directory, beside the set.
 
     Args:
         every_n_steps: Iterations between two pictures in TensorBoard; 0 shows none.
@@ -50,8 +55,19 @@ class ImageGrid(Callback):
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self._show(trainer, pl_module)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the images that the run ended with, and write them as ``distilled.png``."""
+        run: Any = trainer
+        if run.fast_dev_run:
+            return
+        if self.every_n_steps:
+            self._show(trainer, pl_module)
+        if trainer.is_global_zero:
+            assert isinstance(pl_module, Distiller)
+            pl_module.distilled().save_grid(Path(trainer.default_root_dir) / PICTURE_NAME)
+
     def _show(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, DistillModule)
+        assert isinstance(module, Distiller)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 picture = module.distilled().grid_tensor(self.max_classes)
@@ -60,6 +76,9 @@ class ImageGrid(Callback):
 
 class ValidationAccuracy(Callback):
     """Trains a network for a few epochs on the images of the moment and tests it on held-out training images.
+
+    The best images, where they are asked for, take their place when training ends; the set is written, and pictures
+    are made, when the fit ends, which Lightning does after that.
 
     Args:
         every_n_steps: Iterations between two validations; 0 makes none. Needs ``--data.val_fraction``.
@@ -95,16 +114,18 @@ class ValidationAccuracy(Callback):
         """Validate at intervals."""
         if not self.every_n_steps or trainer.global_step % self.every_n_steps:
             return
-        assert isinstance(pl_module, DistillModule)
+        assert isinstance(pl_module, Distiller)
         accuracy = self.validate(pl_module, self._data(trainer), trainer.global_step)
         pl_module.log("val/accuracy", accuracy, prog_bar=True)
         if self.keep_best and accuracy > self.best_accuracy:
             self.best_accuracy, self.best_images = accuracy, pl_module.images.detach().clone()
 
-    def validate(self, module: DistillModule, data: DataModule, step: int) -> float:
+    def validate(self, module: Distiller, data: DataModule, step: int) -> float:
         """Train one network on the module's images of this moment and return its held-out accuracy in percent."""
         assert data.val is not None
-        recipe = replace(Recipe(network=module.network, augment=module.augment), num_networks=1, epochs=self.epochs)
+        own: Any = module  # a method that has no network or augmentation of its own is validated by the recipe's
+        network, augment = getattr(own, "network", Recipe.network), getattr(own, "augment", Recipe().augment)
+        recipe = Recipe(network=network, augment=augment, num_networks=1, epochs=self.epochs)
         seed = rng.derive(module.seed, "validation", step)
         learner = EvalModule(TrainingSet.distilled(module.distilled()), recipe, module.meta, seed).to(module.device)
         train_without_trainer(learner)
@@ -117,15 +138,25 @@ class ValidationAccuracy(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best images back, where that was asked for."""
         if self.best_images is not None:
-            assert isinstance(pl_module, DistillModule)
+            assert isinstance(pl_module, Distiller)
             pl_module.images.data.copy_(self.best_images)
 
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"every_n_steps": self.every_n_steps, "epochs": self.epochs, "keep_best": self.keep_best}
+
     def state_dict(self) -> dict[str, Any]:
-        """The best images so far."""
-        return {"best_accuracy": self.best_accuracy, "best_images": self.best_images}
+        """The best images so far, and by what they were chosen."""
+        return {"best_accuracy": self.best_accuracy, "best_images": self.best_images, "settings": self._settings}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best images so far."""
+        """Take over the best images so far.
+
+        Raises:
+            BaconError: They were chosen by other settings.
+        """
+        if flaw := difference(state_dict["settings"], self._settings, "--validation."):
+            raise BaconError(f"the checkpoint is of another run: {flaw}. Give the settings it was made with.")
         self.best_accuracy, self.best_images = state_dict["best_accuracy"], state_dict["best_images"]
 
     @staticmethod

@@ -29,7 +29,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from bacon_pl.distilled_set import FILE_NAME
-from bacon_pl.distillers import DistillModule
+from bacon_pl.distillers import Distiller
+from bacon_pl.distillers.lifecycle import CHECKPOINT_FORMAT
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
 from bacon_pl.runtime import lock, replacing
 
@@ -68,8 +69,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, NotImplementedError) as error:
         _log.debug("reading %s: %s", path, error)
         raise BaconError(damaged) from None
-    if not (isinstance(checkpoint, dict) and {"pool", "run", "global_step", "loops"} <= checkpoint.keys()):
+    if not (isinstance(checkpoint, dict) and {"global_step", "loops"} <= checkpoint.keys()):
         raise BaconError(f"the file '{path}' is not a checkpoint of a distillation: give one that bacon fit wrote.")
+    if not isinstance(checkpoint.get("bacon_pl"), dict) or checkpoint["bacon_pl"].get("format") != CHECKPOINT_FORMAT:
+        raise BaconError(
+            f"the checkpoint '{path}' is of another version of this package, or no distillation's: use the version "
+            "that wrote it, or start anew in another --trainer.default_root_dir."
+        )
     return checkpoint
 
 
@@ -155,10 +161,25 @@ class Checkpoints(Checkpoint):
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
         self._saved: int | None = None
+        self._writes = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take charge of the run's checkpoint files."""
         trainer.strategy.checkpoint_io = WholeFiles()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse to mix two runs' checkpoints.
+
+        Raises:
+            BaconError: The root directory holds another run's.
+        """
+        run: Any = trainer
+        self._writes = not run.fast_dev_run
+        if self._writes and not (run.ckpt_path or self.replaces) and in_folder(trainer.default_root_dir):
+            raise BaconError(
+                f"'{trainer.default_root_dir}' holds an unfinished run: resume it with ckpt_path (--ckpt_path last), "
+                "or give another default_root_dir."
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Throw away what is to be replaced, now that nothing can be wrong with the input, and listen to signals."""
@@ -171,9 +192,9 @@ class Checkpoints(Checkpoint):
             wanted.append(environment.requeue_signal)
         with contextlib.suppress(ValueError):  # not in the main thread, where Python allows no handlers
             for number in wanted:
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._remember)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = number
@@ -196,8 +217,9 @@ class Checkpoints(Checkpoint):
         if trainer.world_size > 1:  # all processes stop after the same iteration
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         done = trainer.global_step
-        if stop or done % self.every_n_train_steps == 0 or done == trainer.max_steps:
-            assert isinstance(pl_module, DistillModule)
+        due = done % self.every_n_train_steps == 0 or done == trainer.max_steps or trainer.should_stop
+        if self._writes and (stop or due):
+            assert isinstance(pl_module, Distiller)
             pl_module.raise_if_diverged()
             self.save(trainer)
         if stop:
@@ -206,7 +228,12 @@ class Checkpoints(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the last good state of a run whose numbers went wrong, where it is still at hand."""
-        if isinstance(exception, DivergedError) and exception.state_is_good and self._saved != trainer.global_step:
+        if (
+            isinstance(exception, DivergedError)
+            and exception.state_is_good
+            and self._writes
+            and self._saved != trainer.global_step
+        ):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> Path:

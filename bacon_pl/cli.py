@@ -60,6 +60,7 @@ def quiet() -> None:
     # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")  # selection optimizes nothing
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.accelerators import CPUAccelerator
 
-from bacon_pl.distillers.module import MIN_CPU_BLOCKS
+from bacon_pl.distillers.matching import MIN_CPU_BLOCKS
 from bacon_pl.errors import BaconError
 
 _ROOM = 1 << 20

@@ -8,9 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from bacon_pl import rng
+from bacon_pl.configured import Configured
 
 
-class Augmentation(ABC):
+class Augmentation(Configured, ABC):
     """Augmentation whose draw depends on its coordinates alone, never on a generator's state.
 
     Attributes:

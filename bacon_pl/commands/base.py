@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from bacon_pl import __version__
 from bacon_pl.data import DataModule
-from bacon_pl.distillers import DistillModule
+from bacon_pl.distillers import DistributionMatching
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.explain import explain
 from bacon_pl.preflight import check_devices
@@ -41,7 +41,7 @@ class LightningCommand(LightningCLI):
         # Where it stands, the parser prints and leaves: what comes after it would not be printed.
         args = sorted(args, key=lambda word: word.startswith("--print_config"))
         super().__init__(
-            model_class=DistillModule,
+            model_class=DistributionMatching,
             datamodule_class=DataModule,
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 1},  # the loader is as long as the run
@@ -61,7 +61,6 @@ class LightningCommand(LightningCLI):
         """Accept the other command's sections and hand the one seed to the data."""
         for section in _SHARED[self.name]:
             parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help=argparse.SUPPRESS)
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and turn the parser's complaints into sentences."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
+from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
 from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
-from bacon_pl.distilled_set import FILE_NAME, DistilledSet
+from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
@@ -46,10 +46,11 @@ class Fit(LightningCommand):
             checkpoints = self.trainer.checkpoint_callback
             assert isinstance(checkpoints, Checkpoints)
             checkpoints.replaces = config.overwrite and checkpoint is None
+            self.model.overwrite = config.overwrite
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
-        if self.trainer.is_global_zero and self.trainer.state.finished:
-            picture = DistilledSet.load(root).save_grid(root / "distilled.png")
-            print(f"distilled set: {root / FILE_NAME}\npicture: {picture}")
+        tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
+        if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
+            print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
 
     def check(self) -> None:
         """Tell what is wrong before data are read and hours spent."""
@@ -64,4 +65,4 @@ class Fit(LightningCommand):
                 "--trainer.max_epochs 0 nor --trainer.limit_train_batches 0."
             )
         if size := self.datamodule.known_size:
-            check_factor(size, self.model.factor, "--model.factor")
+            check_factor(size, self.model.synthetic.factor, "--model.factor")

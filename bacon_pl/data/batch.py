@@ -63,14 +63,14 @@ class IterationBatch:
             return images, None
         return images, valid[:, :n]
 
-    def random_batches(self, network: int, steps: int) -> tuple[Tensor, Tensor]:
+    def random_batches(self, network_id: int, steps: int) -> tuple[Tensor, Tensor]:
         """Draw random batches over all classes, to train one of the pool's networks on.
 
         They are the batches of a shuffled loader that drops its last incomplete one: no image comes twice within a
         batch, nor within a pass over the images. Step s is the same for every number of steps.
 
         Args:
-            network: Number of the network.
+            network_id: Number of the network.
             steps: How many batches.
 
         Returns:
@@ -82,7 +82,7 @@ class IterationBatch:
         passes = math.ceil(steps / per_pass)
         device = self.store.images.device
         epoch = torch.arange(passes, device=device)[:, None]
-        draws = rng.bits(self.seed, "plain", self.iteration, network, epoch, torch.arange(n, device=device))
+        draws = rng.bits(self.seed, "plain", self.iteration, network_id, epoch, torch.arange(n, device=device))
         # The largest draws in order are a random permutation's start: cheaper than sorting all of them.
         chosen = draws.topk(min(steps, per_pass) * size, dim=1).indices
         chosen = chosen.reshape(-1, size)[:steps]

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from bacon_pl.configured import Configured, arguments
 from bacon_pl.data.batch import InOrder, IterationBatch, Iterations
 from bacon_pl.data.catalog import find, load_dataset
 from bacon_pl.data.images import DatasetMeta, LabeledImages, normalize
@@ -18,10 +19,10 @@ from bacon_pl.data.split import stratified_split
 from bacon_pl.errors import BaconError
 
 
-class DataModule(LightningDataModule):
+class DataModule(Configured, LightningDataModule):
     """Real images for distillation and evaluation.
 
-    Training batches are :class:`~bacon_pl.data.batch.IterationBatch`: each draws its images on the device, where the
+    An iteration's images are an :class:`~bacon_pl.data.batch.IterationBatch`, which draws them on the device, where the
     training images are moved once. Test batches are ``(images, labels)``, normalized float32.
 
     Args:
@@ -43,7 +44,6 @@ class DataModule(LightningDataModule):
         eval_batch: Images per test batch.
         split_seed: Seed of the splits. It is apart from the run's seed, so that runs and evaluations with different
             seeds share one test set and nothing of it is ever trained on.
-        seed: Seed of every draw; the command line takes it from ``--seed_everything``.
 
     Attributes:
         train: Training images without those held out, on the CPU. Set by ``setup``, like the others.
@@ -75,7 +75,6 @@ class DataModule(LightningDataModule):
         pool_batch: int = 256,
         eval_batch: int = 1000,
         split_seed: int = 0,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         self.name: str = find(name).name
@@ -99,7 +98,9 @@ class DataModule(LightningDataModule):
         self.pool_batch = pool_batch
         self.eval_batch = eval_batch
         self.split_seed = split_seed
-        self.seed = seed
+        # Lightning puts them into checkpoints, as plain values.
+        settings = {**arguments(self), "root": os.fspath(root)}
+        self.save_hyperparameters(settings, logger=False)
         self._loaded = False
         self._on_device: LabeledImages | None = None
 
@@ -136,7 +137,7 @@ class DataModule(LightningDataModule):
         self._loaded = True
 
     def train_dataloader(self) -> Iterations:
-        """One number per iteration; the images are drawn by what the number is turned into on the device.
+        """One number per iteration; the images are drawn on the device (see :meth:`iteration_batch`).
 
         Raises:
             BaconError: If the trainer has no number of steps.
@@ -151,30 +152,31 @@ class DataModule(LightningDataModule):
         return InOrder(self.test, self.eval_batch)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn an iteration's number into its images, or normalize a test batch.
+        """Normalize a test batch.
 
         Args:
-            batch: A number from :meth:`train_dataloader`, or ``(images, labels)`` with uint8 images on the device.
+            batch: ``(images, labels)`` with uint8 images on the device, or a number from :meth:`train_dataloader`.
             dataloader_idx: Ignored.
 
         Returns:
-            An :class:`~bacon_pl.data.batch.IterationBatch`, or ``(images, labels)`` with float32 images.
+            ``(images, labels)`` with float32 images, or the number as it is: whoever counts iterations asks
+            :meth:`iteration_batch` for their images.
         """
-        if isinstance(batch, int) and self.trainer:
-            # Not the number itself: a resumed run counts its batches anew, and the trainer's steps on.
-            return self.iteration_batch(self.trainer.global_step, self.trainer.strategy.root_device)
+        if isinstance(batch, int):
+            return batch
         images, labels = batch
         return self.normalize(images), labels
 
-    def iteration_batch(self, iteration: int, device: torch.device | str = "cpu") -> IterationBatch:
+    def iteration_batch(self, iteration: int, seed: int, device: torch.device | str = "cpu") -> IterationBatch:
         """The real images of one iteration, on a device; for use without a trainer, too.
 
         Args:
             iteration: Number of the iteration, from 0.
+            seed: Seed of the run.
             device: Where to draw. The training images are moved there once.
         """
         self._on_device = (self._on_device or self.train).to(device)
-        return IterationBatch(self._on_device, iteration, self.seed, self.batch_real, self.pool_batch)
+        return IterationBatch(self._on_device, iteration, seed, self.batch_real, self.pool_batch)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Map uint8 images (..., ch, H, W) to normalized pixel space, float32."""

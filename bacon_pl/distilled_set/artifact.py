@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -22,6 +23,8 @@ from bacon_pl.distilled_set.folders import folder_names
 from bacon_pl.distilled_set.provenance import package_version
 from bacon_pl.errors import BaconError, one_line
 
+_FIELDS = ("factor", "method", "config", "seed", "version", "commit", "step_size")
+
 
 class DistilledSet(Dataset[tuple[Tensor, int]]):
     """A distilled dataset: a map-style dataset of its expanded images, and a file (method.md §3).
@@ -38,6 +41,7 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         seed: Seed of the run.
         version: Version of this package that made the set.
         commit: Git commit that made the set, or None.
+        step_size: Learning rate that was learned with the images, or None.
 
     Example:
         >>> from bacon_pl.distilled_set import DistilledSet
@@ -57,6 +61,7 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         seed: int = 0,
         version: str | None = None,
         commit: str | None = None,
+        step_size: float | None = None,
     ) -> None:
         """Take a copy of the images, from any device.
 
@@ -70,6 +75,7 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
             seed: Seed of the run.
             version: Version of this package; by default the one that runs.
             commit: Git commit, as :func:`git_commit` finds it.
+            step_size: Learning rate that was learned with the images, positive; None where there is none.
 
         Raises:
             BaconError: The parts do not fit each other, or a pixel is not finite.
@@ -84,7 +90,10 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         self.seed = seed
         self.version = package_version() if version is None else version
         self.commit = commit
+        self.step_size = step_size
         shapes = tuple(self.images.shape), tuple(self.labels.shape)
+        if step_size is not None and not (step_size > 0 and math.isfinite(step_size)):
+            raise BaconError(f"a distilled set's step_size must be positive and finite, or None, got {step_size}.")
         if flaw := shape_flaw(*shapes, meta, factor) or value_flaw(self.images, self.labels, meta):
             raise BaconError(f"cannot make a distilled set of {meta.name}: {flaw}.")
 
@@ -182,7 +191,7 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
             BaconError: The file cannot be written.
         """
         target = file_in(path)
-        fields = {name: getattr(self, name) for name in ("factor", "method", "config", "seed", "version", "commit")}
+        fields = {name: getattr(self, name) for name in _FIELDS}
         write(target, self.images, self.labels, self.meta, fields)
         return target
 

@@ -49,7 +49,7 @@ def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, field
         images: As in :class:`~bacon_pl.distilled_set.DistilledSet`, like what follows.
         labels: Labels.
         meta: Dataset.
-        fields: factor, method, config, seed, version, commit.
+        fields: factor, method, config, seed, version, commit, step_size.
 
     Raises:
         BaconError: The file cannot be written, or its description is too long to be read again.
@@ -70,6 +70,8 @@ def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, field
         "std": list(meta.std),
         "train_bytes": meta.train_bytes,
     }
+    if fields["step_size"] is not None:
+        description["step_size"] = fields["step_size"]
     description["checksum"] = _checksum(images, labels, description)
     text = json.dumps(description, sort_keys=True)
     if 2 * len(text) > _MAX_HEADER:  # its quotes are escaped once more
@@ -139,6 +141,7 @@ def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
         "seed": description["seed"],
         "version": description["package_version"],
         "commit": description["git_commit"],
+        "step_size": description.get("step_size"),
     }
     return images, labels, meta, fields
 
@@ -198,8 +201,9 @@ def _description(source: Path, entry: str) -> dict[str, Any]:
             f"'{source}' has format version {one_line(version, 20)} and this package reads up to {FORMAT_VERSION}; "
             "install a newer version of the package."
         )
+    known = {"step_size": None, **description}  # left out where none was learned
     for key, is_valid in _FIELDS.items():
-        if key not in description or not is_valid(description[key]):
+        if key not in known or not is_valid(known[key]):
             raise _damaged(source, f"'{key}' in its description is missing or has a value that makes no sense")
     return description
 
@@ -260,6 +264,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "package_version": lambda v: isinstance(v, str),
     "seed": lambda v: _is_int(v, -(1 << 63), (1 << 64) - 1),
     "size": lambda v: isinstance(v, list) and len(v) == 2 and all(_is_int(side, 1) for side in v),
+    "step_size": lambda v: v is None or (_is_numbers([v]) and v > 0),
     "std": lambda v: _is_numbers(v) and all(s > 0 for s in v),
     "train_bytes": lambda v: _is_int(v, 0),
 }

@@ -1,7 +1,17 @@
-"""Distillation: initial images, the network pool, and the module that puts the parts together."""
+"""Methods that make synthetic sets: the base class, and one file a family."""
 
+from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.bound_log import LoggedBound
-from bacon_pl.distillers.module import DistillModule, batched_sgd
+from bacon_pl.distillers.distribution_matching import DistributionMatching, batched_sgd
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
+from bacon_pl.distillers.synthetic_set import SyntheticSet
 
-__all__ = ["DistillModule", "LoggedBound", "NetworkPool", "PoolSettings", "batched_sgd"]
+__all__ = [
+    "Distiller",
+    "DistributionMatching",
+    "LoggedBound",
+    "NetworkPool",
+    "PoolSettings",
+    "SyntheticSet",
+    "batched_sgd",
+]

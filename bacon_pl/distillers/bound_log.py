@@ -58,17 +58,17 @@ class BoundLog:
         """What processes add up: numbers per class, zero where another process has the class; maybe none."""
         return () if self._found is None else self._found.parts
 
-    def begin(self, iteration: int, zeros: Tensor, heard: bool) -> None:
+    def begin(self, iteration: int, zeros: Tensor, logged: bool) -> None:
         """Start an iteration.
 
         Args:
             iteration: Its number.
             zeros: (C,), to be filled in.
-            heard: There is a logger.
+            logged: There is a logger.
         """
         every = self.settings.every_n_steps
         self._iteration = iteration
-        due = heard and every > 0 and iteration % every == 0
+        due = logged and every > 0 and iteration % every == 0
         self._found = None
         if due:
             draws = zeros.expand(self.settings.samples, -1)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
-# Settings that may change when a run is resumed: where data lie, and what changes no result but by rounding.
-_FREE = {
-    "data": ("root", "download", "eval_batch"),
-    "model": ("real_chunk", "memory_gib", "acceleration", "bound"),
-}
+# Settings of the data that may change when a run is resumed: where they lie, and what changes no result.
+_FREE = ("root", "download", "eval_batch")
 
 
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's resolved settings that must stay the same when it is resumed."""
-    kept = {
-        section: {name: value for name, value in config[section].items() if name not in free}
-        for section, free in _FREE.items()
-        if section in config
-    }
-    return {**kept, "seed_everything": config.get("seed_everything")}
+def identity(config: Mapping[str, Any], free: Collection[str] = ()) -> dict[str, Any]:
+    """The part of a run's resolved settings that must stay the same when it is resumed.
+
+    Args:
+        config: Settings by section: ``model``, ``data``, ``trainer``, and ``seed_everything``.
+        free: Settings of the model that may change, because they change no result but by rounding.
+    """
+    kept: dict[str, Any] = {"seed_everything": config.get("seed_everything")}
+    for section, left_out in (("data", _FREE), ("model", (*free, "seed"))):
+        if section in config:
+            kept[section] = {name: value for name, value in config[section].items() if name not in left_out}
+    if precision := config.get("trainer", {}).get("precision"):
+        kept["trainer"] = {"precision": str(precision)}
+    return kept
 
 
-def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "--") -> str:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "--") -> str:
     """Say in which settings two runs differ; empty if in none, or if one of them was not recorded."""
+    if "class_path" in old and "class_path" in new and old["class_path"] != new["class_path"]:
+        return f"{prefix}class_path was {old['class_path']}, now {new['class_path']}"
     found = []
     for name in sorted(old.keys() & new.keys()):
         a, b = old[name], new[name]

@@ -256,10 +256,9 @@ class NetworkPool:
         Raises:
             BaconError: The state is of networks of another architecture.
         """
-        own = {"weights": dict(self.template.named_parameters()), "buffers": dict(self.template.named_buffers())}
-        own["velocity"] = own["weights"]
-        for kind, tensors in own.items():
-            here = {name: tuple(t.shape) for name, t in tensors.items()}
+        weights = {name: tuple(p.shape) for name, p in self.template.named_parameters()}
+        buffers = {name: tuple(b.shape) for name, b in self.template.named_buffers()}
+        for kind, here in (("weights", weights), ("velocity", weights), ("buffers", buffers)):
             there = {name: tuple(t.shape[1:]) for name, t in state[kind].items()}
             # A pool that has created nothing holds no names.
             if wrong := sorted(name for name in here | there if here.get(name) != there.get(name)) if there else []:

@@ -1,8 +1,17 @@
 """Matching objectives. A new one is a file here, or anywhere importable, with an Objective subclass."""
 
 from bacon_pl.objectives.bacon import BaconObjective
-from bacon_pl.objectives.base import Objective
+from bacon_pl.objectives.base import Objective, Readings
 from bacon_pl.objectives.combined import Combined
+from bacon_pl.objectives.cross_entropy import AccuracyScale, CrossEntropy
 from bacon_pl.objectives.mean_matching import MeanMatching
 
-__all__ = ["BaconObjective", "Combined", "MeanMatching", "Objective"]
+__all__ = [
+    "AccuracyScale",
+    "BaconObjective",
+    "Combined",
+    "CrossEntropy",
+    "MeanMatching",
+    "Objective",
+    "Readings",
+]

@@ -1,4 +1,4 @@
-"""BACON's objective (arXiv 2406.01112; method.md §1)."""
+"""BACON's objective (arXiv 2406.01112)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from torch import Tensor
 
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.objectives import functional as F
-from bacon_pl.objectives.base import Objective
+from bacon_pl.objectives.base import Objective, Readings
 
 
 class BaconObjective(Objective):
-    """L_LH + λ·L_TV + (1 − λ)·L_CLIP.
+    """L_LH + λ·L_TV + (1 − λ)·L_CLIP, of the embeddings of each class.
+
+    The term ``likelihood`` is a negative log-likelihood, so less is better; ``tv``, which the paper calls total
+    variation, is half the L1 distance of the mean embeddings, and has nothing to do with the smoothness of images.
 
     Args:
-        tv_weight: λ, in [0, 1].
+        tv_weight: λ, in [0, 1]: weight of ``tv``; the clip term has 1 − λ.
         clip: ``none`` (the published code's term is identically zero), ``acting`` (clamped to [0, 1]) or
             ``symmetric`` (clamped to [-1, 1]).
 
@@ -24,7 +27,7 @@ class BaconObjective(Objective):
 
     Example:
         >>> import torch
-        >>> terms = BaconObjective().terms(torch.zeros(10, 40, 256), torch.randn(10, 128, 256))
+        >>> terms = BaconObjective().terms({"z": torch.zeros(10, 40, 256)}, {"z": torch.randn(10, 128, 256)})
         >>> sorted(terms)
         ['likelihood', 'tv']
     """
@@ -37,10 +40,10 @@ class BaconObjective(Objective):
         self.tv_weight = tv_weight
         self.clip: F.ClipVariant = clip
 
-    def terms(self, z_syn: Tensor, z_real: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`; the terms are ``likelihood``, ``tv`` and, where it acts, ``clip``."""
-        mean_real, std_real = F.moments(z_real, mask)
-        mean_syn = z_syn.mean(1)
+        mean_real, std_real = F.moments(real["z"], mask)
+        mean_syn = syn["z"].mean(1)
         terms = {
             "likelihood": F.likelihood(mean_syn, mean_real, std_real),
             "tv": self.tv_weight * F.total_variation(mean_syn, mean_real),

@@ -1,4 +1,4 @@
-"""Several objectives as one: how BACON's matching term is plugged into another method (method.md §2)."""
+"""Several objectives as one: how BACON's matching term is plugged into another method ."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 from torch import Tensor
 
 from bacon_pl.errors import BaconError
-from bacon_pl.objectives.base import Objective
+from bacon_pl.networks import Trace
+from bacon_pl.objectives.base import Objective, Readings
 
 
 class Combined(Objective):
-    """Weighted sum of objectives, over the same embeddings.
+    """Weighted sum of objectives, which share one pass of the network.
 
     Args:
         objectives: What is added up.
@@ -24,7 +25,7 @@ class Combined(Objective):
         >>> import torch
         >>> from bacon_pl.objectives import BaconObjective, MeanMatching
         >>> both = Combined([MeanMatching(), BaconObjective()], weights=[1.0, 0.5])
-        >>> sorted(both.terms(torch.zeros(10, 40, 256), torch.randn(10, 128, 256)))
+        >>> sorted(both.terms({"z": torch.zeros(10, 40, 256)}, {"z": torch.randn(10, 128, 256)}))
         ['likelihood', 'match', 'tv']
     """
 
@@ -40,14 +41,38 @@ class Combined(Objective):
         self.objectives = list(objectives)
         self.weights = weights
 
-    def terms(self, z_syn: Tensor, z_real: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    @property
+    def cross_class(self) -> bool:  # type: ignore[override]
+        """Whether one of the objectives compares classes."""
+        return any(objective.cross_class for objective in self.objectives)
+
+    @property
+    def keeps_embeddings_alone(self) -> bool:
+        """Whether all objectives compare embeddings alone."""
+        return all(objective.keeps_embeddings_alone for objective in self.objectives)
+
+    def keep(self, trace: Trace) -> dict[str, Tensor]:
+        """See :meth:`Objective.keep`: what each objective keeps of one pass that they share, its number before it."""
+        if self.keeps_embeddings_alone:
+            return super().keep(trace)
+        parts = enumerate(objective.keep(trace) for objective in self.objectives)
+        return {f"{i}.{name}": value for i, part in parts for name, value in part.items()}
+
+    def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`; a name that two objectives share is numbered: ``match``, ``match_2``."""
         found: dict[str, Tensor] = {}
-        for weight, objective in zip(self.weights, self.objectives, strict=True):
-            for name, value in objective.terms(z_syn, z_real, mask).items():
+        for i, (weight, objective) in enumerate(zip(self.weights, self.objectives, strict=True)):
+            own = (self._own(syn, i), self._own(real, i))
+            for name, value in objective.terms(*own, mask).items():
                 key, number = name, 1
                 while key in found:
                     number += 1
                     key = f"{name}_{number}"
                 found[key] = weight * value
         return found
+
+    def _own(self, readings: Readings, i: int) -> Readings:
+        """What objective i kept."""
+        if self.keeps_embeddings_alone:
+            return readings
+        return {name[len(f"{i}.") :]: value for name, value in readings.items() if name.startswith(f"{i}.")}

@@ -32,7 +32,7 @@ def moments(z: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
 
 def likelihood(mean_syn: Tensor, mean_real: Tensor, std_real: Tensor) -> Tensor:
-    """Gaussian negative log-likelihood L_LH of the synthetic mean, with log σ = the real standard deviation.
+    """L_LH: Gaussian NEGATIVE log-likelihood of the synthetic mean, with log σ = the real standard deviation.
 
     Args:
         mean_syn: (C, d).
@@ -47,7 +47,7 @@ def likelihood(mean_syn: Tensor, mean_real: Tensor, std_real: Tensor) -> Tensor:
 
 
 def total_variation(mean_syn: Tensor, mean_real: Tensor) -> Tensor:
-    """Total-variation term L_TV: half the L1 distance of the means, (C, d) × 2 → (C,)."""
+    """L_TV: half the L1 distance of the means, (C, d) × 2 → (C,); not the smoothness of an image."""
     return 0.5 * (mean_syn - mean_real).abs().sum(-1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from bacon_pl.objectives import functional as F
-from bacon_pl.objectives.base import Objective
+from bacon_pl.objectives.base import Objective, Readings
 
 
 class MeanMatching(Objective):
@@ -13,11 +13,11 @@ class MeanMatching(Objective):
 
     Example:
         >>> import torch
-        >>> MeanMatching().terms(torch.zeros(10, 40, 256), torch.ones(10, 128, 256))["match"][0]
+        >>> MeanMatching().terms({"z": torch.zeros(10, 40, 256)}, {"z": torch.ones(10, 128, 256)})["match"][0]
         tensor(256.)
     """
 
-    def terms(self, z_syn: Tensor, z_real: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`; the one term is ``match``."""
-        mean_real, _ = F.moments(z_real, mask)
-        return {"match": F.mean_match(z_syn.mean(1), mean_real)}
+        mean_real, _ = F.moments(real["z"], mask)
+        return {"match": F.mean_match(syn["z"].mean(1), mean_real)}

@@ -1,0 +1,156 @@
+"""The parameters of a distillation: the synthetic images, and the step size where one is learned with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.distilled_set import DistilledSet, git_commit
+from bacon_pl.distilled_set.start import start_images
+from bacon_pl.errors import BaconError
+from bacon_pl.partition import check_factor, expand, expand_labels
+from bacon_pl.selection.tiles import Start
+
+
+class SyntheticSet(nn.Module):
+    """A few images per class as parameters.
+
+    They have no size before :meth:`initialize`, or before a checkpoint is loaded, which brings them and what they are
+    images of.
+
+    Args:
+        ipc: Images (canvases) per class.
+        factor: Every canvas holds factor × factor smaller images; 1 keeps whole images.
+        start: What the images start from.
+
+    Attributes:
+        images: The canvases (C·ipc, ch, H, W), normalized, class by class; None before there are any.
+        step_size: A learned learning rate for those who train on the set, 0-d; None where none is learned.
+        meta: The dataset; None before there are images.
+
+    Raises:
+        BaconError: ``ipc`` is below 1.
+    """
+
+    images: nn.Parameter | None
+    step_size: nn.Parameter | None
+
+    def __init__(self, ipc: int, factor: int, start: Start) -> None:
+        super().__init__()
+        if ipc < 1:
+            raise BaconError(f"--model.ipc must be at least 1, got {ipc}.")
+        self.ipc = ipc
+        self.factor = factor
+        self.start = start
+        self.meta: DatasetMeta | None = None
+        self.register_parameter("images", None)
+        self.register_parameter("step_size", None)
+
+    def learn_step_size(self, initial: float) -> None:
+        """Make the step size a parameter, to be called where the method is made.
+
+        Raises:
+            BaconError: ``initial`` is not positive.
+        """
+        if not initial > 0:
+            raise BaconError(f"a learned step size must start above 0, got {initial}.")
+        self.step_size = nn.Parameter(torch.tensor(float(initial)))
+
+    def initialize(self, store: LabeledImages, meta: DatasetMeta, seed: int) -> None:
+        """Set the images to what they start from.
+
+        Args:
+            store: The real training images.
+            meta: What they are.
+            seed: The run's seed.
+
+        Raises:
+            BaconError: A class has too few images, the factor does not fit their size, or the set to start from does
+                not fit.
+        """
+        check_factor(meta.size, self.factor, "--model.factor")
+        self.images = nn.Parameter(start_images(store, meta, self.ipc, self.factor, self.start, seed))
+        self.meta = meta
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the canvases, (C·ipc,) int64, where the images are."""
+        images = self.canvases
+        return torch.arange(len(images) // self.ipc, device=images.device).repeat_interleave(self.ipc)
+
+    @property
+    def canvases(self) -> nn.Parameter:
+        """The images, of which there must be some."""
+        if self.images is None:
+            raise BaconError("there are no synthetic images yet: fit the module first, or load a checkpoint.")
+        return self.images
+
+    def by_class(self) -> Tensor:
+        """The canvases as (C, ipc, ch, H, W), without gradient: a view of the parameter."""
+        return self.canvases.detach().unflatten(0, (-1, self.ipc))
+
+    def expanded(self) -> tuple[Tensor, Tensor]:
+        """The set as networks are trained on it: tiles cut out and scaled. Differentiable.
+
+        Returns:
+            Images (factor²·C·ipc, ch, H, W) and labels (factor²·C·ipc,) int64.
+        """
+        return expand(self.canvases, self.factor), expand_labels(self.labels, self.factor)
+
+    def distilled(self, method: str, config: Mapping[str, Any], seed: int) -> DistilledSet:
+        """The set of this moment, with where it came from.
+
+        Args:
+            method: Name of the method.
+            config: The run's resolved settings.
+            seed: The run's seed.
+        """
+        images = self.canvases.detach().float().cpu()
+        assert self.meta is not None
+        return DistilledSet(
+            images=images,
+            labels=self.labels,
+            meta=self.meta,
+            factor=self.factor,
+            method=method,
+            config=config,
+            seed=seed,
+            commit=git_commit(),
+            step_size=None if self.step_size is None else float(self.step_size.detach()),
+        )
+
+    # A state dict says what the images are of, and brings images to a set that has none yet.
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the images are of, as plain values."""
+        if self.meta is None:
+            return {}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.meta).items()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over what the images are of.
+
+        Raises:
+            BaconError: This set holds images of other data.
+        """
+        if not state:
+            return
+        found: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in state.items()}
+        meta = DatasetMeta(**found)
+        if self.meta is not None and meta != self.meta:
+            raise BaconError(
+                f"the checkpoint's images are of other data ({meta.name}, {meta.num_classes} classes of "
+                f"{meta.size[0]}×{meta.size[1]} pixels) than these: give the data that it was made with."
+            )
+        self.meta = meta
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("images", "step_size"):
+            if getattr(self, name) is None and (found := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, nn.Parameter(torch.empty_like(found)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
