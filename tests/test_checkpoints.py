@@ -25,11 +25,11 @@ from bacon_pl.data import DataModule
 from bacon_pl.distillers import DistillModule, PoolSettings
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
 from bacon_pl.networks import ConvNet
+from tests.paths import DIGITS, ROOT
 
-ROOT = Path(__file__).parents[1]
 STEPS, EVERY = 40, 5
 COMMAND = [
-    "-m", "bacon_pl", "fit", "--config", str(ROOT / "configs/digits/ipc1.yaml"), "--model.network.width", "4",
+    "-m", "bacon_pl", "fit", "--config", str(DIGITS), "--model.network.width", "4",
     "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.logger", "false",
     "--validation.every_n_steps", "15", "--validation.epochs", "1", "--validation.keep_best", "true",
     "--image_grid.every_n_steps", "0", "--checkpoint.every_n_train_steps", str(EVERY), "--data.batch_real", "8",

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
+from tests.paths import CONFIGS, DIGITS, ROOT
 
-ROOT = Path(__file__).parents[1]
-DIGITS = str(ROOT / "configs/digits/ipc1.yaml")
 SHARED = ROOT.parent / "shared/data"
 QUICK = ["--model.network.width", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
@@ -188,7 +186,7 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 @pytest.mark.skipif(not (SHARED / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
 def test_mnist_from_disk(tmp_path):
-    config = ROOT / "configs/mnist/ipc1.yaml"
+    config = CONFIGS / "mnist/ipc1.yaml"
     done = bacon("fit", "--config", config, "--data.root", SHARED, "--trainer.max_steps", 2, "--data.batch_real", 32,
                  "--data.pool_batch", 32, "--trainer.default_root_dir", tmp_path, *QUICK)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -200,7 +198,7 @@ def test_mnist_from_disk(tmp_path):
 
 def test_what_fit_prints_is_a_configuration_of_both_commands(run, tmp_path, capsys):
     with pytest.raises(SystemExit):  # wherever the flag stands, all of the command line is printed
-        main(["fit", "--print_config", "--config", DIGITS, *QUICK, "--trainer.max_steps", "7"])
+        main(["fit", "--print_config", "--config", str(DIGITS), *QUICK, "--trainer.max_steps", "7"])
     (tmp_path / "printed.yaml").write_text(printed := capsys.readouterr().out)
     assert yaml.safe_load(printed)["trainer"]["max_steps"] == 7
     shutil.copy(run / "distilled.safetensors", tmp_path)

@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
-import bacon_pl
 from bacon_pl.data.images import DatasetMeta, normalize
 from bacon_pl.distilled_set import FILE_NAME, FORMAT_VERSION, DistilledSet, file, folder_names, git_commit, provenance
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import expand, expand_labels
+from tests.paths import ROOT
 
 META = DatasetMeta(
     name="toy",
@@ -177,11 +177,9 @@ def test_config_values_unknown_to_json_become_strings(tmp_path: Path) -> None:
 def test_equal_sets_are_equal_bytes_in_another_process(tmp_path: Path) -> None:
     here = make(config={"b": 1, "a": {"d": 2, "c": 3}}).save(tmp_path / "here.safetensors")
     config = "{'a': {'c': 3, 'd': 2}, 'b': 1}"
-    script = f"import sys; from test_distilled_set import make; make(config={config}).save(sys.argv[1])"
+    script = f"import sys; from tests.distilled_set.test_artifact import make; make(config={config}).save(sys.argv[1])"
     there = tmp_path / "there.safetensors"
-    root = Path(bacon_pl.__file__).parents[1]
-    search_path = os.pathsep.join([str(root), str(Path(__file__).parent)])
-    environment = {**os.environ, "PYTHONPATH": search_path, "PYTHONHASHSEED": "3"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "3"}
     subprocess.run([sys.executable, "-c", script, str(there)], check=True, env=environment)
     assert here.read_bytes() == there.read_bytes()
 

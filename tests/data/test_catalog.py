@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from real_formats import FACTS, md5, random_images, random_split, write_dataset, write_idx, write_mnist
 from torchvision import datasets
 
 from bacon_pl.data import CATALOG, DataModule, DatasetSpec, LabeledImages, load_dataset, register
 from bacon_pl.data.catalog import channel_statistics, find
 from bacon_pl.errors import BaconError
+from tests.real_formats import FACTS, md5, random_images, random_split, write_dataset, write_idx, write_mnist
 
 
 @pytest.mark.parametrize("spelling", ["CIFAR10", "cifar-10", "cifar10", "Cifar_10"])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from real_formats import write_tiny_imagenet
 
 from bacon_pl.data import load_dataset
 from bacon_pl.data.cache import cache_dir
 from bacon_pl.data.files import decode, fit
 from bacon_pl.data.split import stratified_split
 from bacon_pl.errors import BaconError
+from tests.real_formats import write_tiny_imagenet
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from real_formats import tiny_wnids, write_tiny_imagenet
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+from tests.real_formats import tiny_wnids, write_tiny_imagenet
+
 MIB = 1 << 20
 IMAGE_BYTES = 64 * 64 * 3
 

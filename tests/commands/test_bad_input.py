@@ -18,15 +18,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from forked_cli import Done, ForkedCli
 from PIL import Image
 from safetensors import safe_open
 
 from bacon_pl.data import DatasetMeta, load_dataset
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
-
-ROOT = Path(__file__).parents[1]
-DIGITS = ROOT / "configs/digits/ipc1.yaml"
+from tests.forked_cli import Done, ForkedCli
+from tests.paths import DIGITS
 
 QUIET = "--trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.enable_model_summary false"
 FIT = f"fit --config {DIGITS} --trainer.default_root_dir {{out}} --trainer.max_steps 1 --model.network.width 4 {QUIET}"
@@ -344,8 +342,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCli]:
-    with ForkedCli(tmp_path_factory.mktemp("warm")) as process:
+def forked_cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCli]:
+    with ForkedCli(tmp_path_factory.mktemp("forked_cli")) as process:
         yield process
 
 
@@ -383,10 +381,10 @@ def check_sentence(stderr: str, says: list[str], places: dict[str, Path]) -> Non
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_bad_input(name: str, warm: ForkedCli, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
+def test_bad_input(name: str, forked_cli: ForkedCli, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
     command, says, *how = ROWS[name]
     before = earlier_files(out)
-    done = warm.run(*arguments(command, bad, out), cwd=tmp_path, **(how[0] if how else {}))
+    done = forked_cli.run(*arguments(command, bad, out), cwd=tmp_path, **(how[0] if how else {}))
     assert done.returncode == 2, done.stderr
     check_sentence(done.stderr, says, {**bad, "out": out})
     if name not in ("disk full later", "stdout full"):  # which come so far as to replace the earlier run
@@ -430,8 +428,8 @@ def test_nobody_reads_the_output(bad: dict[str, Path], out: Path, tmp_path: Path
     check_sentence(stderr, ["Broken pipe", "check"], bad)
 
 
-def test_debug_shows_the_traceback(warm: ForkedCli, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
-    done = warm.run(*arguments(ROWS["ipc 0"][0], bad, out), cwd=tmp_path, env={"BACON_DEBUG": "1"})
+def test_debug_shows_the_traceback(forked_cli: ForkedCli, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
+    done = forked_cli.run(*arguments(ROWS["ipc 0"][0], bad, out), cwd=tmp_path, env={"BACON_DEBUG": "1"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "BaconError: --model.ipc must be" in done.stderr
@@ -445,27 +443,27 @@ def succeed(done: Done) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_all_streams_closed(warm: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
+def test_all_streams_closed(forked_cli: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    succeed(warm.run(*arguments(FIT, bad, out), cwd=tmp_path, closed=[0, 1, 2]))
+    succeed(forked_cli.run(*arguments(FIT, bad, out), cwd=tmp_path, closed=[0, 1, 2]))
     assert DistilledSet.load(out).ipc == 1
-    done = warm.run(*arguments(f"{EARLY} --model.ipc 0", bad, out), cwd=tmp_path, closed=[0, 1, 2])
+    done = forked_cli.run(*arguments(f"{EARLY} --model.ipc 0", bad, out), cwd=tmp_path, closed=[0, 1, 2])
     assert done.returncode == 2
 
 
-def test_a_terminal_that_knows_ascii_alone(warm: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
+def test_a_terminal_that_knows_ascii_alone(forked_cli: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     honest(load_dataset("digits", "none")[2]).save(out / FILE_NAME)
-    done = warm.run(*arguments(f"{EVAL} --distilled {{out}}", bad, out), cwd=tmp_path, encoding="ascii")
+    done = forked_cli.run(*arguments(f"{EVAL} --distilled {{out}}", bad, out), cwd=tmp_path, encoding="ascii")
     succeed(done)
     assert "accuracy: distilled" in done.stdout
 
 
-def test_odd_names_reach_the_results(warm: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
+def test_odd_names_reach_the_results(forked_cli: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / FILE_NAME).write_bytes(bad["set_odd"].read_bytes())
-    done = warm.run(*arguments(f"{EVAL} --distilled {folder}", bad, tmp_path / "out"), cwd=tmp_path)
+    done = forked_cli.run(*arguments(f"{EVAL} --distilled {folder}", bad, tmp_path / "out"), cwd=tmp_path)
     succeed(done)
     assert json.loads((folder / "results.json").read_text())["dataset"] == "\x1b[2J../../\ud800"
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
@@ -475,9 +473,9 @@ def test_odd_names_reach_the_results(warm: ForkedCli, bad: dict[str, Path], tmp_
     ("kind", "args"), [("mixed", "--data.image_size 8"), ("truncated", "--data.on_bad_image skip")]
 )
 def test_what_the_sentence_said_to_do_works(
-    kind: str, args: str, warm: ForkedCli, bad: dict[str, Path], tmp_path: Path
+    kind: str, args: str, forked_cli: ForkedCli, bad: dict[str, Path], tmp_path: Path
 ) -> None:
-    succeed(warm.run(*arguments(f"{FOLDER} --data.root {{{kind}}} {args}", bad, tmp_path / "out"), cwd=tmp_path))
+    succeed(forked_cli.run(*arguments(f"{FOLDER} --data.root {{{kind}}} {args}", bad, tmp_path / "out"), cwd=tmp_path))
     assert DistilledSet.load(tmp_path / "out").meta.class_names == ("a", "b")
 
 
@@ -504,7 +502,7 @@ def pictures(kind: str) -> tuple[dict[str, Image.Image], dict[str, list[int]], s
 
 @pytest.mark.parametrize("kind", ["RGB", "L", "LA", "1", "I;16", "I;16 tif", "P", "RGBA", "CMYK"])
 def test_pictures_of_any_mode_keep_their_colors(
-    kind: str, warm: ForkedCli, bad: dict[str, Path], tmp_path: Path
+    kind: str, forked_cli: ForkedCli, bad: dict[str, Path], tmp_path: Path
 ) -> None:
     made, wanted, suffix = pictures(kind)
     for split in ("train", "test"):
@@ -515,7 +513,7 @@ def test_pictures_of_any_mode_keep_their_colors(
                     tmp_path / "data" / split / name / f"{k}.{suffix}", **({"quality": 100} if suffix == "jpg" else {})
                 )
     # The images hardly move at this rate, so the set is what was read.
-    done = warm.run(
+    done = forked_cli.run(
         *arguments(f"{FOLDER} --data.root {tmp_path / 'data'} --model.lr 1e-9", bad, tmp_path / "out"), cwd=tmp_path
     )
     succeed(done)

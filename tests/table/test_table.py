@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,10 +19,8 @@ from bacon_pl.table.pages import markdown, write
 from bacon_pl.table.plan import Cell, budget_file, check_record, overlays, plan
 from bacon_pl.table.runner import places
 from bacon_pl.table.sources import locate
+from tests.paths import CONFIGS, ROOT
 
-ROOT = Path(__file__).parents[1]
-CONFIGS = ROOT / "configs"
-SHARED = ROOT.parent / "shared/data"
 QUICK = [
     *("--datasets", "digits", "--ipcs", "1", "--budget", "small", "--model.network.width", "4"),
     *("--evaluation.network.width", "4", "--evaluation.num_networks", "2", "--evaluation.epochs", "2"),

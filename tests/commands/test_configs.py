@@ -4,19 +4,18 @@ import subprocess
 import sys
 import warnings
 from functools import cache, reduce
-from pathlib import Path
 
 import pytest
 import yaml
 
 from bacon_pl.cli import main
+from tests.paths import CONFIGS, ROOT
 
-ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(ROOT.glob("configs/*/ipc*.yaml"))
-METHODS = sorted((ROOT / "configs/methods").glob("*.yaml"))
-ABLATION = sorted((ROOT / "configs/ablation").glob("*.yaml"))
-SMALL, FULL = ROOT / "configs/budgets/small.yaml", ROOT / "configs/budgets/full.yaml"
-PUBLISHED = ROOT / "configs/published.yaml"
+EXPERIMENTS = sorted(CONFIGS.glob("*/ipc*.yaml"))
+METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
+ABLATION = sorted((CONFIGS / "ablation").glob("*.yaml"))
+SMALL, FULL = CONFIGS / "budgets/small.yaml", CONFIGS / "budgets/full.yaml"
+PUBLISHED = CONFIGS / "published.yaml"
 
 # method.md §8: w, real images per class, iterations between births, training steps, window of the running accuracy.
 SCHEDULES = {
@@ -141,13 +140,13 @@ def printed(capsys, known):
 
 
 def test_every_table_is_complete():
-    found = {(path.parent.name, int(path.stem[3:])) for path in CONFIGS}
+    found = {(path.parent.name, int(path.stem[3:])) for path in EXPERIMENTS}
     assert found == SCHEDULES.keys() | OWN.keys()
     assert {path.stem for path in METHODS} == OBJECTIVES.keys()
     assert {path.stem for path in ABLATION} == ABLATIONS.keys()
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
 def test_every_config_is_bacon_at_the_published_schedule(config, printed):
     name, ipc = config.parent.name, int(config.stem[3:])
     fit, evaluation = printed("fit", config), printed("eval", config)
@@ -172,12 +171,12 @@ def test_every_config_is_bacon_at_the_published_schedule(config, printed):
 
 @pytest.mark.parametrize("command", ["fit", "eval"])
 def test_the_full_budget_is_what_configs_have_by_themselves(command, printed):
-    config = ROOT / "configs/tiny_imagenet/ipc10.yaml"
+    config = CONFIGS / "tiny_imagenet/ipc10.yaml"
     assert printed(command, config, FULL) == printed(command, config)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
 def test_every_method_composes_with_every_config_and_budget(config, method, printed):
     key = config.parent.name, int(config.stem[3:])
     weight, batch_real, push, steps, window = {**SCHEDULES, **OWN}[key]
@@ -206,7 +205,7 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
     assert small["model"]["network"]["init_args"]["depth"] == (2 if key[0] == "digits" else 3)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
 def test_digits_are_not_mirrored_but_where_published_code_does(config, printed):
     def groups(*overlays):
         augments = (
@@ -224,7 +223,7 @@ def test_digits_are_not_mirrored_but_where_published_code_does(config, printed):
     assert groups(PUBLISHED) == everything
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=named)
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
 def test_published_choices_change_the_objective_and_augmentation_alone(config, printed):
     before, after = (leaves(printed("fit", config, *overlay)) for overlay in ((), (PUBLISHED,)))
     changed = {name for name in before | after if before.get(name) != after.get(name)}
@@ -235,7 +234,7 @@ def test_published_choices_change_the_objective_and_augmentation_alone(config, p
 @pytest.mark.parametrize("ablation", ABLATION, ids=lambda path: path.stem)
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
 def test_every_ablation_changes_what_it_names_and_nothing_else(dataset, ablation, printed):
-    config = ROOT / "configs" / dataset / "ipc10.yaml"
+    config = CONFIGS / dataset / "ipc10.yaml"
     before, after = (leaves(printed("fit", config, *overlay)) for overlay in ((), (ablation,)))
     changed = {name: after.get(name) for name in before | after if before.get(name) != after.get(name)}
     assert changed == {"model.method": ablation.stem, **ABLATIONS[ablation.stem]}
@@ -243,7 +242,7 @@ def test_every_ablation_changes_what_it_names_and_nothing_else(dataset, ablation
 
 
 def test_the_command_itself_prints_the_same(printed):
-    configs = [ROOT / "configs/cifar100/ipc10.yaml", ROOT / "configs/methods/idm+bacon.yaml", SMALL]
+    configs = [CONFIGS / "cifar100/ipc10.yaml", CONFIGS / "methods/idm+bacon.yaml", SMALL]
     options = [option for config in configs for option in ("--config", str(config))]
     command = [sys.executable, "-m", "bacon_pl", "fit", *options, "--print_config"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

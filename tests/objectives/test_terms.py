@@ -1,7 +1,6 @@
 """The matching terms against the golden numbers of method.md §1, and their properties."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,7 @@ from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.objectives import BaconObjective, Combined, MeanMatching
 from bacon_pl.objectives import functional as F
-
-ROOT = Path(__file__).parents[1]
+from tests.paths import DIGITS, ROOT
 
 
 def classes(golden, dtype=torch.float64):
@@ -123,7 +121,7 @@ def test_the_readmes_own_objective_runs_by_class_path(tmp_path, monkeypatch):
         (block,) = re.findall(rf"```{language}\n(# {name}.*?)```", readme, re.DOTALL)
         (tmp_path / name).write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
-    main(["fit", "--config", str(ROOT / "configs/digits/ipc1.yaml"), "--config", str(tmp_path / "cosine.yaml"),
+    main(["fit", "--config", str(DIGITS), "--config", str(tmp_path / "cosine.yaml"),
           "--trainer.max_steps", "1", "--trainer.default_root_dir", str(tmp_path / "run"), "--model.network.width", "4",
           "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"])  # fmt: skip
     distilled = DistilledSet.load(tmp_path / "run")

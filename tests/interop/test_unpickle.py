@@ -31,8 +31,8 @@ from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.interop import dataset_meta, is_ours, open_set, write_set
 from bacon_pl.interop.unpickle import Pickle
+from tests.paths import DIGITS
 
-ROOT = Path(__file__).parents[1]
 META = DatasetMeta("toy", ("ant", "bee"), 3, (4, 6), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25), 1000)
 GREY = DatasetMeta("gray", ("b", "a", "c"), 1, (4, 4), (0.5,), (0.25,), 1000)
 CIFAR = dataset_meta("cifar10")
@@ -754,7 +754,7 @@ def test_eval_takes_their_files_directly(tmp_path, capsys):
     given = ["--distilled", str(tmp_path / "theirs.pt"), "--factor", "2", "--epoch_index", "0"]
     quick_recipe = ["--evaluation.network.width", "4", "--evaluation.epochs", "1", "--evaluation.num_networks", "1"]
     trainer = ["--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false"]
-    main(["eval", "--config", str(ROOT / "configs/digits/ipc1.yaml"), *given, *quick_recipe, *trainer])
+    main(["eval", "--config", str(DIGITS), *given, *quick_recipe, *trainer])
     assert "accuracy: distilled" in capsys.readouterr().out
     numbers = json.loads((tmp_path / "results.json").read_text())
     assert (numbers["factor"], numbers["ipc"], numbers["train_images"]) == (2, 1, 40)

@@ -2,16 +2,15 @@
 formats that the datasets are published in."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from real_formats import FACTS, write_dataset
 
 from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
+from tests.paths import CONFIGS
+from tests.real_formats import FACTS, write_dataset
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 FACTOR = {"bacon": 2, "idm": 2, "idm+bacon": 2, "dm": 1, "dm+bacon": 1}  # method.md §2
 
 

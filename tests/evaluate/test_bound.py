@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,8 +21,8 @@ from bacon_pl.evaluate import VIEWS, Comparison, EvalModule, Recipe, Run, Traini
 from bacon_pl.evaluate import bound as bound_file
 from bacon_pl.evaluate.trained import feature_spaces
 from bacon_pl.networks import ConvNet
+from tests.paths import DIGITS, ROOT
 
-ROOT = Path(__file__).parents[1]
 NUMBERS = ("bound", "bound_se", "risk", "risk_se", "epsilon")
 NETWORK = {"width": 4, "depth": 2}
 
@@ -43,7 +42,7 @@ def distilled(data):
 
 def command(folder, *flags):
     return [
-        "eval", "--config", str(ROOT / "configs/digits/ipc1.yaml"), "--distilled", str(folder), "--data.val_fraction",
+        "eval", "--config", str(DIGITS), "--distilled", str(folder), "--data.val_fraction",
         "0", "--evaluation.network", "ConvNet", "--evaluation.network.width", "4", "--evaluation.network.depth", "2",
         "--evaluation.epochs", "2", "--evaluation.num_networks", "2", "--evaluation.coreset_steps", "3",
         "--trainer.default_root_dir", str(folder), "--trainer.enable_progress_bar", "false", "--trainer.accelerator",

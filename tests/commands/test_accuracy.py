@@ -3,16 +3,15 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import DIGITS, ROOT
 
 
 @pytest.mark.slow
 def test_digits_at_one_image_per_class_beat_random_real_images_by_twelve_points(tmp_path):
-    config = str(ROOT / "configs/digits/ipc1.yaml")
+    config = str(DIGITS)
     for command in (["fit"], ["eval", "--distilled", str(tmp_path), "--baselines", "[random]"]):
         arguments = [*command, "--config", config, "--trainer.default_root_dir", str(tmp_path)]
         subprocess.run([sys.executable, "-m", "bacon_pl", *arguments], cwd=ROOT, check=True)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -17,8 +16,8 @@ from bacon_pl.distillers import DistillModule, LoggedBound, NetworkPool, PoolSet
 from bacon_pl.distillers.bound_log import BoundLog
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 NAMES = ("bound", "bound_se", "risk", "risk_se", "epsilon")
 
 
