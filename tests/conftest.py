@@ -10,6 +10,10 @@ import torch
 from bacon_pl.data import CATALOG
 from tests.paths import GOLDEN
 
+# Helpers' assertions show what they compared, like those of the tests.
+for helper in ("commands.bad_input", "distilled_set.hostile", "distilled_set.making"):
+    pytest.register_assert_rewrite(f"tests.{helper}")
+
 # Before torch starts its threads: small tests are faster with one, and two suites may share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The bound against integrals by quadrature, its prior and its draws against theory, the risk against counting."""
+"""The bound against integrals by quadrature, the risk against counting."""
 
 import math
 from itertools import pairwise
@@ -8,13 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, special, stats
+from scipy import integrate, special
 
 from bacon_pl.bound import (
     BoundSettings,
     Measured,
     bound,
-    check_prior,
     draw_in_ball,
     log_likelihood,
     log_prior,
@@ -23,146 +22,8 @@ from bacon_pl.bound import (
     median_distance,
     risk,
 )
-from bacon_pl.errors import BaconError
-from bacon_pl.objectives import BaconObjective
 from bacon_pl.objectives import functional as F
-
-CLIPS = ("none", "acting", "symmetric")
-densities = st.tuples(st.floats(0, 1), st.sampled_from(CLIPS)).filter(lambda s: s[0] > 0.05 or s[1] != "none")
-
-
-def energy(v, s, tv_weight, clip):
-    """Minus the logarithm of the prior of one dimension, up to its constant, written anew in plain Python."""
-    scale = max(s, 1e-3)
-    u, low = v / scale, 0 if clip == "acting" else -1
-    excess = 0 if clip == "none" else u - min(max(u, low), 1)
-    return tv_weight * abs(v) / 2 + (1 - tv_weight) * excess**2
-
-
-def kinks(s, clip):
-    return [k * max(s, 1e-3) for k in (-1, 0, 1)] if clip != "none" else [0.0]
-
-
-def constant(s, tv_weight, clip):
-    """Logarithm of the prior's integral over one dimension, by quadrature between the kinks."""
-    edges = [-math.inf, *kinks(s, clip), math.inf]
-    parts = pairwise(edges)
-    return math.log(sum(integrate.quad(lambda v: math.exp(-energy(v, s, tv_weight, clip)), *part)[0] for part in parts))
-
-
-def log_density(steps, z, mu, s, tv_weight, clip, constants):
-    """log p(z̃|z) + log p(z) at z = z̃ + steps, in plain Python."""
-    total = 0.0
-    for step, center, m, deviation, c in zip(steps, z, mu, s, constants, strict=True):
-        total += -0.5 * math.log(2 * math.pi) - deviation - 0.5 * (step * math.exp(-deviation)) ** 2
-        total += -energy(center + step - m, deviation, tv_weight, clip) - c
-    return total
-
-
-def ours(z, mu, s, epsilon, tv_weight, clip, samples=4000):
-    """Bound of a single embedding."""
-    z, mu, s = (torch.tensor(x, dtype=torch.float64)[None] for x in (z, mu, s))
-    unit = draw_in_ball(samples, z.shape[1], 0, "test", dtype=torch.float64)
-    return bound(z[None], mu, s, torch.tensor([epsilon], dtype=torch.float64), unit, tv_weight, clip)
-
-
-# The ball.
-
-
-def test_volume_of_small_dimensions():
-    radius = torch.tensor([0.5, 3.0], dtype=torch.float64)
-    for d, volume in ((1, 2 * radius), (2, math.pi * radius**2), (3, 4 / 3 * math.pi * radius**3)):
-        torch.testing.assert_close(log_volume(d, radius), volume.log())
-
-
-@pytest.mark.parametrize("d", [1, 2, 5, 200])
-def test_draws_are_uniform_in_the_ball(d):
-    draws = draw_in_ball(20_000, d, 3, "ball", dtype=torch.float64)
-    radius = draws.norm(dim=1)
-    assert radius.max() <= 1
-    assert stats.kstest((radius**d).numpy(), "uniform").pvalue > 1e-3
-    # Mean 0 and covariance I / (d + 2), each within five standard errors.
-    assert draws.mean(0).abs().max() < 5 / math.sqrt(20_000 * (d + 2))
-    covariance = (d + 2) * draws.T @ draws / len(draws)
-    assert (covariance - torch.eye(d)).abs().max() < 5 * math.sqrt(2 / 20_000) * 1.2
-    # A circle's angles are uniform, too.
-    if d == 2:
-        angle = torch.atan2(draws[:, 1], draws[:, 0]) / (2 * math.pi) + 0.5
-        assert stats.kstest(angle.numpy(), "uniform").pvalue > 1e-3
-
-
-def test_draws_depend_on_their_keys_and_place_alone():
-    few, many = draw_in_ball(3, 7, 1, "a", 5), draw_in_ball(9, 7, 1, "a", 5)
-    assert torch.equal(few, many[:3])
-    assert not torch.equal(few, draw_in_ball(3, 7, 1, "a", 6))
-
-
-# The densities.
-
-
-@given(densities, st.floats(0, 8))
-def test_prior_is_normalized(density, s):
-    tv_weight, clip = density
-
-    def p(v):
-        difference, std = torch.tensor([v], dtype=torch.float64), torch.tensor([s], dtype=torch.float64)
-        return log_prior(difference, std, tv_weight, clip).exp().item()
-
-    edges = [-math.inf, *kinks(s, clip), math.inf]
-    assert sum(integrate.quad(p, a, b)[0] for a, b in pairwise(edges)) == pytest.approx(1, abs=1e-6)
-
-
-@given(densities, st.lists(st.floats(-3, 3), min_size=1, max_size=4))
-def test_prior_is_minus_the_losses_terms(density, differences):
-    # Two points: their constants are the same, so the difference is that of the training loss's own terms.
-    tv_weight, clip = density
-    v = torch.tensor(differences, dtype=torch.float64)
-    std = torch.linspace(0, 2, len(v), dtype=torch.float64)
-    found = log_prior(v, std, tv_weight, clip) - log_prior(torch.zeros_like(v), std, tv_weight, clip)
-    zero = torch.zeros_like(v)[None]
-    loss = tv_weight * F.total_variation(v[None], zero) + (1 - tv_weight) * F.clip(v[None], zero, std[None], clip)
-    torch.testing.assert_close(found, -loss[0])
-
-
-def test_likelihood_is_minus_the_losses_term():
-    generator = torch.Generator().manual_seed(0)
-    z_syn, z_real = (torch.randn(2, n, 3, generator=generator, dtype=torch.float64) for n in (1, 9))
-    mean, std = F.moments(z_real)
-    loss = BaconObjective().terms(z_syn, z_real)["likelihood"]
-    torch.testing.assert_close(log_likelihood(z_syn[:, 0] - mean, std), -loss)
-
-
-def test_normalizer_is_stable_at_its_ends():
-    for dtype in (torch.float32, torch.float64):
-        std = torch.tensor([0.0, 1e-6, 1.0, 1e3, 1e6], dtype=dtype)
-        for tv_weight in (0.0, 5e-324, 1e-12, 1e-6, 0.5, 1 - 1e-12, 1.0):
-            for clip in ("acting", "symmetric"):
-                assert log_prior(torch.zeros(5, 1, dtype=dtype), std[:, None], tv_weight, clip).isfinite().all()
-    # A wide Gaussian-tailed interval tends to the Laplace density of λ = 1.
-    near = log_prior(torch.ones(1), torch.ones(1), 1 - 1e-7, "acting")
-    torch.testing.assert_close(near, log_prior(torch.ones(1), torch.ones(1), 1.0, "acting"), atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"tv_weight": 0.0, "clip": "none"}, "prior with tv_weight 0 and clip none is flat everywhere"),
-        ({"tv_weight": 1.2}, r"tv_weight must be in \[0, 1\]"),
-        ({"clip": "actng"}, "Did you mean 'acting'"),
-        ({"samples": 1}, "samples must be at least 2"),
-        ({"epsilon": 0.0}, "epsilon must be positive"),
-        ({"epsilon": math.nan}, "epsilon must be positive"),
-    ],
-)
-def test_bad_settings_are_one_sentence(settings, sentence):
-    with pytest.raises(BaconError, match=sentence):
-        BoundSettings(**settings)
-    if {"tv_weight", "clip"} >= settings.keys():
-        with pytest.raises(BaconError, match=sentence):
-            check_prior(**{"tv_weight": 0.8, "clip": "acting", **settings})
-
-
-# The bound.
+from tests.bound.quadrature import CLIPS, constant, densities, kinks, log_density, ours
 
 places = st.tuples(st.floats(-3, 3), st.floats(0.1, 2))  # z̃ - μ and s of a dimension
 radii = st.floats(0.05, 4)

@@ -1,11 +1,9 @@
-"""Files that want to do harm, or were hit by chance: loading gives a valid set or one sentence, and nothing else."""
+"""Files that want to do harm: loading takes no memory on their word, runs nothing and writes nowhere else."""
 
-import copy
 import json
 import os
 import pickle
 import resource
-import string
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,230 +11,12 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bacon_pl.data.images import DatasetMeta
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError, one_line
-
-META = DatasetMeta("toy", ("ant", "bee"), 1, (4, 4), (0.5,), (0.25,), 1000)
-SOME = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(SOME, max_examples=5000)
-
-
-def honest() -> DistilledSet:
-    images = torch.randn((4, 1, 4, 4), generator=torch.Generator().manual_seed(1))
-    config = {"model": {"ipc": 2, "lr": 0.2}}
-    return DistilledSet(images, torch.tensor([0, 0, 1, 1]), META, factor=2, method="bacon", config=config, version="1")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("hostile")
-
-
-@pytest.fixture(scope="module")
-def good(place: Path) -> bytes:
-    return honest().save(place / "good").read_bytes()
-
-
-def same(one: DistilledSet, other: DistilledSet) -> bool:
-    fields = ("meta", "factor", "method", "seed", "version", "commit")
-    configs = [json.dumps(s.config, sort_keys=True) for s in (one, other)]  # as text, for NaN is not itself
-    return (
-        torch.equal(one.images, other.images)
-        and torch.equal(one.labels, other.labels)
-        and all(getattr(one, name) == getattr(other, name) for name in fields)
-        and configs[0] == configs[1]
-    )
-
-
-def load(folder: Path, data: bytes) -> DistilledSet | None:
-    """Load a file of these bytes: the set, which is valid, or None where it was refused in one line."""
-    path = folder / "mutant"
-    path.write_bytes(data)
-    try:
-        distilled = DistilledSet.load(path)
-    except BaconError as error:
-        sentence = str(error)
-        assert str(path) in sentence
-        assert sentence.endswith(".")
-        assert sentence.isprintable()
-        assert len(sentence) < 600
-        return None
-    assert distilled.images.dtype == torch.float32
-    assert distilled.images.isfinite().all()
-    meta = distilled.meta
-    assert distilled.images.shape == (meta.num_classes * distilled.ipc, meta.channels, *meta.size)
-    assert distilled.labels.tolist() == [c for c in range(meta.num_classes) for _ in range(distilled.ipc)]
-    assert len(distilled) == len(distilled.expanded()[0]) == distilled.factor**2 * len(distilled.images)
-    pixels = distilled.pixels(expanded=True)
-    assert ((pixels >= 0) & (pixels <= 1)).all()
-    assert same(DistilledSet.load(distilled.save(folder / "again")), distilled)
-    return distilled
-
-
-# ---- by chance
-
-
-@st.composite
-def mutation(draw: st.DrawFn, length: int) -> tuple[str, int, int, bytes]:
-    """What to do, where, up to where, and with which bytes; half of it happens in the header."""
-    where = st.integers(0, length) | st.integers(0, min(length, 700))
-    first, last = sorted((draw(where), draw(where)))
-    ugly = st.sampled_from(
-        [b"\0", b"\xff" * 8, b'"', b"{", b"]", b"9" * 25, b"-1", b"1e999", b"NaN", b"\\ud800", b"\n"]
-    )
-    kind = draw(st.sampled_from(["flip", "cut", "insert", "duplicate", "overwrite", "remove"]))
-    return kind, first, last, draw(ugly | st.binary(min_size=1, max_size=12))
-
-
-def mutate(data: bytes, kind: str, first: int, last: int, extra: bytes) -> bytes:
-    match kind:
-        case "flip":
-            spot = min(first, len(data) - 1)
-            return data[:spot] + bytes([data[spot] ^ (1 << extra[0] % 8)]) + data[spot + 1 :]
-        case "cut":
-            return data[:first]
-        case "insert":
-            return data[:first] + extra + data[first:]
-        case "duplicate":
-            return data[:last] + data[first:last] + data[last:]
-        case "overwrite":
-            return data[:first] + extra + data[first + len(extra) :]
-        case _:
-            return data[:first] + data[last:]
-
-
-def check_bytes(data: st.DataObject, place: Path, good: bytes) -> None:
-    mutant = good
-    for _ in range(data.draw(st.integers(1, 3))):
-        mutant = mutate(mutant, *data.draw(mutation(max(len(mutant), 1)))) or b"\0"
-    distilled = load(place, mutant)
-    if distilled is not None and b"checksum" in mutant:
-        assert same(distilled, honest())  # the checksum has seen to it
-
-
-@SOME
-@given(data=st.data())
-def test_mutated_bytes(data: st.DataObject, place: Path, good: bytes) -> None:
-    check_bytes(data, place, good)
-
-
-@pytest.mark.slow
-@MANY
-@given(data=st.data())
-def test_mutated_bytes_many(data: st.DataObject, place: Path, good: bytes) -> None:
-    check_bytes(data, place, good)
-
-
-def test_every_flipped_bit_of_a_file_is_noticed_or_harmless(place: Path, good: bytes) -> None:
-    loaded = 0
-    for position in range(0, 8 * len(good), 7):
-        spot, bit = divmod(position, 8)
-        distilled = load(place, good[:spot] + bytes([good[spot] ^ 1 << bit]) + good[spot + 1 :])
-        loaded += distilled is not None
-        assert distilled is None or same(distilled, honest())
-    assert loaded < 20  # in the names of what is not needed, or padding
-
-
-# ---- by somebody who knows the format
-
-ODD: list[Any] = [
-    None, True, -1, 0, 1, 2, 3, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, 0.5, 1e-320, 1e308, float("nan"),
-    float("inf"), "", "x", "../../x", "\x1b[31m", "\ud800", "F16", "F64", "U64", "BOOL", "F4", "é" * 300, [], {}, [[]],
-    [0, 0], [1 << 62, 4, 1 << 62], {"a": 1}, [None],
-]  # fmt: skip
-VALUES = st.sampled_from(ODD) | st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(string.ascii_letters, max_size=4), inner),
-    max_leaves=6,
-)
-
-
-def split(data: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
-    """Header, description and tensors' bytes of a good file."""
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    return header, json.loads(header["__metadata__"]["bacon_pl"]), data[8 + length :]
-
-
-def join(header: dict[str, Any], description: Any, tensors: bytes) -> bytes:
-    if isinstance(header.get("__metadata__"), dict) and description is not None:
-        header["__metadata__"]["bacon_pl"] = json.dumps(description)
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + tensors
-
-
-def alter(tree: Any, data: st.DataObject) -> None:
-    """Replace, add or remove one value somewhere in a tree of JSON."""
-    node = tree
-    while True:
-        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-        if not keys:
-            return
-        key = data.draw(st.sampled_from(keys))
-        if isinstance(node[key], dict | list) and data.draw(st.booleans()):
-            node = node[key]
-            continue
-        kind = data.draw(st.sampled_from(["replace", "replace", "replace", "remove", "add"]))
-        if kind == "remove":
-            del node[key]
-        elif kind == "replace":
-            node[key] = copy.deepcopy(data.draw(VALUES))  # or later changes would reach the samples
-        elif isinstance(node, dict):
-            node[data.draw(st.sampled_from(["images2", "", "x" * 50, "__metadata__"]))] = copy.deepcopy(
-                data.draw(VALUES)
-            )
-        else:
-            node.append(copy.deepcopy(node[key]))
-        return
-
-
-def check_json(data: st.DataObject, place: Path, good: bytes) -> None:
-    header, description, tensors = split(good)
-    del description["checksum"]  # whoever forges the rest can forge it, too
-    for _ in range(data.draw(st.integers(1, 3))):
-        alter(data.draw(st.sampled_from([header, description, description])), data)
-    if data.draw(st.booleans()):
-        tensors = mutate(tensors, *data.draw(mutation(len(tensors))))
-    load(place, join(header, description, tensors))
-
-
-@SOME
-@given(data=st.data())
-def test_forged_headers(data: st.DataObject, place: Path, good: bytes) -> None:
-    check_json(data, place, good)
-
-
-@pytest.mark.slow
-@MANY
-@given(data=st.data())
-def test_forged_headers_many(data: st.DataObject, place: Path, good: bytes) -> None:
-    check_json(data, place, good)
-
-
-def test_the_forger_can_make_valid_files(place: Path, good: bytes) -> None:
-    """Without this the tests above might refuse everything for one dull reason."""
-    header, description, tensors = split(good)
-    del description["checksum"]
-    assert same(load(place, join(header, description, tensors)), honest())
-    distilled = load(place, join(header, description | {"seed": 3, "dataset": "\ud800\x1b"}, tensors))
-    assert (distilled.seed, distilled.meta.name) == (3, "\ud800\x1b")
-
-
-def forged(good: bytes, shapes: dict[str, list[int]] | None = None, **entries: Any) -> bytes:
-    """A file with other shapes and with offsets that agree with them, whatever bytes follow."""
-    header, description, tensors = split(good)
-    del description["checksum"]
-    start = 0
-    for name, size in (("labels", 8), ("images", 4)):
-        shape = (shapes or {}).get(name, header[name]["shape"])
-        end = start + size * int(torch.tensor(shape, dtype=torch.float64).prod())
-        header[name] |= {"shape": shape, "data_offsets": [start, end]}
-        start = end
-    return join(header, description | entries, tensors)
+from tests.distilled_set.hostile import SOME, forged, honest, join, load, split
 
 
 def peak() -> int:
@@ -332,8 +112,7 @@ def test_a_path_that_is_none(tmp_path: Path) -> None:
             DistilledSet.load(path)
 
 
-# ---- names
-
+# Names.
 
 NAMES = st.text(max_size=30) | st.sampled_from(
     ["../../x", "/etc/x", "a/b", "a\\b", "", ".", "..", "CON", "con.png", "x" * 1000, "\x1b[2J", "a\0b", "ａ", "a", "A",
