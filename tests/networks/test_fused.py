@@ -1,9 +1,12 @@
 """The fused kernels: as exact as the plain modules in bfloat16, and no less careful."""
 
+import configparser
+
 import pytest
 import torch
 
 from bacon_pl.networks import ConvNet, fused
+from tests.paths import ROOT
 
 
 @pytest.fixture
@@ -86,3 +89,29 @@ def test_operators_keep_torchs_rules(kernels):
     weight = torch.randn(4, 1, 3, 3, requires_grad=True)
     arguments = (torch.randn(2, 1, 6, 6), weight, torch.zeros(4), gamma, beta, 3, 1e-5, True)
     torch.library.opcheck(fused.stem, arguments, test_utils=checks)
+
+
+def test_every_source_is_in_the_cache_key_and_in_the_package():
+    """Else a changed header would go unnoticed where kernels have been built before, or be missing where installed."""
+    folder = fused.SOURCES[0].parent
+    there = {path.name for path in folder.iterdir() if path.suffix in (".cpp", ".h")}
+    assert there == {path.name for path in fused.SOURCES}
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = setup["options.package_data"]["bacon_pl"].split()
+    assert {f"networks/{name}" for name in there} <= set(listed)
+
+
+def test_a_change_in_any_source_is_built_anew(tmp_path, monkeypatch):
+    if fused.compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.setenv("BACON_CACHE", str(tmp_path / "cache"))
+    copies = [tmp_path / path.name for path in fused.SOURCES]
+    for copy, path in zip(copies, fused.SOURCES, strict=True):
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(fused, "SOURCES", tuple(copies))
+    for built, changed in enumerate([None, *copies]):
+        if changed:
+            changed.write_text(changed.read_text() + "// changed\n")
+        assert fused._load.__wrapped__() is not None
+        assert len(list((tmp_path / "cache").glob("fused-*.so"))) == built + 1
