@@ -93,26 +93,26 @@ def test_matching_is_uniform_over_the_class() -> None:
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 7), seeds)
 def test_plain_batches_have_no_repeats_and_cover_a_pass(n: int, pool: int, steps: int, seed: int) -> None:
     store = numbered([n])
-    images, labels = batch(store, 2, seed, pool=pool).plain(5, steps)
+    images, labels = batch(store, 2, seed, pool=pool).random_batches(5, steps)
     size = min(n, pool)
     assert images.shape == (steps, size, 1, 2, 2) and labels.shape == (steps, size)
     drawn = positions(images)
     assert all(len(set(row.tolist())) == size for row in drawn)
     one_pass = drawn[: n // size].flatten().tolist()
     assert len(set(one_pass)) == len(one_pass)
-    fewer, _ = batch(store, 2, seed, pool=pool).plain(5, 1)
+    fewer, _ = batch(store, 2, seed, pool=pool).random_batches(5, 1)
     assert torch.equal(fewer, images[:1])
 
 
 def test_plain_labels_belong_to_the_images_and_every_coordinate_counts() -> None:
     store = numbered([30, 50, 20])
-    images, labels = batch(store, pool=16).plain(0, 3)
+    images, labels = batch(store, pool=16).random_batches(0, 3)
     assert torch.equal(images[..., 0, 1, 0].long(), labels)
     reference = positions(images).tolist()
     others = [
-        batch(store, pool=16).plain(1, 3),
-        batch(store, iteration=1, pool=16).plain(0, 3),
-        batch(store, seed=1, pool=16).plain(0, 3),
+        batch(store, pool=16).random_batches(1, 3),
+        batch(store, iteration=1, pool=16).random_batches(0, 3),
+        batch(store, seed=1, pool=16).random_batches(0, 3),
     ]
     assert all(positions(other).tolist() != reference for other, _ in others)
     assert reference[0] != reference[1]
