@@ -117,12 +117,17 @@ def permutation(n: int, *keys: int | str, device: torch.device | str = "cpu") ->
 
 
 @contextlib.contextmanager
-def seeded(*keys: int | str) -> Iterator[None]:
-    """Seed torch's global CPU generator for a block and restore it afterwards.
+def seeded(*keys: int | str, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch's global generators for a block and restore them afterwards.
 
-    For code that draws from the global generator and cannot be told otherwise: the initial weights of a module. The
-    block builds on the CPU, so the weights do not depend on the device they are moved to.
+    For code that draws from a global generator and cannot be told otherwise: the initial weights of a module, which
+    are built on the CPU, so that they do not depend on the device they are moved to; and dropout.
+
+    Args:
+        keys: Coordinates of the draw: seed, purpose, iteration, network.
+        device: Where the block draws, if not on the CPU.
     """
-    with torch.random.fork_rng(devices=[]):
+    devices = [] if device is None or device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices=devices, device_type="cuda" if not devices else devices[0].type):
         torch.manual_seed(derive(*keys))
         yield

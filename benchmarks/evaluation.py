@@ -68,7 +68,7 @@ def run(s: Settings, epochs: int, networks: int, device: Device) -> dict[str, An
     gain = medians["literal"] - medians["ours"]
     whole = compile_seconds + FULL_EPOCHS * medians["ours"]
 
-    accelerated = ours._network.accelerated
+    accelerated = ours._network.plan.compiled
     dtype = "bfloat16" if accelerated and has_bfloat16(target) else "tf32" if "tf32" in device.flops else "float32"
     meta = data.meta
     passes = count_passes(s.network(meta.channels, meta.size, meta.num_classes), (meta.channels, *meta.size))

@@ -60,8 +60,8 @@ class Alternation(pl.Callback):
         """Set the contenders up, warm the literal one up, and start the clock."""
         assert isinstance(pl_module, DistillModule)
         self.device, self.data = pl_module.device, data_of(trainer)
-        self.programs = {"ours": pl_module.pool.network}
-        self.programs["plain"] = StatelessNetwork(pl_module.pool.network.template, False)
+        self.programs = {"ours": pl_module.pool.model}
+        self.programs["plain"] = StatelessNetwork(pl_module.pool.template)
         self.clock = Parts(self.device)
         self._watch(pl_module, trainer)
         if self.with_literal:
@@ -100,7 +100,7 @@ class Alternation(pl.Callback):
         self.word = self.plan.pop(0)
         self._left = self._length(self.word)
         self.clock.on = self.word == "parts"
-        module.pool.network = self.programs["plain" if self.word == "plain" else "ours"]
+        module.pool.model = self.programs["plain" if self.word == "plain" else "ours"]
         self._began = now(self.device)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -150,7 +150,7 @@ def run(s: Settings, literal: bool = True, parts: bool = False, plain_rounds: in
         "medians": medians,
         "compile_seconds": max(sum(seconds["warm-up"]) - len(seconds["warm-up"]) * medians["ours"], 0.0),
         "recompilations": alternation.recompiled,
-        "accelerated": alternation.programs["ours"].accelerated,
+        "accelerated": alternation.programs["ours"].plan.compiled,
     }
     if parts:
         names = dict.fromkeys(name for row in alternation.parts for name in row if name != OVERHEAD) | {OVERHEAD: None}

@@ -34,7 +34,7 @@ def run(s: Settings, networks: int) -> dict[str, Any]:
     y = torch.randint(0, meta.num_classes, (networks, s.pool_batch), device=device)
 
     def step(program: StatelessNetwork) -> tuple[Tensor, ...]:
-        if device.type == "cpu" and program.accelerated:  # the CPU's kernels know one network only
+        if device.type == "cpu" and program.plan.compiled:  # the CPU's kernels know one network only
             (fused.unload if program.batched else fused.load)()
         _, logits = program.side_by_side(weights, x)
         losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)

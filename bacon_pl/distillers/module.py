@@ -32,10 +32,11 @@ from bacon_pl.networks import (
     ConvNet,
     Network,
     NetworkFactory,
+    Plan,
     resolve_acceleration,
 )
+from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
-from bacon_pl.networks.stateless import even_rows
 from bacon_pl.objectives import BaconObjective, Objective
 from bacon_pl.partition import assemble, check_factor, expand
 
@@ -231,7 +232,7 @@ class DistillModule(pl.LightningModule):
             self.pool.load_state_dict(self._pool_state)
             self._pool_state = None
 
-    def _accelerates(self, template: Network) -> bool:
+    def _accelerates(self, template: Network) -> Plan:
         """Whether this run's work repays compiling the given architecture."""
         meta, data, pool = self.meta, self._data, self.pool_settings
         real = meta.num_classes * data.batch_real / 3  # forward only: a third of the work
@@ -409,7 +410,12 @@ class DistillModule(pl.LightningModule):
         births = self.pool.trained(batch.iteration)
         rank, devices = self.global_rank, self.trainer.world_size
         steps = self.pool_settings.train_steps
-        self.pool.train(shard(births, rank, devices), lambda birth: batch.random_batches(birth, steps), self._normalize)
+        self.pool.train(
+            shard(births, rank, devices),
+            lambda birth: batch.random_batches(birth, steps),
+            self._normalize,
+            batch.iteration,
+        )
         for i, birth in enumerate(births):
             broadcast(self.pool.state_of(birth), i % devices)
         if births:
@@ -426,7 +432,7 @@ class DistillModule(pl.LightningModule):
     @cached_property
     def _block_rows(self) -> int:
         image = (self.meta.channels, *self.meta.size)
-        per_class = self.ipc * self.factor**2 * activation_bytes(self.pool.network.template, image)
+        per_class = self.ipc * self.factor**2 * activation_bytes(self.pool.template, image)
         classes = self.meta.num_classes
         blocks = MIN_CPU_BLOCKS if self.device.type == "cpu" else self.trainer.world_size
         return even_rows(classes, min(int(self.memory_gib * 2**30 / per_class), -(-classes // blocks)))
@@ -485,7 +491,7 @@ class DistillModule(pl.LightningModule):
         self.log("loss", torch.stack(list(means.values())).sum(), prog_bar=True)
         self.log_dict({f"loss/{name}": value for name, value in means.items()})
         self.log("pool/accuracy", accuracy, prog_bar=True)
-        self.log("pool/size", float(len(self.pool.alive(iteration))))
+        self.log("pool/size", float(len(self.pool.active(iteration))))
         now = time.perf_counter()
         if self._last_step is not None:
             self.log("iterations_per_second", 1 / (now - self._last_step))

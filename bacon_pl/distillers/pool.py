@@ -18,7 +18,8 @@ from torch.optim.sgd import sgd
 
 from bacon_pl import rng
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import Network, StatelessNetwork
+from bacon_pl.networks import PLAIN, Network, Plan, Read, StatelessNetwork, embedding
+from bacon_pl.networks.stateless import Keys
 
 Weights = dict[str, Tensor]
 Draw = Callable[[int], tuple[Tensor, Tensor]]
@@ -67,8 +68,9 @@ class PoolSettings:
 class NetworkPool:
     """Networks that come, are trained a little, and go.
 
-    Networks are numbered by birth, and number k's initial weights depend on (seed, k) alone. Which networks are alive
-    at iteration t follows from t; the pool keeps their weights, momentum and running accuracy.
+    Networks are numbered in the order in which they are created, and network k's initial weights depend on (seed, k)
+    alone. Which networks are active at iteration t follows from t; the pool keeps their weights, momentum and running
+    accuracy.
 
     Args:
         settings: How the pool lives.
@@ -76,7 +78,7 @@ class NetworkPool:
         seed: The run's seed.
         device: Where the weights live.
         dtype: Their type.
-        accelerate: Decides, given an architecture, whether its passes are compiled.
+        plan: Decides, given an architecture, how its passes are run.
     """
 
     def __init__(
@@ -86,61 +88,66 @@ class NetworkPool:
         seed: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        accelerate: Callable[[Network], bool] = lambda _: False,
+        plan: Callable[[Network], Plan] = lambda _: PLAIN,
     ) -> None:
         self.settings = settings
         self._factory = factory
         self._seed = seed
         self._device = torch.device(device)
         self._dtype = dtype
-        with rng.seeded(seed, "template"):  # its weights are never used: every call brings a pool network's
+        with rng.seeded(self._seed, "template"):  # its weights are never used: every call brings a network's own
             template = factory().to(device, dtype)
-        self.network = StatelessNetwork(template, accelerate(template))
-        self.born = 0
+        self.model = StatelessNetwork(template, plan(template))
+        self.created = 0
         self.weights: Weights = {}
         self.buffers: Weights = {}
         self.velocity: Weights = {}
         self.meters = torch.zeros(0, 2, device=device)
 
-    # Who is alive. These depend on the iteration alone, so they live on the host and cost no sync.
+    @property
+    def template(self) -> Network:
+        """The architecture."""
+        return self.model.template
 
-    def births(self, iteration: int) -> int:
-        """How many networks have been born by iteration t (0-based), t's own push included."""
+    # Who is active. These depend on the iteration alone, so they live on the host and cost no sync.
+
+    def num_created(self, iteration: int) -> int:
+        """How many networks have been created by iteration t (0-based), t's own one included."""
         return self.settings.initial + iteration // self.settings.push_every + 1
 
-    def alive(self, iteration: int) -> range:
-        """Birth numbers of the networks alive in iteration t."""
-        births = self.births(iteration)
-        return range(max(0, births - self.settings.capacity), births)
+    def active(self, iteration: int) -> range:
+        """Ids of the networks active in iteration t."""
+        created = self.num_created(iteration)
+        return range(max(0, created - self.settings.capacity), created)
 
     def matched(self, iteration: int) -> int:
-        """Birth number of the network that iteration t matches through."""
-        alive = self.alive(iteration)
-        return alive[rng.derive(self._seed, "matched network", iteration) % len(alive)]
+        """Id of the network that iteration t matches through."""
+        active = self.active(iteration)
+        return active[rng.derive(self._seed, "matched network", iteration) % len(active)]
 
     def trained(self, iteration: int) -> list[int]:
-        """Birth numbers of the distinct networks that iteration t trains."""
-        alive = self.alive(iteration)
-        order = rng.permutation(len(alive), self._seed, "trained networks", iteration)
-        return [alive[i] for i in order[: self.settings.train_networks].tolist()]
+        """Ids of the distinct networks that iteration t trains."""
+        active = self.active(iteration)
+        order = rng.permutation(len(active), self._seed, "trained networks", iteration)
+        return [active[i] for i in order[: self.settings.train_networks].tolist()]
 
     # Their state.
 
-    def slot(self, birth: int) -> int:
-        """Where a living network's state is kept."""
-        return birth % self.settings.capacity
+    def slot(self, network_id: int) -> int:
+        """Where an active network's state is kept."""
+        return network_id % self.settings.capacity
 
     def advance(self, iteration: int) -> None:
-        """Give birth to the networks that iteration t needs and are not there yet."""
-        births = self.births(iteration)
-        for birth in range(max(self.born, births - self.settings.capacity), births):
-            with rng.seeded(self._seed, "network", birth):
-                network = self._factory().to(self._device, self._dtype)
-            self._write(self.slot(birth), network)
-        self.born = max(self.born, births)
+        """Create the networks that iteration t needs and are not there yet."""
+        created = self.num_created(iteration)
+        for network_id in range(max(self.created, created - self.settings.capacity), created):
+            with rng.seeded(self._seed, "network", network_id):
+                model = self._factory().to(self._device, self._dtype)
+            self._write(self.slot(network_id), model)
+        self.created = max(self.created, created)
 
-    def _write(self, slot: int, network: nn.Module) -> None:
-        parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
+    def _write(self, slot: int, model: nn.Module) -> None:
+        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         if not self.weights:
             empty = {name: p.detach().new_empty(0, *p.shape) for name, p in parameters.items()}
             self.weights, self.velocity = empty, dict(empty)
@@ -159,42 +166,54 @@ class NetworkPool:
             self.buffers[name][slot] = b
         self.meters[slot] = 0
 
-    def forward(self, birth: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Run a network on normalized images (B, ch, H, W); returns embeddings (B, d) and logits (B, C)."""
-        slot = self.slot(birth)
-        state = {name: w[slot] for name, w in (self.weights | self.buffers).items()}
-        return self.network(state, x)
+    def forward(self, network_id: int, x: Tensor, read: Read = embedding, keys: Keys = ()) -> Any:
+        """Run a pass of a network on normalized images, which leaves its running statistics alone.
 
-    def accuracy(self, birth: int) -> Tensor:
+        Args:
+            network_id: The network's id.
+            x: (B, ch, H, W).
+            read: What is kept of the pass; by default embeddings (B, d) and logits (B, C).
+            keys: Further coordinates of what the pass draws at random, after seed and network: purpose, iteration.
+        """
+        slot = self.slot(network_id)
+        state = {name: w[slot] for name, w in self.weights.items()}
+        state |= {name: b[slot].clone() for name, b in self.buffers.items()}
+        return self.model(state, x, read, (self._seed, "forward", network_id, *keys))
+
+    def accuracy(self, network_id: int) -> Tensor:
         """A network's running training accuracy in percent, a 0-d tensor; 0 before its first step."""
-        correct, seen = self.meters[self.slot(birth)]
+        correct, seen = self.meters[self.slot(network_id)]
         return 100 * correct / seen.clamp(min=1)
 
     def reset_meters(self) -> None:
         """Restart all running accuracies."""
         self.meters.zero_()
 
-    def train(self, births: Sequence[int], draw: Draw, normalize: Callable[[Tensor], Tensor]) -> None:
+    def train(
+        self, network_ids: Sequence[int], draw: Draw, normalize: Callable[[Tensor], Tensor], iteration: int
+    ) -> None:
         """Train networks by SGD, one step per batch, keeping their momentum and counting their hits.
 
         They take their steps together (see :meth:`StatelessNetwork.side_by_side`); a network's result does not depend
         on which others there are.
 
         Args:
-            births: Distinct networks.
+            network_ids: Distinct networks.
             draw: Gives a network its batches: uint8 images (steps, B, ch, H, W) and int64 labels (steps, B).
             normalize: Maps uint8 images to normalized pixel space.
+            iteration: Number of the iteration.
         """
-        if not births or not self.settings.train_steps:
+        if not network_ids or not self.settings.train_steps:
             return
-        slots = torch.tensor([self.slot(birth) for birth in births], device=self._device)
+        slots = torch.tensor([self.slot(network_id) for network_id in network_ids], device=self._device)
         parameters = {name: w[slots].requires_grad_() for name, w in self.weights.items()}
         buffers = {name: b[slots] for name, b in self.buffers.items()}
         velocity = {name: v[slots] for name, v in self.velocity.items()}
-        images, labels = (torch.stack(parts, 1) for parts in zip(*map(draw, births), strict=True))
-        hits = torch.zeros(len(births), device=self._device)
-        for x, y in zip(images, labels, strict=True):
-            _, logits = self.network.side_by_side(parameters | buffers, normalize(x))
+        images, labels = (torch.stack(parts, 1) for parts in zip(*map(draw, network_ids), strict=True))
+        hits = torch.zeros(len(network_ids), device=self._device)
+        for step, (x, y) in enumerate(zip(images, labels, strict=True)):
+            keys = [(self._seed, "training", network_id, iteration, step) for network_id in network_ids]
+            _, logits = self.model.side_by_side(parameters | buffers, normalize(x), keys=keys)
             losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
             gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
             hits += (logits.argmax(2) == y).sum(1)
@@ -215,16 +234,16 @@ class NetworkPool:
                 stacks[name][slots] = part.detach()
         self.meters[slots] += torch.stack([hits, torch.full_like(hits, labels[:, 0].numel())], 1)
 
-    def state_of(self, birth: int) -> list[Tensor]:
+    def state_of(self, network_id: int) -> list[Tensor]:
         """All that training a network changes, as views: what another process must be told."""
-        slot = self.slot(birth)
+        slot = self.slot(network_id)
         stacks = (self.weights, self.velocity, self.buffers)
         return [w[slot] for stack in stacks for w in stack.values()] + [self.meters[slot]]
 
     def state_dict(self) -> dict[str, Any]:
         """The pool's whole state, for a checkpoint."""
         return {
-            "born": self.born,
+            "created": self.created,
             "weights": self.weights,
             "buffers": self.buffers,
             "velocity": self.velocity,
@@ -232,8 +251,24 @@ class NetworkPool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state from :meth:`state_dict`, onto this pool's device."""
-        self.born = int(state["born"])
+        """Take over a state from :meth:`state_dict`, onto this pool's device.
+
+        Raises:
+            BaconError: The state is of networks of another architecture.
+        """
+        own = {"weights": dict(self.template.named_parameters()), "buffers": dict(self.template.named_buffers())}
+        own["velocity"] = own["weights"]
+        for kind, tensors in own.items():
+            here = {name: tuple(t.shape) for name, t in tensors.items()}
+            there = {name: tuple(t.shape[1:]) for name, t in state[kind].items()}
+            # A pool that has created nothing holds no names.
+            if wrong := sorted(name for name in here | there if here.get(name) != there.get(name)) if there else []:
+                raise BaconError(
+                    f"the checkpoint's pool holds networks of another architecture ('{wrong[0]}' is "
+                    f"{there.get(wrong[0], 'not there')}, here {here.get(wrong[0], 'not there')}): give the "
+                    "--model.network that it was made with."
+                )
+        self.created = int(state["created"])
         for name in ("weights", "buffers", "velocity"):
             setattr(self, name, {k: v.to(self._device) for k, v in state[name].items()})
         self.meters = state["meters"].to(self._device)

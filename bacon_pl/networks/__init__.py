@@ -1,17 +1,14 @@
 """Networks to match through and to train. A new one is a file here with a Network subclass."""
 
+from bacon_pl.networks.acceleration import PLAIN, Acceleration, Plan, resolve_acceleration
 from bacon_pl.networks.alexnet import AlexNet
-from bacon_pl.networks.base import Network, NetworkFactory
+from bacon_pl.networks.base import Network, NetworkFactory, Read, Trace, embedding
 from bacon_pl.networks.convnet import ConvNet
 from bacon_pl.networks.lenet import LeNet
 from bacon_pl.networks.mlp import MLP
 from bacon_pl.networks.registry import SHORT_NAMES, by_name
 from bacon_pl.networks.resnet import ResNet18
-from bacon_pl.networks.stateless import (
-    Acceleration,
-    StatelessNetwork,
-    resolve_acceleration,
-)
+from bacon_pl.networks.stateless import StatelessNetwork
 from bacon_pl.networks.torchvision_model import TorchvisionModel
 from bacon_pl.networks.vgg import VGG11
 
@@ -23,11 +20,16 @@ __all__ = [
     "MLP",
     "Network",
     "NetworkFactory",
+    "PLAIN",
+    "Plan",
+    "Read",
     "ResNet18",
     "SHORT_NAMES",
     "StatelessNetwork",
     "TorchvisionModel",
+    "Trace",
     "VGG11",
     "by_name",
+    "embedding",
     "resolve_acceleration",
 ]

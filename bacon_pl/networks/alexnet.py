@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bacon_pl.networks.base import Network
-from bacon_pl.networks.parts import check_large_enough, extra_padding
+from bacon_pl.networks.base import Network, Trace
+from bacon_pl.networks.parts import check_large_enough, extra_padding, trace_layers
 
 
 class AlexNet(Network):
@@ -43,3 +43,9 @@ class AlexNet(Network):
     def embed(self, x: Tensor) -> Tensor:
         """Map normalized images (B, ch, H, W) to flattened feature maps (B, 192 · H/8 · W/8)."""
         return self.features(x).flatten(1)
+
+    def trace(self, x: Tensor) -> Trace:
+        """See :meth:`Network.trace`."""
+        maps, hidden, stages = trace_layers(self.features, x)
+        z = maps.flatten(1)
+        return Trace(z, self.classifier(z), hidden, stages)

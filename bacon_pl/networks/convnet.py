@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import fused
-from bacon_pl.networks.base import Network
+from bacon_pl.networks.base import Network, Trace
 from bacon_pl.networks.parts import (
     Activation,
     Norm,
@@ -74,6 +74,7 @@ class ConvNet(Network):
             channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(width * height * breadth, num_classes)
+        self._block_layers = len(layers) // depth
         self._has_kernels = (activation, norm, pooling) == ("relu", "instance", "avg")
 
     def embed(self, x: Tensor) -> Tensor:
@@ -81,6 +82,18 @@ class ConvNet(Network):
         if self._has_kernels and fused.usable(x):
             return self._embed_fused(x).flatten(1)
         return self.features(x).flatten(1)
+
+    def trace(self, x: Tensor) -> Trace:
+        """See :meth:`Network.trace`: ``hidden`` and ``stages`` have an entry per block."""
+        hidden, stages = [], []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i % self._block_layers == 2:  # convolution, norm, activation; then pooling, if there is any
+                hidden.append(x)
+            if (i + 1) % self._block_layers == 0:
+                stages.append(x)
+        z = x.flatten(1)
+        return Trace(z, self.classifier(z), tuple(hidden), tuple(stages))
 
     def _embed_fused(self, x: Tensor) -> Tensor:
         """Compute ``features`` with a block's norm, ReLU and pooling in one operator each."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bacon_pl.networks.base import Network
-from bacon_pl.networks.parts import check_large_enough, extra_padding
+from bacon_pl.networks.base import Network, Trace
+from bacon_pl.networks.parts import check_large_enough, extra_padding, trace_layers
 
 
 class LeNet(Network):
@@ -42,3 +42,9 @@ class LeNet(Network):
         """Map normalized images (B, ch, H, W) to the last hidden layer (B, 84)."""
         z: Tensor = self.features(x)
         return z
+
+    def trace(self, x: Tensor) -> Trace:
+        """See :meth:`Network.trace`."""
+        maps, hidden, stages = trace_layers(self.features, x)
+        z = maps.flatten(1)
+        return Trace(z, self.classifier(z), hidden, stages)

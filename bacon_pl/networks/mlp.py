@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bacon_pl.errors import BaconError
-from bacon_pl.networks.base import Network
+from bacon_pl.networks.base import Network, Trace
 
 
 class MLP(Network):
@@ -38,3 +38,10 @@ class MLP(Network):
         """Map normalized images (B, ch, H, W) to the last hidden layer (B, width)."""
         z: Tensor = self.features(x)
         return z
+
+    def trace(self, x: Tensor) -> Trace:
+        """See :meth:`Network.trace`; ``hidden`` and ``stages`` are the outputs (B, width) of the two hidden layers."""
+        flatten, *layers = self.features
+        first = layers[1](layers[0](flatten(x)))
+        z = layers[3](layers[2](first))
+        return Trace(z, self.classifier(z), (first, z), (first, z))

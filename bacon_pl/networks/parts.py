@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from bacon_pl.errors import BaconError, unknown_name
 
@@ -56,6 +56,27 @@ def activation_layer(activation: Activation) -> nn.Module:
 def extra_padding(channels: int) -> int:
     """Pixels by which a first convolution pads gray images beyond color ones, so that 28×28 is treated as 32×32."""
     return 2 if channels == 1 else 0
+
+
+def trace_layers(layers: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Run layers one after another and keep what goes into each pooling and what comes out of it.
+
+    Args:
+        layers: The layers.
+        x: Input of the first.
+
+    Returns:
+        The last layer's output, ``hidden`` and ``stages`` as :class:`~bacon_pl.networks.base.Trace` has them.
+    """
+    hidden, stages = [], []
+    for layer in layers:
+        pools = isinstance(layer, (nn.AvgPool2d, nn.MaxPool2d))
+        if pools:
+            hidden.append(x)
+        x = layer(x)
+        if pools:
+            stages.append(x)
+    return x, tuple(hidden), tuple(stages)
 
 
 def check_large_enough(architecture: str, channels: int, size: tuple[int, int], least: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bacon_pl.networks.base import Network
+from bacon_pl.networks.base import Network, Trace
 from bacon_pl.networks.parts import check_choice, check_large_enough, extra_padding, norm_layer
 
 _POOL = 4
@@ -76,3 +76,15 @@ class ResNet18(Network):
     def embed(self, x: Tensor) -> Tensor:
         """Map normalized images (B, ch, H, W) to pooled feature maps (B, 512 · H/32 · W/32)."""
         return self.features(x).flatten(1)
+
+    def trace(self, x: Tensor) -> Trace:
+        """See :meth:`Network.trace`; ``hidden`` are the outputs of the four stages, and so are ``stages``, but for the
+        last one, which is pooled.
+        """
+        hidden = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if isinstance(layer, _Block) and i % 2 == 0:  # three layers, then two blocks a stage
+                hidden.append(x)
+        z = x.flatten(1)
+        return Trace(z, self.classifier(z), tuple(hidden), (*hidden[:-1], x))

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
-from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl import rng
 from bacon_pl.networks import fused
-from bacon_pl.networks.base import Network
-from bacon_pl.networks.cost import forward_flops
+from bacon_pl.networks.acceleration import PLAIN, Plan
+from bacon_pl.networks.base import Network, Read, embedding
 
-Acceleration = Literal["auto", "on", "off"]
-Run = Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]]
+Keys = Sequence[int | str]
+Run = Callable[[Mapping[str, Tensor], Tensor, Read], Any]
 
-WORTHWHILE_FLOPS = 2e12
-"""Work from which compiling pays: narrow networks do about this much in the 40 s on one CPU core that it takes."""
+MOST_PROGRAMS = 64
+"""Programs that torch keeps of one function before it compiles no more. Its own limit of 8 is used up within one
+evaluation: training, embedding, a teacher and feature spaces each have a batch of their own, and a smaller last one."""
 
 
 class StatelessNetwork:
@@ -27,113 +31,87 @@ class StatelessNetwork:
 
     Buffers given with the weights, such as running statistics of batch norm, are updated in place.
 
-    Accelerated, the forward (and with it the backward) pass is compiled once per input shape and runs under bfloat16
-    autocast where the device computes in it. Both change results by rounding only.
+    Accelerated, the forward (and with it the backward) pass is compiled once per input shape and, where the plan says
+    so, runs under bfloat16 autocast where the device computes in it. Both change results by rounding only.
 
     Args:
         template: The architecture; its own weights are never used.
-        accelerated: Compile and use reduced precision.
+        plan: Whether to compile, and whether to use reduced precision.
     """
 
-    def __init__(self, template: Network, accelerated: bool = False) -> None:
+    def __init__(self, template: Network, plan: Plan = PLAIN) -> None:
         self.template = template.train()
-        self.accelerated = accelerated
-        self.batched = template.batchable and next(template.parameters()).device.type == "cuda"
+        self.plan = plan
+        device = next(template.parameters()).device
+        self.batched = template.batchable and not template.draws_at_random and device.type == "cuda"
         """Whether networks side by side are one batched program; see :meth:`side_by_side`."""
         self._run: Run = self._plain
         self._run_many: Run = self._many
-        if accelerated:
-            if next(template.parameters()).device.type == "cpu":
+        if plan.compiled:
+            if device.type == "cpu" and plan.bfloat16:
                 fused.load()
+            settings: Any = torch._dynamo.config
+            settings.recompile_limit = max(settings.recompile_limit, MOST_PROGRAMS)
             # Static shapes: there are few of them, and a program for any batch size is slower.
             self._run = torch.compile(partial(self._autocast, self._plain), dynamic=False)
             self._run_many = torch.compile(partial(self._autocast, self._many), dynamic=False)
 
-    def _plain(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        return functional_call(self.template, dict(weights), (x,))
+    def _plain(self, weights: Mapping[str, Tensor], x: Tensor, read: Read) -> Any:
+        return functional_call(self.template, dict(weights), (x, read), strict=True)
 
-    def _many(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        # Where a network drops units at random, each of them drops its own.
-        return torch.vmap(self._plain, randomness="different")(dict(weights), x)
+    def _many(self, weights: Mapping[str, Tensor], x: Tensor, read: Read) -> Any:
+        # A network that draws at random without saying so draws for each of them; see Network.draws_at_random.
+        return torch.vmap(partial(self._plain, read=read), randomness="different")(dict(weights), x)
 
-    @staticmethod
-    def _autocast(run: Run, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        enabled = x.dtype == torch.float32 and has_bfloat16(x.device)
+    def _autocast(self, run: Run, weights: Mapping[str, Tensor], x: Tensor, read: Read) -> Any:
+        enabled = self.plan.bfloat16 and x.dtype == torch.float32
         with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
-            return run(weights, x)
+            return run(weights, x, read)
 
-    def __call__(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed and classify normalized images.
+    def __call__(self, weights: Mapping[str, Tensor], x: Tensor, read: Read = embedding, keys: Keys = ()) -> Any:
+        """Run a pass on normalized images.
 
         Args:
-            weights: The network's parameters and buffers by name.
+            weights: The network's parameters and buffers by name: all of them, and nothing else.
             x: (B, ch, H, W).
+            read: What is kept of the pass; by default embeddings (B, d) and logits (B, K).
+            keys: Coordinates of what the pass draws at random (dropout): seed, purpose, iteration, network. Without
+                them it draws from torch's global generator.
 
         Returns:
-            Embeddings (B, d) and logits (B, C), in ``x``'s type.
+            What ``read`` gives, in ``x``'s type.
+
+        Raises:
+            RuntimeError: The weights are not this architecture's.
         """
-        z, logits = self._run(weights, x)
-        return z.to(x.dtype), logits.to(x.dtype)
+        with self._seeded(keys, x.device):
+            found = self._run(weights, x, read)
+        return tree_map(lambda t: t.to(x.dtype), found)
 
-    def side_by_side(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed and classify with several networks, each its own images.
+    def side_by_side(
+        self, weights: Mapping[str, Tensor], x: Tensor, read: Read = embedding, keys: Sequence[Keys] = ()
+    ) -> Any:
+        """Run a pass of several networks, each on its own images.
 
-        On a GPU they are one batched program, which fills it; on a CPU they follow each other, for there a batched
-        convolution is slower: see README, Speed.
+        On a GPU they are one batched program, which fills it; on a CPU, and where units are dropped at random, they
+        follow each other: on a CPU a batched convolution is slower (see README, Speed).
 
         Args:
             weights: The networks' parameters and buffers by name, stacked: (K, …).
             x: (K, B, ch, H, W).
+            read: What is kept of a pass; by default embeddings (B, d) and logits (B, C).
+            keys: For each network, as in a call.
 
         Returns:
-            Embeddings (K, B, d) and logits (K, B, C), in ``x``'s type.
+            What ``read`` gives, stacked: by default embeddings (K, B, d) and logits (K, B, C); in ``x``'s type.
         """
         if self.batched:
-            z, logits = self._run_many(weights, x)
-            return z.to(x.dtype), logits.to(x.dtype)
-        apart = [self({name: w[k] for name, w in weights.items()}, images) for k, images in enumerate(x)]
-        return torch.stack([z for z, _ in apart]), torch.stack([logits for _, logits in apart])
+            return tree_map(lambda t: t.to(x.dtype), self._run_many(weights, x, read))
+        each = list(keys) or [()] * len(x)
+        apart = [self({name: w[k] for name, w in weights.items()}, images, read, each[k]) for k, images in enumerate(x)]
+        return tree_map(lambda *rows: torch.stack(rows), *apart)
 
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 matrices faster than float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(has is not None and has())
-
-
-def resolve_acceleration(
-    choice: Acceleration, template: Network, image: tuple[int, int, int], images: float, device: torch.device
-) -> bool:
-    """Decide whether a run is compiled.
-
-    The choice depends on the run's settings alone, not on a clock, so that equal runs stay equal.
-
-    Args:
-        choice: ``on``, ``off``, or ``auto``: on if the work repays the compilation and there is a compiler.
-        template: The architecture.
-        image: Channels, height and width.
-        images: Images that will pass through it in the whole run, forward passes without gradient counting a third.
-        device: Where it runs.
-
-    Raises:
-        BaconError: The choice is unknown, or ``on`` was asked for and there is no compiler.
-    """
-    if choice not in get_args(Acceleration):
-        raise unknown_name("acceleration", str(choice), get_args(Acceleration))
-    if choice == "off":
-        return False
-    compiler = device.type != "cpu" or fused.compiler() is not None
-    if choice == "on" and not compiler:
-        raise BaconError(
-            "acceleration 'on' needs a C++ compiler (g++) to compile for the CPU: install one or use 'off'."
-        )
-    return choice == "on" or (compiler and 3 * images * forward_flops(template, image) >= WORTHWHILE_FLOPS)
-
-
-def even_rows(rows: int, limit: int) -> int:
-    """Largest block size up to ``limit`` that cuts ``rows`` evenly, so that all blocks share one compiled shape."""
-    return max(size for size in range(1, min(max(limit, 1), rows) + 1) if rows % size == 0)
+    def _seeded(self, keys: Keys, device: torch.device) -> AbstractContextManager[None]:
+        if keys and self.template.training:
+            return rng.seeded(*keys, device=device)
+        return contextlib.nullcontext()

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from bacon_pl.networks.base import Network
-from bacon_pl.networks.parts import check_choice, check_large_enough, extra_padding, norm_layer
+from bacon_pl.networks.base import Network, Trace
+from bacon_pl.networks.parts import check_choice, check_large_enough, extra_padding, norm_layer, trace_layers
 
 _BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 _Norm = Literal["instance", "batch", "none"]
@@ -48,3 +48,9 @@ class VGG11(Network):
     def embed(self, x: Tensor) -> Tensor:
         """Map normalized images (B, ch, H, W) to flattened feature maps (B, 512 · H/32 · W/32)."""
         return self.features(x).flatten(1)
+
+    def trace(self, x: Tensor) -> Trace:
+        """See :meth:`Network.trace`."""
+        maps, hidden, stages = trace_layers(self.features, x)
+        z = maps.flatten(1)
+        return Trace(z, self.classifier(z), hidden, stages)

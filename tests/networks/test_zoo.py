@@ -1,6 +1,4 @@
-"""The networks beside the default ConvNet: their shapes and sizes, and that every way of running them agrees."""
-
-from functools import partial
+"""The networks beside the default ConvNet: their shapes, sizes and names."""
 
 import pytest
 import torch
@@ -15,38 +13,12 @@ from bacon_pl.networks import (
     ConvNet,
     LeNet,
     ResNet18,
-    StatelessNetwork,
     TorchvisionModel,
     by_name,
     fused,
 )
-from bacon_pl.networks.cost import activation_bytes, forward_flops
 from bacon_pl.networks.torchvision_model import torchvision_names
-
-FIELD = {"mlp": MLP, "lenet": LeNet, "alexnet": AlexNet, "vgg11": VGG11, "resnet18": ResNet18}
-VARIANTS = {
-    "sigmoid": {"activation": "sigmoid"},
-    "leakyrelu": {"activation": "leakyrelu"},
-    "batch": {"norm": "batch"},
-    "layer": {"norm": "layer"},
-    "group": {"norm": "group"},
-    "no norm": {"norm": "none"},
-    "max": {"pooling": "max"},
-    "no pooling": {"pooling": "none"},
-}
-SMALL = {
-    **FIELD,
-    **{name: partial(ConvNet, width=8, depth=2, **options) for name, options in VARIANTS.items()},
-    "torchvision": partial(TorchvisionModel, name="resnet18"),
-    "vgg11": partial(VGG11, norm="batch"),  # its blocks with instance norm are the ConvNet's
-}
-
-
-def state_of(network):
-    return {name: t.detach().clone() for name, t in network.state_dict().items()}
-
-
-# ---- shapes and sizes
+from tests.networks.zoo import FIELD, VARIANTS
 
 
 @pytest.mark.parametrize(
@@ -159,78 +131,6 @@ def test_names():
     assert isinstance(by_name("resnet18")(3, (32, 32), 2), ResNet18)
     assert isinstance(by_name("torchvision.resnet18")(3, (32, 32), 2), TorchvisionModel)
     assert {"resnet18", "vit_b_16", "efficientnet_b0"} <= set(torchvision_names())
-
-
-def test_costs_can_be_counted_for_every_network():
-    for build in SMALL.values():
-        network = build(3, (32, 32), 10)
-        before = state_of(network)
-        assert forward_flops(network, (3, 32, 32)) > 0
-        assert activation_bytes(network, (3, 32, 32)) > 0
-        assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
-
-
-# ---- ways of running them
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_batched_networks_agree_with_one_by_one(name):
-    torch.manual_seed(0)
-    networks = [SMALL[name](3, (32, 32), 4).double() for _ in range(2)]
-    runner = StatelessNetwork(networks[0])
-    x = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
-    parameters = dict(networks[0].named_parameters())
-    run_results = []
-    for batched in (False, True):
-        runner.batched = batched
-        states = [state_of(network) for network in networks]
-        stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
-        for key in parameters:
-            stacked[key].requires_grad_()
-        z, logits = runner.side_by_side(stacked, x)
-        loss = logits.square().sum() + z.square().sum()
-        gradients = torch.autograd.grad(loss, [stacked[key] for key in parameters])
-        # Buffers too: running statistics must come out the same.
-        run_results.append([z, logits, *gradients, *(t for key, t in stacked.items() if key not in parameters)])
-    for one, many in zip(*run_results, strict=True):
-        torch.testing.assert_close(one, many, rtol=1e-6, atol=1e-8)
-    plain = networks[1](x[1])
-    torch.testing.assert_close(run_results[1][1][1], plain[1], rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_one_graph_can_be_captured(name):
-    torch.manual_seed(0)
-    torch.compiler.reset()  # a function is captured for a few architectures only
-    network = SMALL[name](1, (28, 28), 4)
-    x = torch.randn(2, 1, 28, 28)
-    weights = state_of(network)
-    run = torch.compile(StatelessNetwork(network)._plain, backend="eager", fullgraph=True)
-    for a, b in zip(run(dict(weights), x), network(x), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_running_statistics_are_updated_in_the_buffers_given():
-    network = VGG11(3, (32, 32), 4, norm="batch")
-    given = state_of(network)
-    x = torch.randn(4, 3, 32, 32)
-    StatelessNetwork(network)(given, x)
-    name = "features.1.running_mean"
-    assert network.state_dict()[name].eq(0).all()  # the template's own stay
-    network(x)
-    torch.testing.assert_close(given[name], network.state_dict()[name])
-    assert given[name].ne(0).any()
-
-
-def test_dropout_differs_from_network_to_network():
-    network = TorchvisionModel(3, (64, 64), 3, name="alexnet")
-    runner = StatelessNetwork(network)
-    runner.batched = True
-    stacked = {name: torch.stack([t, t]) for name, t in state_of(network).items()}
-    x = torch.randn(1, 2, 3, 64, 64).expand(2, -1, -1, -1, -1)
-    z, _ = runner.side_by_side(stacked, x)
-    assert not torch.equal(z[0].eq(0), z[1].eq(0))
-    assert not TorchvisionModel(3, (32, 32), 3, name="convnext_tiny").batchable
 
 
 @pytest.mark.parametrize(("options", "expected"), [({}, True), *((options, False) for options in VARIANTS.values())])
