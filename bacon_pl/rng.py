@@ -73,7 +73,11 @@ def derive(*keys: int | str) -> int:
 
 
 def bits(*keys: Key) -> Tensor:
-    """Hash coordinates to 63 random bits each, elementwise over the tensors among them.
+    """Hash coordinates to one number of 63 bits each, elementwise over the tensors among them.
+
+    Draws at different coordinates behave as independent. Within one draw only the upper 31 bits do, of which
+    :func:`uniform` uses 24 and :func:`integers` all. A lower bit may correlate with the one 31 places above it, as bit
+    5 does with bit 36, for the hash ends by combining the two. To order draws by size is safe: upper bits decide first.
 
     Args:
         keys: Integers, strings and int64 tensors; the tensors broadcast against each other. At least one is a tensor,

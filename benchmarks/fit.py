@@ -73,7 +73,7 @@ class Alternation(pl.Callback):
     def _watch(self, module: DistillModule, trainer: pl.Trainer) -> None:
         watched = (
             (IterationBatch, "matching", "sampling"),
-            (IterationBatch, "plain", "sampling"),
+            (IterationBatch, "random_batches", "sampling"),
             (module.augment, "siamese", "augmentation"),
             (module, "embed_real", "real forward"),
             (module, "embed_synthetic", "synthetic forward and backward"),
@@ -137,12 +137,12 @@ def run(s: Settings, literal: bool = True, parts: bool = False, plain_rounds: in
     Returns:
         Seconds per iteration of every block by contender, and their medians; what compiling took.
     """
-    matching, plain = IterationBatch.matching, IterationBatch.plain
+    matching, random_batches = IterationBatch.matching, IterationBatch.random_batches
     module, alternation = distill_module(s), Alternation(s, literal, parts, plain_rounds)
     try:
         fit(module, data_module(s), s.device, alternation.steps, [alternation])
     finally:
-        IterationBatch.matching, IterationBatch.plain = matching, plain  # type: ignore[method-assign]
+        IterationBatch.matching, IterationBatch.random_batches = matching, random_batches  # type: ignore[method-assign]
     seconds = dict(alternation.seconds)
     medians = {word: statistics.median(values) for word, values in seconds.items()}
     result: dict[str, Any] = {

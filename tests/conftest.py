@@ -2,19 +2,21 @@
 
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from bacon_pl.data import CATALOG
+from tests.paths import GOLDEN
+
+# Helpers' assertions show what they compared, like those of the tests.
+for helper in ("commands.bad_input", "distilled_set.hostile", "distilled_set.making"):
+    pytest.register_assert_rewrite(f"tests.{helper}")
 
 # Before torch starts its threads: small tests are faster with one, and two suites may share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def golden():
     """Load a golden file by name, as tensors."""
 
     def load(name):
-        with np.load(HERE / "data" / f"{name}.npz") as arrays:
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
             return {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays}
 
     return load

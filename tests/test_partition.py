@@ -1,4 +1,3 @@
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -10,12 +9,11 @@ from torch.nn import functional as F
 
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import allowed_factors, assemble, check_factor, expand, expand_labels
-
-DATA = Path(__file__).parent / "data"
+from tests.paths import GOLDEN
 
 
 def golden(name: str) -> dict[str, torch.Tensor]:
-    with np.load(DATA / f"{name}.npz") as arrays:
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 

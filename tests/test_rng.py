@@ -25,6 +25,38 @@ def test_draws_are_uniform_and_uncorrelated():
     assert abs(torch.corrcoef(torch.stack([u, other]))[0, 1]) < 0.01
 
 
+def correlations(draws, lowest):
+    """Between the bits of a draw from ``lowest`` to 62, every two of them, in standard errors."""
+    bits = 2.0 * (draws[:, None] >> torch.arange(lowest, 63) & 1) - 1
+    bits -= bits.mean(0)
+    return ((bits.T @ bits) / len(draws) ** 0.5).fill_diagonal_(0).abs()
+
+
+BITS_THAT_ARE_USED = {"uniform": 24, "integers": 31}
+
+
+@pytest.mark.parametrize("keys", [(0, "u"), (0, "matching", 3), (5, "x"), (1, "u", 17, 2)])
+def test_upper_bits_of_a_draw_are_uncorrelated_and_lower_ones_known_not_to_be(keys):
+    draws = rng.bits(*keys, torch.arange(2**16))
+    assert correlations(draws, 63 - max(BITS_THAT_ARE_USED.values())).max() < 5
+    # What keeps the docstring from promising all 63: a lower bit and the one 31 places above it.
+    every = correlations(draws, 0)
+    worst = divmod(int(every.argmax()), 63)
+    assert every.max() > 5 and abs(worst[0] - worst[1]) == 31
+
+
+def test_bits_5_and_36_of_a_draw_correlate():
+    """The docstring names them; were all 63 bits claimed to be independent, this is where the claim would break."""
+    assert correlations(rng.bits(0, "u", torch.arange(2**16)), 0)[5, 36] > 5
+
+
+def test_draws_use_no_more_bits_than_are_independent():
+    draws = rng.bits(3, "u", torch.arange(1000))
+    upper = {name: draws >> 63 - used for name, used in BITS_THAT_ARE_USED.items()}
+    assert torch.equal(rng.uniform(3, "u", torch.arange(1000)), upper["uniform"] / 2**24)
+    assert torch.equal(rng.integers(1000, 3, "u", torch.arange(1000)), upper["integers"] * 1000 // 2**31)
+
+
 @given(st.integers(1, 2**31))
 def test_integers_stay_in_range(high):
     drawn = rng.integers(high, 0, torch.arange(50))

@@ -44,9 +44,19 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         step_size: Learning rate that was learned with the images, or None.
 
     Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from bacon_pl.data import DatasetMeta
         >>> from bacon_pl.distilled_set import DistilledSet
-        >>> distilled = DistilledSet.load("distilled.safetensors")  # doctest: +SKIP
-        >>> image, label = distilled[0]  # doctest: +SKIP
+        >>> meta = DatasetMeta("toy", ("ant", "bee"), channels=1, size=(8, 8), mean=(0.5,), std=(0.25,))
+        >>> made = DistilledSet(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), meta, factor=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     distilled = DistilledSet.load(made.save(folder))
+        >>> len(distilled), distilled.ipc
+        (8, 1)
+        >>> image, label = distilled[1]
+        >>> tuple(image.shape), label
+        ((1, 8, 8), 1)
     """
 
     def __init__(

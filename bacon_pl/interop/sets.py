@@ -17,7 +17,7 @@ from bacon_pl.data.images import DatasetMeta, normalize
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.interop import npz, pictures
-from bacon_pl.interop.safe_unpickler import Stored
+from bacon_pl.interop.safe_calls import Stored
 from bacon_pl.interop.unpickle import Pickle
 
 _PAIRS = (("images", "labels"), ("x", "y"), ("data", "target"), ("data", "targets"), ("data", "labels"))

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from bacon_pl.errors import BaconError
-from bacon_pl.interop.safe_unpickler import STORAGES, File, Name, RefusedError, SafeUnpickler, Storage, Stored
+from bacon_pl.interop.safe_calls import STORAGES, Name, RefusedError, Storage, Stored
+from bacon_pl.interop.safe_unpickler import File, SafeUnpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 

@@ -1,0 +1,250 @@
+"""Every configuration file, alone and under every overlay: it composes, loses nothing and says what method.md says."""
+
+import subprocess
+import sys
+import warnings
+from functools import cache, reduce
+
+import pytest
+import yaml
+
+from bacon_pl.cli import main
+from tests.paths import CONFIGS, ROOT
+
+EXPERIMENTS = sorted(CONFIGS.glob("*/ipc*.yaml"))
+METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
+ABLATION = sorted((CONFIGS / "ablation").glob("*.yaml"))
+SMALL, FULL = CONFIGS / "budgets/small.yaml", CONFIGS / "budgets/full.yaml"
+PUBLISHED = CONFIGS / "published.yaml"
+
+# method.md §8: w, real images per class, iterations between births, training steps, window of the running accuracy.
+SCHEDULES = {
+    ("mnist", 1): (0.5, 5000, 5, 10, 100),
+    ("mnist", 10): (0.5, 256, 30, 10, 100),
+    ("mnist", 50): (0.5, 256, 30, 10, 100),
+    ("fashion_mnist", 1): (0.5, 5000, 5, 10, 100),
+    ("fashion_mnist", 10): (0.5, 256, 30, 10, 100),
+    ("fashion_mnist", 50): (0.5, 256, 30, 10, 100),
+    ("svhn", 1): (0.5, 5000, 5, 10, 100),
+    ("svhn", 10): (0.5, 256, 30, 10, 100),
+    ("svhn", 50): (0.1, 256, 30, 10, 500),
+    ("cifar10", 1): (0.5, 5000, 5, 10, 100),
+    ("cifar10", 10): (0.5, 256, 30, 10, 100),
+    ("cifar10", 50): (0.1, 256, 30, 10, 500),
+    ("cifar100", 1): (0.5, 5000, 5, 10, 100),
+    ("cifar100", 10): (0.1, 256, 30, 50, 100),
+    ("cifar100", 50): (0.1, 256, 30, 50, 500),
+    ("tiny_imagenet", 1): (0.5, 256, 30, 10, 100),
+    ("tiny_imagenet", 10): (0.5, 256, 30, 50, 500),
+}
+# Not of the paper.
+OWN = {("digits", 1): (0.5, 128, 5, 10, 100), ("folder", 10): (0.5, 256, 30, 10, 100)}
+
+BAYES = {"class_path": "BaconObjective", "init_args": {"tv_weight": 0.8, "clip": "none"}}
+MEANS = {"class_path": "MeanMatching"}
+BOTH = {"class_path": "Combined", "init_args": {"objectives": [MEANS, BAYES], "weights": None}}
+OBJECTIVES = {"bacon": BAYES, "idm": MEANS, "dm": MEANS, "idm+bacon": BOTH, "dm+bacon": BOTH}
+
+# What each file changes, beside the method's name.
+ABLATIONS = {
+    "ce-unweighted": {"model.ce_weight": 20.0, "model.ce_accuracy": "none"},
+    "lambda-0.0": {"model.objective.init_args.tv_weight": 0.0, "model.objective.init_args.clip": "acting"},
+    "lambda-0.2": {"model.objective.init_args.tv_weight": 0.2, "model.objective.init_args.clip": "acting"},
+    "lambda-0.5": {"model.objective.init_args.tv_weight": 0.5, "model.objective.init_args.clip": "acting"},
+    "lambda-0.8": {"model.objective.init_args.clip": "acting"},
+    "lambda-1.0": {"model.objective.init_args.tv_weight": 1.0, "model.objective.init_args.clip": "acting"},
+    "likelihood": {"model.objective.init_args.tv_weight": 0.0},
+    "likelihood+tv": {},
+    "no-ce": {"model.ce_weight": 0.0},
+    "partition-1": {"model.factor": 1},
+    "partition-3": {"model.factor": 3},
+    "symmetric": {"model.objective.init_args.clip": "symmetric"},
+}
+
+
+def named(config):
+    return f"{config.parent.name}-{config.stem}"
+
+
+def plain(tree):
+    """Printed settings with classes by the names that people give them."""
+    if isinstance(tree, dict):
+        return {k: v.rpartition(".")[2] if k == "class_path" else plain(v) for k, v in tree.items()}
+    return [plain(item) for item in tree] if isinstance(tree, list) else tree
+
+
+def leaves(tree, path=""):
+    """Settings by their dotted names."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {k: v for name, part in tree.items() for k, v in leaves(part, f"{path}.{name}".lstrip(".")).items()}
+
+
+def says(printed, given):
+    """Whether printed settings hold all that was given; they hold defaults, too."""
+    if isinstance(given, dict):
+        return isinstance(printed, dict) and all(k in printed and says(printed[k], v) for k, v in given.items())
+    if isinstance(given, list):
+        return len(printed) == len(given) and all(map(says, printed, given))
+    return printed == given
+
+
+def laid_over(below, above):
+    """Settings with others laid over them; arguments of another class are no arguments of this one."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    if "class_path" in above and above["class_path"] != below.get("class_path"):
+        return above
+    return {**below, **{k: laid_over(below.get(k), v) for k, v in above.items()}}
+
+
+def load(text):
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # hundreds of files
+
+
+@cache
+def written(config):
+    return load(config.read_text())
+
+
+@pytest.fixture(scope="module")
+def known():
+    return {}
+
+
+@pytest.fixture
+def printed(capsys, known):
+    """Print the settings of a command under configuration files, quietly, and compare them with what the files say."""
+
+    def run(command, *configs):
+        key = (command, *configs)
+        if key in known:
+            return known[key]
+        options = [option for config in configs for option in ("--config", str(config))]
+        capsys.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            with pytest.raises(SystemExit) as end:
+                main([command, *options, *(["--distilled", "x"] if command == "eval" else []), "--print_config"])
+        out, err = capsys.readouterr()
+        assert not end.value.code and not err
+        settings = plain(load(out))
+        given = reduce(laid_over, map(written, configs))
+        read = {"fit": ("data", "trainer", "model", "validation"), "eval": ("data", "trainer", "evaluation")}[command]
+        for section in read:
+            assert says(settings[section], given.get(section, {})), section
+        known[key] = settings
+        return settings
+
+    return run
+
+
+def test_every_table_is_complete():
+    found = {(path.parent.name, int(path.stem[3:])) for path in EXPERIMENTS}
+    assert found == SCHEDULES.keys() | OWN.keys()
+    assert {path.stem for path in METHODS} == OBJECTIVES.keys()
+    assert {path.stem for path in ABLATION} == ABLATIONS.keys()
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
+def test_every_config_is_bacon_at_the_published_schedule(config, printed):
+    name, ipc = config.parent.name, int(config.stem[3:])
+    fit, evaluation = printed("fit", config), printed("eval", config)
+    data, model, pool = fit["data"], fit["model"], fit["model"]["pool"]
+    assert (data["name"], model["ipc"], model["method"]) == (name, ipc, "bacon")
+    assert model["factor"] == (1 if name == "digits" else 2)
+    assert (model["lr"], model["momentum"], model["per_class_steps"]) == (0.2, 0.5, True)
+    assert (pool["initial"], pool["capacity"], pool["train_networks"]) == (3, 100, 2)
+    assert (pool["lr"], pool["momentum"], pool["weight_decay"]) == (0.01, 0.9, 5e-4)
+    found = (model["ce_weight"], data["batch_real"], pool["push_every"], pool["train_steps"], model["accuracy_window"])
+    assert found == {**SCHEDULES, **OWN}[name, ipc]
+    assert model["objective"]["class_path"] == "BaconObjective"
+    recipe = evaluation["evaluation"]
+    assert (recipe["batch_size"], recipe["lr"], recipe["momentum"], recipe["weight_decay"]) == (256, 0.01, 0.9, 5e-4)
+    if (name, ipc) in SCHEDULES:
+        assert model["objective"] == BAYES and model["ce_accuracy"] == "percent"
+        assert fit["trainer"]["max_steps"] == 20_000 and data["pool_batch"] == 256
+        assert (recipe["epochs"], recipe["num_networks"], recipe["lr_drop"]) == (1000, 5, 0.1)
+        for network in (model["network"], recipe["network"]):
+            assert says(network, {"class_path": "ConvNet", "init_args": {"width": 128, "depth": 3}})
+
+
+@pytest.mark.parametrize("command", ["fit", "eval"])
+def test_the_full_budget_is_what_configs_have_by_themselves(command, printed):
+    config = CONFIGS / "tiny_imagenet/ipc10.yaml"
+    assert printed(command, config, FULL) == printed(command, config)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
+def test_every_method_composes_with_every_config_and_budget(config, method, printed):
+    key = config.parent.name, int(config.stem[3:])
+    weight, batch_real, push, steps, window = {**SCHEDULES, **OWN}[key]
+    evaluation = printed("eval", config, method, SMALL)
+    assert evaluation["evaluation"] == printed("eval", config, SMALL)["evaluation"]
+    assert (evaluation["evaluation"]["epochs"], evaluation["evaluation"]["num_networks"]) == (200, 3)
+    whole, small = printed("fit", config, method), printed("fit", config, method, SMALL)
+    assert small["model"]["network"] == evaluation["evaluation"]["network"]
+    for fit in (whole, small):
+        model, pool = fit["model"], fit["model"]["pool"]
+        assert model["method"] == method.stem and says(model["objective"], OBJECTIVES[method.stem])
+        life = pool["initial"], pool["push_every"], pool["capacity"], pool["train_networks"]
+        frame = model["factor"], model["ce_weight"], model["lr"], model["momentum"], model["per_class_steps"]
+        # method.md §2
+        if method.stem.startswith("dm"):
+            assert frame == (1, 0.0, 1.0, 0.5, False)
+            assert life == (1, 1, 1, 0)
+        else:
+            assert frame == (1 if key[0] == "digits" else 2, weight, 0.2, 0.5, True)
+            assert life == (3, push, 100, 2)
+            assert (pool["train_steps"], model["accuracy_window"]) == (steps, window)
+    assert whole["data"]["batch_real"] == (256 if method.stem.startswith("dm") else batch_real)
+    assert small["data"]["batch_real"] == evaluation["data"]["batch_real"] == 128
+    assert (small["trainer"]["max_steps"], small["data"]["pool_batch"]) == (200, 64)
+    assert small["model"]["network"]["init_args"]["width"] == 32
+    assert small["model"]["network"]["init_args"]["depth"] == (2 if key[0] == "digits" else 3)
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
+def test_digits_are_not_mirrored_but_where_published_code_does(config, printed):
+    def groups(*overlays):
+        augments = (
+            printed("fit", config, *overlays)["model"]["augment"],
+            printed("eval", config, *overlays)["evaluation"]["augment"],
+        )
+        assert all(a["class_path"] == "DSA" for a in augments)
+        one, other = (sorted(a["init_args"]["strategies"]) for a in augments)
+        assert one == other
+        return one
+
+    everything = ["color", "crop", "cutout", "flip", "rotate", "scale"]
+    digits = config.parent.name in ("mnist", "svhn", "digits")
+    assert groups() == [group for group in everything if not digits or group != "flip"]
+    assert groups(PUBLISHED) == everything
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
+def test_published_choices_change_the_objective_and_augmentation_alone(config, printed):
+    before, after = (leaves(printed("fit", config, *overlay)) for overlay in ((), (PUBLISHED,)))
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed <= {"model.augment.init_args.strategies", "model.objective.init_args.clip"}
+    assert after["model.objective.init_args.clip"] == "none" and after["model.ce_accuracy"] == "percent"
+
+
+@pytest.mark.parametrize("ablation", ABLATION, ids=lambda path: path.stem)
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_every_ablation_changes_what_it_names_and_nothing_else(dataset, ablation, printed):
+    config = CONFIGS / dataset / "ipc10.yaml"
+    before, after = (leaves(printed("fit", config, *overlay)) for overlay in ((), (ablation,)))
+    changed = {name: after.get(name) for name in before | after if before.get(name) != after.get(name)}
+    assert changed == {"model.method": ablation.stem, **ABLATIONS[ablation.stem]}
+    assert printed("eval", config, ablation) == printed("eval", config)
+
+
+def test_the_command_itself_prints_the_same(printed):
+    configs = [CONFIGS / "cifar100/ipc10.yaml", CONFIGS / "methods/idm+bacon.yaml", SMALL]
+    options = [option for config in configs for option in ("--config", str(config))]
+    command = [sys.executable, "-m", "bacon_pl", "fit", *options, "--print_config"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert plain(load(done.stdout)) == printed("fit", *configs)

@@ -1,0 +1,8 @@
+"""Where things stand in the repository, for tests that read them or run commands there."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+DIGITS = CONFIGS / "digits/ipc1.yaml"
+GOLDEN = ROOT / "tests/golden"
