@@ -89,7 +89,7 @@ def main() -> None:
     if kind == "fit":
         fit(module, data, s.device, steps, [clock], devices=processes)
         return
-    module.initialize(data.train, data.meta)
+    module.synthetic.initialize(data.train, data.meta, module.seed)
     recipe = Recipe(network=s.network, num_networks=networks, epochs=1000, acceleration=s.acceleration)
     learner = EvalModule(TrainingSet.distilled(module.distilled()), recipe, data.meta, s.seed)
     fit(learner, None, s.device, steps, [clock], devices=processes)

@@ -29,7 +29,7 @@ def run(s: Settings, epochs: int, networks: int, device: Device) -> dict[str, An
     """
     target = torch.device(s.device)
     data, module = data_module(s), distill_module(s)
-    module.initialize(data.train, data.meta)
+    module.synthetic.initialize(data.train, data.meta, module.seed)
     training_set = TrainingSet.distilled(module.distilled())
     moved = {name: getattr(training_set, name).to(target) for name in ("images", "labels", "index")}
     training_set = replace(training_set, **moved)

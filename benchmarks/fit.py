@@ -12,7 +12,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from bacon_pl.data import DataModule, IterationBatch
-from bacon_pl.distillers import DistillModule
+from bacon_pl.distillers import DistributionMatching
 from bacon_pl.networks import StatelessNetwork
 from bacon_pl.networks.stateless import has_bfloat16
 from benchmarks.literal import LiteralDistillation
@@ -58,7 +58,7 @@ class Alternation(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the contenders up, warm the literal one up, and start the clock."""
-        assert isinstance(pl_module, DistillModule)
+        assert isinstance(pl_module, DistributionMatching)
         self.device, self.data = pl_module.device, data_of(trainer)
         self.programs = {"ours": pl_module.pool.model}
         self.programs["plain"] = StatelessNetwork(pl_module.pool.template)
@@ -70,16 +70,16 @@ class Alternation(pl.Callback):
         self._left = 0
         self._next_block(pl_module)
 
-    def _watch(self, module: DistillModule, trainer: pl.Trainer) -> None:
+    def _watch(self, module: DistributionMatching, trainer: pl.Trainer) -> None:
         watched = (
             (IterationBatch, "matching", "sampling"),
             (IterationBatch, "random_batches", "sampling"),
             (module.augment, "siamese", "augmentation"),
-            (module, "embed_real", "real forward"),
-            (module, "embed_synthetic", "synthetic forward and backward"),
+            (module.matching, "read_real", "real forward"),
+            (module.matching, "read_synthetic", "synthetic forward and backward"),
             (module.objective, "terms", "synthetic forward and backward"),
-            (module, "cross_entropy", "synthetic forward and backward"),
-            (module, "gradient", "synthetic forward and backward"),
+            (module.matching, "add_cross_entropy", "synthetic forward and backward"),
+            (module.matching, "gradient", "synthetic forward and backward"),
             (trainer.optimizers[0], "step", "image update"),
             (module.pool, "train", "pool training"),
             (module.pool, "advance", "pool training"),
@@ -90,11 +90,11 @@ class Alternation(pl.Callback):
         with memory_of_literal(self.s):
             start = now(self.device)
             for _ in range(iterations):
-                self.literal.iteration(self.data.iteration_batch(self._literal_iteration, self.device))
+                self.literal.iteration(self.data.iteration_batch(self._literal_iteration, self.s.seed, self.device))
                 self._literal_iteration += 1
             self.seconds[word].append((now(self.device) - start) / iterations)
 
-    def _next_block(self, module: DistillModule) -> None:
+    def _next_block(self, module: DistributionMatching) -> None:
         if not self.plan:
             return
         self.word = self.plan.pop(0)
@@ -105,7 +105,7 @@ class Alternation(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Stop our clock at the end of a block, let the literal contender run, and start the next block."""
-        assert isinstance(pl_module, DistillModule)
+        assert isinstance(pl_module, DistributionMatching)
         self._left -= 1
         if self._left:
             return
@@ -187,10 +187,10 @@ def _peak_of_literal(s: Settings) -> tuple[int, str]:
     prepare(s)
     device = torch.device(s.device)
     data, module = data_module(s), distill_module(s)
-    module.initialize(data.train, data.meta)
+    module.synthetic.initialize(data.train, data.meta, module.seed)
     literal: LiteralDistillation = literal_of(module, device)
     for t in range(2):
-        literal.iteration(data.iteration_batch(t, device))
+        literal.iteration(data.iteration_batch(t, s.seed, device))
     return peak_memory(device)
 
 
@@ -200,7 +200,7 @@ def work(s: Settings, data: DataModule, literal: bool) -> dict[str, Work]:
     passes = count_passes(s.network(meta.channels, meta.size, meta.num_classes), (meta.channels, *meta.size))
     trained = module.pool_settings.train_networks * s.train_steps
     real = meta.num_classes * min(s.batch_real, int(data.train.counts.max()))
-    synthetic = meta.num_classes * s.ipc * module.factor**2
+    synthetic = meta.num_classes * s.ipc * module.synthetic.factor**2
     return {
         "real forward": passes.forward * real,
         "synthetic forward and backward": passes.to_images * (synthetic * (2 if literal else 1)),

@@ -3,7 +3,7 @@
 It is slow on purpose, in the ways that the published code is: one class at a time, an autograd graph for the real
 images, two forward passes of the same synthetic images, one step of the whole image tensor per class, the pool's
 networks trained one after another, numbers read back after every step. It takes its draws from the same coordinates
-as :class:`bacon_pl.distillers.DistillModule`, so that a test can show that both do the same mathematics.
+as :class:`bacon_pl.distillers.DistributionMatching`, so that a test can show that both do the same mathematics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bacon_pl.partition import expand
 class PoolNetwork:
     """A network of the pool with what belongs to it."""
 
-    birth: int
+    network_id: int
     network: Network
     optimizer: torch.optim.SGD
     hits: int = 0
@@ -90,19 +90,19 @@ class LiteralDistillation:
         self.accuracy_window = accuracy_window
         self.seed = seed
         self.pool: list[PoolNetwork] = []
-        self.born = 0
+        self.created = 0
         for _ in range(pool.initial):
             self.push()
 
     def push(self) -> None:
         """Add a fresh network to the pool; the oldest drops out of a full one."""
-        with rng.seeded(self.seed, "network", self.born):
+        with rng.seeded(self.seed, "network", self.created):
             network = self.network(self.meta.channels, self.meta.size, self.meta.num_classes)
         network = network.to(self.images.device, self.images.dtype).train()
         s = self.pool_settings
         optimizer = torch.optim.SGD(network.parameters(), lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
-        self.pool.append(PoolNetwork(self.born, network, optimizer))
-        self.born += 1
+        self.pool.append(PoolNetwork(self.created, network, optimizer))
+        self.created += 1
         if len(self.pool) > s.capacity:
             self.pool.pop(0)
 
@@ -125,7 +125,7 @@ class LiteralDistillation:
         losses = [self.step_class(c, batch, matched) for c in range(self.meta.num_classes)]
         order = rng.permutation(len(self.pool), self.seed, "trained networks", t)
         for i in order[: self.pool_settings.train_networks].tolist():
-            self.train(self.pool[i], *batch.random_batches(self.pool[i].birth, self.pool_settings.train_steps))
+            self.train(self.pool[i], *batch.random_batches(self.pool[i].network_id, self.pool_settings.train_steps))
         return losses
 
     def step_class(self, c: int, batch: IterationBatch, matched: PoolNetwork) -> float:

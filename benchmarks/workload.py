@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from bacon_pl.augment import DSA
 from bacon_pl.data import CATALOG, DataModule, DatasetSpec, LabeledImages, LoadOptions, register
-from bacon_pl.distillers import DistillModule, PoolSettings
+from bacon_pl.distillers import DistributionMatching, PoolSettings
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
 from bacon_pl.objectives import BaconObjective
 from bacon_pl.runtime import default_memory, keep_memory
@@ -120,16 +120,16 @@ def data_module(s: Settings) -> DataModule:
     elif s.dataset == "cifar10" and not (Path(s.root).expanduser() / "cifar-10-batches-py").is_dir():
         name, spec = "folder", CATALOG["cifar10"]
         mean, std = list(spec.mean or ()), list(spec.std or ())
-    data = DataModule(name, s.root, mean=mean, std=std, batch_real=s.batch_real, pool_batch=s.pool_batch, seed=s.seed)
+    data = DataModule(name, s.root, mean=mean, std=std, batch_real=s.batch_real, pool_batch=s.pool_batch)
     data.setup()
     return data
 
 
-def distill_module(s: Settings) -> DistillModule:
+def distill_module(s: Settings) -> DistributionMatching:
     """Our contender."""
     pool = PoolSettings(push_every=5 if s.ipc == 1 else 30, train_steps=s.train_steps)
     # Given, not left to the defaults: those are lazy, and a lazy instance's methods cannot be watched.
-    return DistillModule(
+    return DistributionMatching(
         ipc=s.ipc,
         objective=BaconObjective(),
         network=s.network,
@@ -140,18 +140,18 @@ def distill_module(s: Settings) -> DistillModule:
     )
 
 
-def literal_of(module: DistillModule, device: torch.device) -> LiteralDistillation:
+def literal_of(module: DistributionMatching, device: torch.device) -> LiteralDistillation:
     """The literal contender with a module's settings and initial images."""
     assert isinstance(module.augment, DSA)
     return LiteralDistillation(
         module.images.detach().to(device, torch.float32),
         module.meta,
-        module.ipc,
+        module.synthetic.ipc,
         module.network,
         module.pool_settings,
         module.augment,
-        factor=module.factor,
-        ce_weight=module.ce_weight,
+        factor=module.synthetic.factor,
+        ce_weight=0.0 if module.cross_entropy is None else module.cross_entropy.weight,
         lr=module.lr,
         momentum=module.momentum,
         accuracy_window=module.accuracy_window,

@@ -46,6 +46,13 @@ def own_dataset(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _no_global_seed(monkeypatch):
+    """Keep the seed that one test's command gives Lightning from being the next test's default."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+
+
+@pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory, monkeypatch):
     """Keep decoded folders out of the user's cache."""
     monkeypatch.setenv("BACON_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bacon_pl import checkpoints
 from bacon_pl.checkpoints import Checkpoints, WholeFiles, claimed
 from bacon_pl.data import DataModule
-from bacon_pl.distillers import DistillModule, PoolSettings
+from bacon_pl.distillers import DistributionMatching, PoolSettings
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
 from bacon_pl.networks import ConvNet
 
@@ -26,7 +26,7 @@ def small(channels, size, num_classes):
 
 def distill(root, steps, *callbacks, ckpt_path=None, data=None, **module):
     pool = PoolSettings(initial=2, push_every=2, capacity=4, train_networks=2, train_steps=2)
-    module = DistillModule(**{"ipc": 1, "network": small, "pool": pool, "acceleration": "off", **module})
+    module = DistributionMatching(**{"ipc": 1, "network": small, "pool": pool, "acceleration": "off", **module})
     trainer = pl.Trainer(
         max_steps=steps, max_epochs=1, default_root_dir=root, accelerator="cpu", logger=False,
         enable_progress_bar=False, enable_model_summary=False,

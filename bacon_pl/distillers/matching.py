@@ -114,11 +114,11 @@ class Matching:
                 syn, logits = self.read_synthetic(canvases, network_id, classes, batch.iteration)
             with d.profile("objective"):
                 terms = dict(d.objective.terms(syn, real, mask))
-                self._add_cross_entropy(terms, logits, classes, accuracy)
+                self.add_cross_entropy(terms, logits, classes, accuracy)
             with d.profile("bound"):
                 self._measure(syn, real, mask, classes)
             with d.profile("backward"):
-                gradient[classes] = torch.autograd.grad(torch.stack(list(terms.values())).sum(), canvases)[0]
+                gradient[classes] = self.gradient(terms, canvases)
             for name, value in terms.items():
                 found.setdefault(name, value.new_zeros(len(gradient)))[classes] = value.detach()
         with d.profile("share"):
@@ -172,7 +172,7 @@ class Matching:
                     syn, logits = self.read_synthetic(canvases, network_id, classes, batch.iteration)
             with d.profile("backward"):
                 own: Readings = {}
-                self._add_cross_entropy(own, logits, classes, accuracy)
+                self.add_cross_entropy(own, logits, classes, accuracy)
                 used = [(syn[k], g[classes]) for k, g in zip(leaves, by_leaf, strict=True) if g is not None]
                 ends = [value for value, _ in used] + list(own.values())
                 weights = [g for _, g in used] + [torch.ones_like(value) for value in own.values()]
@@ -183,9 +183,15 @@ class Matching:
             all_reduce_sum([gradient, ce])
         return terms if d.cross_entropy is None else {**terms, "ce": ce}
 
-    def _add_cross_entropy(self, terms: Readings, logits: Tensor, classes: Tensor, accuracy: Tensor) -> None:
+    def add_cross_entropy(self, terms: Readings, logits: Tensor, classes: Tensor, accuracy: Tensor) -> None:
+        """Add the term ``ce``, where the method has it."""
         if self.distiller.cross_entropy is not None:
             terms["ce"] = self.distiller.cross_entropy.term(logits, classes, accuracy)
+
+    @staticmethod
+    def gradient(terms: Mapping[str, Tensor], canvases: Tensor) -> Tensor:
+        """Gradient of the terms' sum by the images that they were computed of."""
+        return torch.autograd.grad(torch.stack(list(terms.values())).sum(), canvases)[0]
 
     def _measure(self, syn: Mapping[str, Tensor], real: Mapping[str, Tensor], mask: Tensor | None, ids: Tensor) -> None:
         """Measure bound and risk, where embeddings are at hand."""

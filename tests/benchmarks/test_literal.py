@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bacon_pl.augment import DSA
 from bacon_pl.data import DataModule
-from bacon_pl.distillers import DistillModule, PoolSettings
+from bacon_pl.distillers import DistributionMatching, PoolSettings
 from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet
 from bacon_pl.networks import ConvNet
 from benchmarks.literal import LiteralDistillation
@@ -36,13 +36,13 @@ class Recorder(pl.Callback):
         self.buffers.append(trainer.optimizers[0].state[module.images]["momentum_buffer"].clone())
 
 
-class Recorded(DistillModule):
+class Recorded(DistributionMatching):
     """Keeps every class's loss and the matched network's accuracy."""
 
-    def report(self, iteration: int, terms: dict[str, Tensor], accuracy: Tensor) -> None:
+    def report(self, terms: dict[str, Tensor], accuracy: Tensor) -> None:
         self.losses = [*getattr(self, "losses", []), torch.stack(list(terms.values())).sum(0).detach()]
         self.accuracies = [*getattr(self, "accuracies", []), float(accuracy)]
-        super().report(iteration, terms, accuracy)
+        super().report(terms, accuracy)
 
 
 @pytest.fixture
@@ -80,15 +80,17 @@ def test_literal_distillation_and_ours_agree(tmp_path: Path, double: None) -> No
     c = torch.arange(classes).repeat_interleave(2).view(-1, 1, 1, 1)
     ahead = lr * (m ** (classes - c) - m**classes) / (1 - m)
     for t in range(ITERATIONS):
-        losses = literal.iteration(data.iteration_batch(t))
+        losses = literal.iteration(data.iteration_batch(t, 5))
         torch.testing.assert_close(torch.tensor(losses), module.losses[t], rtol=1e-6, atol=1e-6)
         published = recorder.images[t] + ahead * recorder.buffers[t]
         torch.testing.assert_close(literal.images.detach(), published, rtol=0, atol=1e-6)
         assert (literal.images.detach() - recorder.images[t]).abs().max() > 1e-3  # the mapping is needed
-    assert [member.birth for member in literal.pool] == list(module.pool.alive(ITERATIONS - 1))
+    assert [member.network_id for member in literal.pool] == list(module.pool.active(ITERATIONS - 1))
     for member in literal.pool:
-        slot = module.pool.slot(member.birth)
-        torch.testing.assert_close(member.accuracy, float(module.pool.accuracy(member.birth)), rtol=1e-6, atol=1e-6)
+        slot = module.pool.slot(member.network_id)
+        torch.testing.assert_close(
+            member.accuracy, float(module.pool.accuracy(member.network_id)), rtol=1e-6, atol=1e-6
+        )
         for name, weight in member.network.named_parameters():
             torch.testing.assert_close(weight.detach(), module.pool.weights[name][slot], rtol=0, atol=1e-9)
 
@@ -96,8 +98,8 @@ def test_literal_distillation_and_ours_agree(tmp_path: Path, double: None) -> No
 def test_literal_evaluation_and_ours_agree(double: None) -> None:
     data = DataModule(name="digits")
     data.setup()
-    distilled = DistillModule(ipc=2)
-    distilled.initialize(data.train, data.meta)
+    distilled = DistributionMatching(ipc=2)
+    distilled.synthetic.initialize(data.train, data.meta, 0)
     training_set = TrainingSet.distilled(distilled.distilled())
     training_set = TrainingSet("", training_set.images.double(), training_set.labels, training_set.index, 0)
     recipe = Recipe(network=SMALL, num_networks=2, epochs=2, batch_size=48, acceleration="off")

@@ -44,7 +44,7 @@ def test_likelihood_is_minus_the_losses_term():
     generator = torch.Generator().manual_seed(0)
     z_syn, z_real = (torch.randn(2, n, 3, generator=generator, dtype=torch.float64) for n in (1, 9))
     mean, std = F.moments(z_real)
-    loss = BaconObjective().terms(z_syn, z_real)["likelihood"]
+    loss = BaconObjective().terms({"z": z_syn}, {"z": z_real})["likelihood"]
     torch.testing.assert_close(log_likelihood(z_syn[:, 0] - mean, std), -loss)
 
 

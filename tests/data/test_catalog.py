@@ -73,7 +73,7 @@ def test_every_dataset_from_its_own_files(tmp_path: Path, monkeypatch: pytest.Mo
             images = loaded.images[loaded.labels == label].numpy().astype(int)
             assert np.abs(images - split.images[split.labels == label]).max() <= tolerance
 
-    images, mask = module.iteration_batch(0).matching()
+    images, mask = module.iteration_batch(0, 0).matching()
     assert images.dtype == torch.uint8 and images.shape == (facts.classes, 3, facts.channels, facts.size, facts.size)
     assert mask is None
     x, y = module.on_after_batch_transfer(next(iter(module.test_dataloader())), 0)

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.bound import measure
 from bacon_pl.data import DataModule
-from bacon_pl.distillers import DistillModule, LoggedBound, NetworkPool, PoolSettings
+from bacon_pl.distillers import DistributionMatching, LoggedBound, NetworkPool, PoolSettings
 from bacon_pl.distillers.bound_log import BoundLog
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
@@ -27,7 +27,9 @@ def small(channels, size, num_classes):
 
 def distill(folder, bound, steps=5, batch_real=8, logged=True):
     """Run the real trainer on the digits; returns the module and what was logged, name → {iteration: value}."""
-    module = DistillModule(ipc=1, network=small, pool=PoolSettings(push_every=2, train_steps=2), bound=bound, seed=7)
+    module = DistributionMatching(
+        ipc=1, network=small, pool=PoolSettings(push_every=2, train_steps=2), bound=bound, seed=7
+    )
     logger = TensorBoardLogger(folder) if logged else False
     pl.Trainer(
         max_steps=steps, max_epochs=1, default_root_dir=folder, logger=logger, enable_checkpointing=False,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bacon_pl.distillers import NetworkPool, PoolSettings
+from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
 
 
@@ -17,24 +18,24 @@ def make_pool(seed=0, **settings):
 
 def test_pool_membership_follows_the_schedule():
     pool = make_pool(initial=3, push_every=30, capacity=100)
-    assert [len(pool.alive(t)) for t in (0, 29, 30, 31, 2880, 2910, 20_000)] == [4, 4, 5, 5, 100, 100, 100]
-    assert pool.alive(20_000)[-1] == 3 + 20_000 // 30
+    assert [len(pool.active(t)) for t in (0, 29, 30, 31, 2880, 2910, 20_000)] == [4, 4, 5, 5, 100, 100, 100]
+    assert pool.active(20_000)[-1] == 3 + 20_000 // 30
     for t in range(200):
         trained = pool.trained(t)
         assert len(set(trained)) == 2
-        assert set(trained) | {pool.matched(t)} <= set(pool.alive(t))
+        assert set(trained) | {pool.matched(t)} <= set(pool.active(t))
     matched = [pool.matched(t) for t in range(3000, 6000)]
     assert len(set(matched)) > 90
 
 
-def test_network_weights_depend_on_seed_and_birth_alone():
+def test_network_weights_depend_on_seed_and_id_alone():
     early, late = make_pool(initial=2, push_every=1, capacity=3), make_pool(initial=2, push_every=1, capacity=3)
     for t in range(6):
         early.advance(t)
     late.advance(5)
-    for birth in early.alive(5):
+    for network_id in early.active(5):
         for name, stack in early.weights.items():
-            assert torch.equal(stack[early.slot(birth)], late.weights[name][late.slot(birth)])
+            assert torch.equal(stack[early.slot(network_id)], late.weights[name][late.slot(network_id)])
     other = make_pool(seed=1, initial=2, push_every=1, capacity=3)
     other.advance(5)
     name = "features.0.weight"
@@ -44,17 +45,17 @@ def test_network_weights_depend_on_seed_and_birth_alone():
 def test_pool_training_is_torch_sgd(golden):
     pool = make_pool(lr=0.05, momentum=0.9, weight_decay=5e-2)
     pool.advance(0)
-    birth = 2
+    network_id = 2
     reference = small(1, (8, 8), 3)
-    reference.load_state_dict({name: w[pool.slot(birth)].clone() for name, w in pool.weights.items()})
+    reference.load_state_dict({name: w[pool.slot(network_id)].clone() for name, w in pool.weights.items()})
     untouched = pool.weights["classifier.weight"][0].clone()
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-2)
     torch.manual_seed(0)
     hits = 0
     for _ in range(2):  # momentum is kept between the visits
         images, labels = torch.randint(0, 256, (3, 5, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 3, (3, 5))
-        batches = {birth: (images, labels), 1: (images.flip(0), labels.flip(0))}
-        pool.train([1, birth], batches.__getitem__, lambda x: x / 255)
+        batches = {network_id: (images, labels), 1: (images.flip(0), labels.flip(0))}
+        pool.train([1, network_id], batches.__getitem__, lambda x: x / 255, 0)
         for x, y in zip(images / 255, labels, strict=True):
             logits = reference(x)[1]
             hits += int((logits.argmax(1) == y).sum())
@@ -62,12 +63,12 @@ def test_pool_training_is_torch_sgd(golden):
             torch.nn.functional.cross_entropy(logits, y).backward()
             optimizer.step()
     for name, parameter in reference.named_parameters():
-        torch.testing.assert_close(pool.weights[name][pool.slot(birth)], parameter.detach())
-    assert pool.accuracy(birth).item() == pytest.approx(100 * hits / 30)
+        torch.testing.assert_close(pool.weights[name][pool.slot(network_id)], parameter.detach())
+    assert pool.accuracy(network_id).item() == pytest.approx(100 * hits / 30)
     assert torch.equal(pool.weights["classifier.weight"][0], untouched)
     assert pool.accuracy(0).item() == 0
     pool.reset_meters()
-    assert pool.accuracy(birth).item() == 0
+    assert pool.accuracy(network_id).item() == 0
 
 
 def test_networks_trained_as_one_batched_program_end_as_those_trained_alone():
@@ -77,16 +78,27 @@ def test_networks_trained_as_one_batched_program_end_as_those_trained_alone():
         b: (torch.randint(0, 256, (3, 5, 1, 8, 8), dtype=torch.uint8), torch.randint(0, 3, (3, 5))) for b in (0, 2)
     }
     pools = []
-    for births in ([[0, 2]], [[0], [2]]):
+    for groups in ([[0, 2]], [[0], [2]]):
         pool = NetworkPool(PoolSettings(lr=0.1), lambda: small(1, (8, 8), 3), 0, dtype=torch.float64)
-        pool.network.batched = len(births) == 1
+        pool.model.batched = len(groups) == 1
         pool.advance(0)
         for _ in range(2):
-            for together in births:
-                pool.train(together, batches.__getitem__, lambda x: x.double() / 255)
+            for together in groups:
+                pool.train(together, batches.__getitem__, lambda x: x.double() / 255, 0)
         pools.append(pool)
     for kind in ("weights", "velocity"):
         for name, stack in getattr(pools[0], kind).items():
             torch.testing.assert_close(stack, getattr(pools[1], kind)[name], atol=1e-10, rtol=0)
     assert torch.equal(pools[0].meters, pools[1].meters)
     assert pools[0].meters[:, 1].tolist() == [30, 0, 30, 0]
+
+
+def test_a_checkpoint_of_another_architecture_is_refused():
+    pool = make_pool()
+    pool.advance(0)
+    other = NetworkPool(PoolSettings(), lambda: ConvNet(1, (8, 8), 3, width=8, depth=2), 0)
+    with pytest.raises(BaconError, match=r"another architecture \('classifier.weight' is \(3, 36\), here \(3, 72\)\)"):
+        other.load_state_dict(pool.state_dict())
+    deeper = NetworkPool(PoolSettings(), lambda: ConvNet(1, (8, 8), 3, width=4, depth=1), 0)
+    with pytest.raises(BaconError, match="another architecture"):
+        deeper.load_state_dict(pool.state_dict())

@@ -23,7 +23,7 @@ def classes(golden, dtype=torch.float64):
 def test_bayes_terms_and_gradient_match_golden(golden):
     z_syn, z_real, data = classes(golden)
     z_syn.requires_grad_()
-    terms = BaconObjective(tv_weight=0.8, clip="none").terms(z_syn, z_real)
+    terms = BaconObjective(tv_weight=0.8, clip="none").terms({"z": z_syn}, {"z": z_real})
     assert terms["likelihood"].item() == pytest.approx(data["nll"].item(), abs=1e-6)
     assert terms["tv"].item() == pytest.approx(0.8 * data["tv"].item(), abs=1e-6)
     total = sum(terms.values()).sum()
@@ -34,17 +34,17 @@ def test_bayes_terms_and_gradient_match_golden(golden):
 
 def test_mean_matching_matches_golden(golden):
     data = golden("mean_match_loss")
-    terms = MeanMatching().terms(data["z_syn"].double()[None], data["z_real"].double()[None])
+    terms = MeanMatching().terms({"z": data["z_syn"].double()[None]}, {"z": data["z_real"].double()[None]})
     assert terms["match"].item() == pytest.approx(data["loss"].item(), abs=1e-6)
 
 
 def test_acting_clip_has_a_gradient_where_the_published_one_has_none(golden):
     z_syn, z_real, data = classes(golden)
     assert data["clip"].item() == 0
-    assert "clip" not in BaconObjective(clip="none").terms(z_syn, z_real)
+    assert "clip" not in BaconObjective(clip="none").terms({"z": z_syn}, {"z": z_real})
     for variant in ("acting", "symmetric"):
         z = (z_syn + 2 * z_real.std()).requires_grad_()  # far enough for either interval
-        term = BaconObjective(tv_weight=0.0, clip=variant).terms(z, z_real)["clip"].sum()
+        term = BaconObjective(tv_weight=0.0, clip=variant).terms({"z": z}, {"z": z_real})["clip"].sum()
         term.backward()
         assert term > 0
         assert z.grad.norm() > 0
@@ -62,7 +62,7 @@ def test_clip_by_hand(variant, expected):
 def test_clip_floor_keeps_dead_features_finite():
     z_real = torch.zeros(1, 5, 3)
     z_syn = torch.full((1, 2, 3), 1e-4, requires_grad=True)
-    terms = BaconObjective(clip="acting").terms(z_syn, z_real)
+    terms = BaconObjective(clip="acting").terms({"z": z_syn}, {"z": z_real})
     sum(terms.values()).sum().backward()
     assert torch.isfinite(z_syn.grad).all()
     assert F.clip(z_syn.mean(1), z_real.mean(1), torch.zeros(1, 3)).item() == 0  # u = 0.1, inside [0, 1]
@@ -83,8 +83,10 @@ def test_order_of_images_and_classes_does_not_matter():
     z_syn, z_real = torch.randn(4, 6, 8).double(), torch.randn(4, 9, 8).double()
     order = torch.tensor([2, 0, 3, 1])
     for objective in (BaconObjective(clip="acting"), MeanMatching()):
-        straight = objective.terms(z_syn, z_real)
-        shuffled = objective.terms(z_syn[order][:, torch.randperm(6)], z_real[order][:, torch.randperm(9)])
+        straight = objective.terms({"z": z_syn}, {"z": z_real})
+        shuffled = objective.terms(
+            {"z": z_syn[order][:, torch.randperm(6)]}, {"z": z_real[order][:, torch.randperm(9)]}
+        )
         for name, value in straight.items():
             torch.testing.assert_close(value[order], shuffled[name])
 
@@ -100,9 +102,9 @@ def test_combined_adds_up_weighted_terms():
     generator = torch.Generator().manual_seed(0)
     z_syn, z_real = torch.randn(3, 4, 5, generator=generator), torch.randn(3, 8, 5, generator=generator)
     matching, bayes = MeanMatching(), BaconObjective(tv_weight=0.5, clip="acting")
-    both = Combined([matching, bayes, matching], weights=[1.0, 0.25, 2.0]).terms(z_syn, z_real)
+    both = Combined([matching, bayes, matching], weights=[1.0, 0.25, 2.0]).terms({"z": z_syn}, {"z": z_real})
     assert list(both) == ["match", "likelihood", "tv", "clip", "match_2"]
-    alone, parts = matching.terms(z_syn, z_real), bayes.terms(z_syn, z_real)
+    alone, parts = matching.terms({"z": z_syn}, {"z": z_real}), bayes.terms({"z": z_syn}, {"z": z_real})
     total = 3 * alone["match"] + 0.25 * sum(parts.values())
     torch.testing.assert_close(sum(both.values()), total)
 

@@ -9,49 +9,30 @@ from torch import nn
 
 from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DataModule, DatasetMeta
-from bacon_pl.distillers import DistillModule, PoolSettings, batched_sgd
+from bacon_pl.distillers import DistributionMatching, PoolSettings, batched_sgd
+from bacon_pl.distillers.matching import Matching
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
 from bacon_pl.networks.cost import activation_bytes
-from bacon_pl.objectives import MeanMatching
-
-
-def small(channels, size, num_classes):
-    return ConvNet(channels, size, num_classes, width=4, depth=2)
-
-
-SMALL_POOL = PoolSettings(initial=2, push_every=2, capacity=4, train_networks=2, train_steps=2)
-
-
-def distill(tmp_path, steps=3, *, data=None, pool=SMALL_POOL, trainer=None, ckpt_path=None, **settings):
-    """Run the real trainer on the digits; returns the module."""
-    module = DistillModule(**{"ipc": 1, "network": small, "pool": pool, **settings})
-    flags = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    flags |= {"accelerator": "cpu", "enable_model_summary": False}
-    pl.Trainer(max_steps=steps, default_root_dir=tmp_path, **{**flags, **(trainer or {})}).fit(
-        module,
-        datamodule=DataModule(name="digits", **{"batch_real": 8, "pool_batch": 16, **(data or {})}),
-        ckpt_path=ckpt_path,
-    )
-    return module
+from bacon_pl.objectives import CrossEntropy, MeanMatching
+from tests.distillers.running import distill, small
 
 
 class FixedNetwork:
     """A pool of one given network that never trains, with a given accuracy."""
 
-    def __init__(self, network, accuracy):
-        self.network, self.percent = network, accuracy
+    def __init__(self, model, accuracy):
+        self.template, self.percent = model, accuracy
 
     advance = reset_meters = train = lambda self, *_: None
     matched = lambda self, t: 0  # noqa: E731
     trained = lambda self, t: []  # noqa: E731
-    alive = lambda self, t: range(1)  # noqa: E731
 
-    def accuracy(self, birth):
+    def accuracy(self, network_id):
         return self.percent
 
-    def forward(self, birth, x):
-        return self.network(x)
+    def forward(self, network_id, x, read, keys):
+        return self.template(x, read)
 
 
 class FixedBatch:
@@ -64,49 +45,56 @@ class FixedBatch:
         return self.real[classes], None
 
 
-class Trajectory(DistillModule):
-    """DistillModule with given images and network, which records what the golden file holds."""
+class InUnevenBlocks(Matching):
+    """Takes four classes in two blocks, of three and one."""
 
-    def __init__(self, data):
-        super().__init__(ipc=2, factor=2, lr=data["lr"].item(), momentum=data["momentum"].item(), ce_weight=0.5,
-                         augment=NoAugmentation(), acceleration="off")  # fmt: skip
-        self.data = data
+    block_rows = 3
+
+
+class Trajectory(DistributionMatching):
+    """DistributionMatching with given images and network, which records what the golden file holds."""
+
+    def __init__(self, data, accuracy="percent"):
+        super().__init__(ipc=2, factor=2, lr=data["lr"].item(), momentum=data["momentum"].item(),
+                         cross_entropy=CrossEntropy(0.5, accuracy), augment=NoAugmentation(),
+                         acceleration="off")  # fmt: skip
+        self.recorded = data
         self.losses, self.after = [], []
 
     def setup(self, stage):
-        self.meta = DatasetMeta("golden", tuple("abcd"), 3, (32, 32), (0.0,) * 3, (1.0,) * 3)
-        self.images = nn.Parameter(self.data["syn0"].clone())
+        self.synthetic.meta = DatasetMeta("golden", tuple("abcd"), 3, (32, 32), (0.0,) * 3, (1.0,) * 3)
+        self.synthetic.images = nn.Parameter(self.recorded["syn0"].clone())
 
     def on_fit_start(self):
-        network = ConvNet(3, (32, 32), 4, width=8).double()
-        weights = {k[5:].replace("__", "."): v for k, v in self.data.items() if k.startswith("net__")}
-        network.load_state_dict(weights)
-        self._block_rows = 3  # four classes in two uneven blocks
-        self.pool = FixedNetwork(network.requires_grad_(False), self.data["net_accuracy_percent"])
+        model = ConvNet(3, (32, 32), 4, width=8).double()
+        weights = {k[5:].replace("__", "."): v for k, v in self.recorded.items() if k.startswith("net__")}
+        model.load_state_dict(weights)
+        self.pool = FixedNetwork(model.requires_grad_(False), self.recorded["net_accuracy_percent"])
+        self.matching = InUnevenBlocks(self)
 
-    def _normalize(self, images):
+    def normalize(self, images):
         return images
 
     def train_dataloader(self):
         return range(3)
 
-    def on_after_batch_transfer(self, batch, dataloader_idx):
-        return FixedBatch(batch, self.data["real"][batch].double())
+    def real_images(self):
+        return FixedBatch(self.iteration, self.recorded["real"][self.iteration].double())
 
-    def report(self, iteration, terms, accuracy):
+    def report(self, terms, accuracy):
         self.losses.append(sum(terms.values()).detach())
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
         # The published tensor: class c after its own step and those of the classes behind it (§5).
         (state,) = self.optimizers(use_pl_optimizer=False).state.values()
         lr, m, classes = self.lr, self.momentum, self.meta.num_classes
-        done = torch.arange(classes).repeat_interleave(self.ipc).view(-1, 1, 1, 1)
+        done = torch.arange(classes).repeat_interleave(self.synthetic.ipc).view(-1, 1, 1, 1)
         # Here the step has been taken; undo it to get where the gradient was evaluated.
         step, _ = batched_sgd(lr, m, classes)
         evaluated = self.images.detach() + step * state["momentum_buffer"]
         self.after.append(evaluated - lr * state["momentum_buffer"] * (1 - m ** (classes - done)) / (1 - m))
 
-    def on_train_end(self):
+    def on_fit_end(self):
         pass
 
 
@@ -122,9 +110,7 @@ def follow(module, tmp_path):
 def test_accuracy_multiplies_the_cross_entropy_in_percent_as_a_fraction_or_not_at_all(golden, tmp_path):
     first = {}
     for scale in ("percent", "fraction", "none"):
-        module = Trajectory(golden("three_iterations"))
-        module.ce_accuracy = scale
-        first[scale] = follow(module, tmp_path).losses[0]
+        first[scale] = follow(Trajectory(golden("three_iterations"), scale), tmp_path).losses[0]
     # The rest of the loss is the same, so differences are the cross-entropy's times 37.5 - 0.375 and 1 - 0.375.
     ratio = (first["percent"] - first["fraction"]) / (first["none"] - first["fraction"])
     torch.testing.assert_close(ratio, torch.full_like(ratio, 37.125 / 0.625))
@@ -140,8 +126,8 @@ def test_three_iterations_match_the_published_class_by_class_trajectory(golden, 
 def test_images_start_as_half_size_real_images_of_their_class(tmp_path):
     data = DataModule(name="digits")
     data.setup()
-    module = DistillModule(ipc=2, factor=2)
-    module.initialize(data.train, data.meta)
+    module = DistributionMatching(ipc=2, factor=2)
+    module.synthetic.initialize(data.train, data.meta, module.seed)
     assert module.images.shape == (20, 1, 8, 8)
     real = data.normalize(data.train.images)
     halves = torch.nn.functional.interpolate(real, scale_factor=0.5, mode="bilinear")
@@ -154,7 +140,7 @@ def test_images_start_as_half_size_real_images_of_their_class(tmp_path):
 
 
 def test_same_seed_same_bits_and_another_seed_others(tmp_path):
-    first, again, other = (distill(tmp_path, seed=s, data={"seed": s}).images.detach() for s in (1, 1, 2))
+    first, again, other = (distill(tmp_path, seed=s).images.detach() for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -170,28 +156,29 @@ def test_global_generators_have_no_say(tmp_path):
 def test_resumed_run_ends_in_the_same_bits(tmp_path):
     whole = distill(tmp_path / "a", 7)
     saver = pl.callbacks.ModelCheckpoint(tmp_path, filename="at", every_n_train_steps=4)
-    distill(tmp_path / "b", 7, trainer={"enable_checkpointing": True, "callbacks": [saver]})
+    distill(tmp_path / "b", 7, flags={"enable_checkpointing": True, "callbacks": [saver]})
     resumed = distill(tmp_path / "b", 7, ckpt_path=tmp_path / "at.ckpt")
     assert torch.equal(whole.images, resumed.images)
     for kind in ("weights", "velocity"):
         for name, stack in getattr(whole.pool, kind).items():
-            assert torch.equal(stack[: resumed.pool.born], getattr(resumed.pool, kind)[name][: resumed.pool.born])
+            rows = min(resumed.pool.created, resumed.pool.settings.capacity)
+            assert torch.equal(stack[:rows], getattr(resumed.pool, kind)[name][:rows])
 
 
 @pytest.mark.parametrize(("classes_that_fit", "blocks"), [(0.5, 10), (1.5, 10), (2.5, 5), (10, 5)])
 def test_memory_budget_takes_classes_in_blocks_and_changes_nothing_but_rounding(tmp_path, classes_that_fit, blocks):
-    whole = distill(tmp_path, 2, trainer={"precision": "64-true"})
+    whole = distill(tmp_path, 2, flags={"precision": "64-true"})
     per_class = 4 * activation_bytes(small(1, (8, 8), 10).double(), (1, 8, 8))
     budget = classes_that_fit * per_class / 2**30
-    parts = distill(tmp_path, 2, memory_gib=budget, trainer={"precision": "64-true"})
-    assert len(parts.class_blocks()) == blocks
+    parts = distill(tmp_path, 2, memory_gib=budget, flags={"precision": "64-true"})
+    assert len(parts.matching.class_blocks()) == blocks
     torch.testing.assert_close(whole.images, parts.images, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 16])
 def test_chunks_change_nothing_but_rounding(tmp_path, chunk):
-    whole = distill(tmp_path, 2, real_chunk=10_000, trainer={"precision": "64-true"})
-    parts = distill(tmp_path, 2, real_chunk=chunk, trainer={"precision": "64-true"})
+    whole = distill(tmp_path, 2, real_chunk=10_000, flags={"precision": "64-true"})
+    parts = distill(tmp_path, 2, real_chunk=chunk, flags={"precision": "64-true"})
     torch.testing.assert_close(whole.images, parts.images, atol=1e-9, rtol=0)
 
 
@@ -203,10 +190,10 @@ def test_classes_smaller_than_the_batch_are_used_whole(tmp_path):
 
 def test_method_dm_is_a_setting(tmp_path):
     pool = PoolSettings(initial=1, push_every=1, capacity=1, train_networks=0, train_steps=0)
-    module = distill(tmp_path, 3, pool=pool, objective=MeanMatching(), factor=1, ce_weight=0, lr=1.0,
+    module = distill(tmp_path, 3, pool=pool, objective=MeanMatching(), factor=1, cross_entropy=None, lr=1.0,
                     per_class_steps=False)  # fmt: skip
-    assert module.pool.born == 4
-    assert [list(module.pool.alive(t)) for t in range(3)] == [[1], [2], [3]]
+    assert module.pool.created == 4
+    assert [list(module.pool.active(t)) for t in range(3)] == [[1], [2], [3]]
     assert module.pool.meters.sum() == 0
 
 
@@ -218,7 +205,7 @@ def test_matching_improves(tmp_path):
             losses.append(trainer.callback_metrics["loss/likelihood"].item())
 
     frozen = PoolSettings(initial=1, push_every=10_000, capacity=1, train_networks=0)
-    distill(tmp_path, 40, pool=frozen, augment=NoAugmentation(), ce_weight=0, trainer={"callbacks": [Record()]},
+    distill(tmp_path, 40, pool=frozen, augment=NoAugmentation(), cross_entropy=None, flags={"callbacks": [Record()]},
            data={"batch_real": 100})  # fmt: skip
     assert losses[-1] < losses[0] - 0.1
 
@@ -235,10 +222,8 @@ def test_running_accuracy_restarts_at_the_window(tmp_path):
         ({"ipc": 0}, "--model.ipc must be at least 1"),
         ({"lr": float("inf")}, "--model.lr must be positive and finite"),
         ({"momentum": 1.0}, "--model.momentum must be in"),
-        ({"ce_weight": -1.0}, "--model.ce_weight"),
         ({"ipc": 1000}, "asks for more images per class than class"),
         ({"factor": 5}, "does not cut images of 8×8"),
-        ({"ce_accuracy": "per cent"}, "unknown ce_accuracy 'per cent'"),
     ],
 )
 def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):
@@ -246,11 +231,18 @@ def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):
         distill(tmp_path, 1, **settings)
 
 
+def test_a_bad_cross_entropy_is_one_sentence():
+    with pytest.raises(BaconError, match="--model.cross_entropy.weight must be positive.*null leaves the term out"):
+        CrossEntropy(weight=0.0)
+    with pytest.raises(BaconError, match="unknown cross_entropy.accuracy 'per cent'"):
+        CrossEntropy(accuracy="per cent")
+
+
 @pytest.mark.parametrize("profiler", ["simple", "pytorch"])
 def test_profilers_name_the_parts_of_an_iteration(tmp_path, profiler, monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
     with caplog.at_level(logging.INFO):
-        distill(tmp_path, 6, trainer={"profiler": profiler})
+        distill(tmp_path, 6, flags={"profiler": profiler})
     parts = {"real", "synthetic", "objective", "backward", "update", "pool"}
     written = caplog.text + "".join(path.read_text() for path in tmp_path.glob("fit-*"))
     assert {part for part in parts if f"[bacon]{part}" in written} == parts
@@ -259,4 +251,4 @@ def test_profilers_name_the_parts_of_an_iteration(tmp_path, profiler, monkeypatc
 def test_missing_data_is_told(tmp_path):
     trainer = pl.Trainer(max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu")
     with pytest.raises(BaconError, match="datamodule"):
-        trainer.fit(DistillModule(), train_dataloaders=range(1))
+        trainer.fit(DistributionMatching(), train_dataloaders=range(1))

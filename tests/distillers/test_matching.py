@@ -1,0 +1,155 @@
+"""Blocks of classes, networks whose rows meet, and objectives that compare classes."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bacon_pl.augment import NoAugmentation
+from bacon_pl.checkpoints import Checkpoints, in_folder
+from bacon_pl.distillers import Distiller, DistributionMatching
+from bacon_pl.errors import BaconError
+from bacon_pl.networks import ConvNet, Network
+from bacon_pl.networks.cost import activation_bytes
+from bacon_pl.objectives import Combined, MeanMatching, Objective
+from bacon_pl.partition import expand
+from tests.distillers.running import distill, small
+
+BATCH_NORM = partial(ConvNet, width=4, depth=2, norm="batch")
+
+
+class Dropping(Network):
+    """A network that drops units at random."""
+
+    def __init__(self, channels, size, num_classes):
+        super().__init__()
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], 16), nn.Dropout(0.5))
+        self.classifier = nn.Linear(16, num_classes)
+
+    def embed(self, x):
+        return self.features(x)
+
+
+@pytest.mark.parametrize("network", [BATCH_NORM, Dropping])
+def test_memory_settings_change_nothing_where_rows_meet(tmp_path, network):
+    whole = distill(tmp_path, 3, network=network)
+    chunked = distill(tmp_path, 3, network=network, real_chunk=3)
+    assert torch.equal(whole.images, chunked.images)
+    with pytest.raises(BaconError, match="all 10 classes have to be in one.*raise --model.memory_gib"):
+        distill(tmp_path, 3, network=network, memory_gib=1e-6)
+
+
+def test_matching_leaves_running_statistics_alone(tmp_path):
+    module = distill(tmp_path, 2, network=BATCH_NORM)
+    running = module.pool.buffers["features.1.running_mean"]
+    trained = {module.pool.slot(k) for t in range(2) for k in module.pool.trained(t)}
+    assert {slot for slot, row in enumerate(running) if row.any()} == trained
+
+
+def test_dropout_is_drawn_from_seed_iteration_and_network(tmp_path):
+    torch.manual_seed(1)
+    first = distill(tmp_path / "a", 6, network=Dropping).images
+    torch.manual_seed(2)
+    saved = {"callbacks": [Checkpoints(2)]}
+    again = distill(tmp_path / "b", 6, network=Dropping, flags=saved).images
+    assert torch.equal(first, again)
+    assert not torch.equal(first, distill(tmp_path / "c", 6, network=Dropping, seed=1).images)
+    resumed = distill(tmp_path / "d", 6, network=Dropping, ckpt_path=in_folder(tmp_path / "b")[1])
+    assert torch.equal(first, resumed.images)
+
+
+class Apart(MeanMatching):
+    """Compares no classes, but asks for all of them."""
+
+    cross_class = True
+
+    def terms(self, syn, real, mask=None):
+        assert len(syn["z"]) == len(real["z"]) == 10
+        return super().terms(syn, real, mask)
+
+
+class Discrimination(Objective):
+    """Real class means told apart by the synthetic ones."""
+
+    cross_class = True
+
+    def terms(self, syn, real, mask=None):
+        weight = torch.ones(real["z"].shape[:2], dtype=real["z"].dtype) if mask is None else mask.to(real["z"].dtype)
+        mean = (real["z"] * weight.unsqueeze(2)).sum(1) / weight.sum(1, keepdim=True)
+        logits = mean @ syn["z"].mean(1).T
+        return {"discrimination": F.cross_entropy(logits, torch.arange(len(logits)), reduction="none")}
+
+
+class Hidden(MeanMatching):
+    """Means of the first hidden activations, summed over channels."""
+
+    def keep(self, trace):
+        return {"maps": trace.hidden[0].mean(1).flatten(1), "z": trace.z}
+
+    def terms(self, syn, real, mask=None):
+        return {"maps": super().terms({"z": syn["maps"]}, {"z": real["maps"]}, mask)["match"]}
+
+
+DOUBLE = {"flags": {"precision": "64-true"}}
+
+
+@pytest.mark.parametrize("batch_real", [8, 1000])  # 1000: no class has so many, so rows are masked
+def test_classes_together_give_what_classes_apart_give(tmp_path, batch_real):
+    data = {"batch_real": batch_real}
+    apart = distill(tmp_path, 3, objective=MeanMatching(), data=data, **DOUBLE)
+    together = distill(tmp_path, 3, objective=Apart(), data=data, **DOUBLE)
+    torch.testing.assert_close(apart.images, together.images, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("objective", [Discrimination(), Combined([MeanMatching(), Discrimination(), Hidden()])])
+def test_passes_that_do_not_fit_the_memory_are_run_again_with_the_same_bits(tmp_path, objective):
+    kept = distill(tmp_path, 3, objective=objective)
+    assert kept.matching.fits >= 10
+    per_class = 4 * activation_bytes(small(1, (8, 8), 10), (1, 8, 8), objective.read)
+    # Two classes fit, so that the blocks are those of the default and the bits can be compared.
+    again = distill(tmp_path, 3, objective=objective, memory_gib=2.5 * per_class / 2**30)
+    assert again.matching.fits == 2 and kept.matching.block_rows == again.matching.block_rows == 2
+    assert torch.equal(kept.images, again.images)
+    one = distill(tmp_path, 3, objective=objective, memory_gib=1.5 * per_class / 2**30)
+    assert one.matching.block_rows == 1
+    torch.testing.assert_close(kept.images, one.images, atol=1e-4, rtol=0)
+
+
+def test_the_gradient_across_classes_is_that_of_the_whole_loss(tmp_path):
+    """One iteration's gradient against plain autograd over all classes at once."""
+    found = {}
+
+    class Spy(DistributionMatching):
+        def iterate(self, batch):
+            self.pool.advance(0)
+            network_id = self.pool.matched(0)
+            _, found["gradient"] = self.matching.match(batch, network_id, self.pool.accuracy(network_id))
+            real = self.normalize(batch.matching()[0])
+            z_real = self.pool.forward(network_id, real.flatten(0, 1))[0].unflatten(0, real.shape[:2])
+            x = expand(self.images.unflatten(0, (10, 2)), self.synthetic.factor)
+            z_syn = self.pool.forward(network_id, x.flatten(0, 1))[0].unflatten(0, x.shape[:2])
+            (term,) = self.objective.terms({"z": z_syn}, {"z": z_real.detach()}).values()
+            (found["whole"],) = torch.autograd.grad(term.sum(), self.images)
+
+    module = Spy(ipc=2, network=small, objective=Discrimination(), cross_entropy=None, augment=NoAugmentation())
+    distill(tmp_path, 1, module=module, **DOUBLE)
+    assert found["whole"].abs().max() > 1e-6
+    torch.testing.assert_close(found["gradient"], found["whole"], atol=1e-12, rtol=1e-10)
+
+
+def test_objectives_that_share_a_pass_keep_their_own(tmp_path):
+    both = Combined([MeanMatching(), Hidden()])
+    assert not both.cross_class and not both.keeps_embeddings_alone
+    model = small(1, (8, 8), 10)
+    kept, logits = both.read(model, torch.randn(3, 1, 8, 8))
+    assert set(kept) == {"0.z", "1.maps", "1.z"} and logits.shape == (3, 10)
+    module = distill(tmp_path, 2, objective=both)
+    assert torch.isfinite(module.images).all()
+    assert Combined([MeanMatching(), Discrimination()]).cross_class
+
+
+def test_the_base_class_is_abstract():
+    with pytest.raises(TypeError, match="iterate"):
+        Distiller()
