@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -15,7 +14,7 @@ from bacon_pl import rng
 from bacon_pl.data import DataModule
 from bacon_pl.distillers import DistillModule
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, train_without_trainer
+from bacon_pl.learners import Learners, Recipe, TrainingSet
 
 
 class ImageGrid(Callback):
@@ -106,13 +105,10 @@ class ValidationAccuracy(Callback):
         assert data.val is not None
         recipe = replace(Recipe(network=module.network, augment=module.augment), num_networks=1, epochs=self.epochs)
         seed = rng.derive(module.seed, "validation", step)
-        learner = EvalModule(TrainingSet.distilled(module.distilled()), recipe, module.meta, seed).to(module.device)
-        train_without_trainer(learner)
+        learners = Learners(TrainingSet.distilled(module.distilled()), recipe, module.meta, seed).to(module.device)
+        learners.fit()
         store = data.val.to(module.device)
-        with torch.no_grad():
-            for x, y in zip(store.images.split(data.eval_batch), store.labels.split(data.eval_batch), strict=True):
-                learner.test_step((learner.normalize(x), y), 0)
-        return float(learner.per_network())
+        return float(learners.accuracies(store.images, store.labels, data.eval_batch))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best images back, where that was asked for."""

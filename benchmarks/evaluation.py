@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet
-from bacon_pl.networks.stateless import has_bfloat16
+from bacon_pl.learners import Learners, Recipe, TrainingSet
+from bacon_pl.networks.acceleration import has_bfloat16
 from benchmarks.literal_evaluation import LiteralEvaluation
 from benchmarks.roofline import Device, count_passes
 from benchmarks.timing import median_ratio, now
@@ -34,9 +34,9 @@ def run(s: Settings, epochs: int, networks: int, device: Device) -> dict[str, An
     moved = {name: getattr(training_set, name).to(target) for name in ("images", "labels", "index")}
     training_set = replace(training_set, **moved)
     recipe = Recipe(network=s.network, num_networks=networks, epochs=FULL_EPOCHS, acceleration=s.acceleration)
-    ours = EvalModule(training_set, recipe, data.meta, s.seed).to(target)
+    ours = Learners(training_set, recipe, data.meta, s.seed).to(target)
     literal = LiteralEvaluation(training_set, replace(recipe, acceleration="off"), data.meta, s.seed)
-    optimizer = ours.configure_optimizers()
+    optimizer = ours.optimizer()
 
     def our_epoch(epoch: int) -> None:
         for step in range(epoch * ours.steps_per_epoch, (epoch + 1) * ours.steps_per_epoch):
