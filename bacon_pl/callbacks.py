@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -16,7 +15,7 @@ from bacon_pl.data import DataModule
 from bacon_pl.distillers import Distiller
 from bacon_pl.distillers.identity import difference
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, train_without_trainer
+from bacon_pl.learners import Learners, Recipe, TrainingSet
 
 PICTURE_NAME = "distilled.png"
 
@@ -127,13 +126,10 @@ class ValidationAccuracy(Callback):
         network, augment = getattr(own, "network", Recipe.network), getattr(own, "augment", Recipe().augment)
         recipe = Recipe(network=network, augment=augment, num_networks=1, epochs=self.epochs)
         seed = rng.derive(module.seed, "validation", step)
-        learner = EvalModule(TrainingSet.distilled(module.distilled()), recipe, module.meta, seed).to(module.device)
-        train_without_trainer(learner)
+        learners = Learners(TrainingSet.distilled(module.distilled()), recipe, module.meta, seed).to(module.device)
+        learners.fit()
         store = data.val.to(module.device)
-        with torch.no_grad():
-            for x, y in zip(store.images.split(data.eval_batch), store.labels.split(data.eval_batch), strict=True):
-                learner.test_step((learner.normalize(x), y), 0)
-        return float(learner.per_network())
+        return float(learners.accuracies(store.images, store.labels, data.eval_batch))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the best images back, where that was asked for."""

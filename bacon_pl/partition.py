@@ -10,10 +10,25 @@ canvas repeats its border pixels. (The published code continues it with 0.5, a g
 
 from __future__ import annotations
 
+from typing import Any, Literal, get_args
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, unknown_name
+
+Scaling = Literal["bilinear", "nearest", "antialiased"]
+"""How images are scaled down to tiles; see :func:`assemble`."""
+
+# Of torch's two nearest neighbors the exact one: the other takes the first pixel of those that become one, which moves
+# the image by (factor - 1) / 2 pixels to the top left, and scaling up does not move it back. The exact one takes the
+# middle pixel, for an even factor the one behind the middle.
+_MODES: dict[Scaling, dict[str, Any]] = {
+    "bilinear": {"mode": "bilinear", "align_corners": False},
+    "nearest": {"mode": "nearest-exact"},
+    "antialiased": {"mode": "bilinear", "align_corners": False, "antialias": True},
+}
 
 
 def tile_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
@@ -66,12 +81,23 @@ def expand(images: Tensor, factor: int) -> Tensor:
     check_factor((height, width), factor)
     if factor == 1:
         return images
-    h, w = tile_size((height, width), factor)
-    cut = _continued(images, factor * h, factor * w).unflatten(-1, (factor, w)).unflatten(-3, (factor, h))
-    # (..., n, ch, row, h, column, w) -> (..., column, row, n, ch, h, w)
-    tiles = cut.movedim((-2, -4), (-6, -5)).flatten(-6, -4)
-    scaled = F.interpolate(tiles.flatten(0, -4), size=(height, width), mode="bilinear", align_corners=False)
-    return scaled.view(*tiles.shape[:-2], height, width)
+    tiles = _cut(images, factor).flatten(-5, -4)
+    return _scaled_up(tiles.flatten(0, -4), (height, width)).view(*tiles.shape[:-2], height, width)
+
+
+def cut_out(images: Tensor, tile: Tensor, factor: int) -> Tensor:
+    """Cut one tile out of each canvas and scale it to the canvas's size, to the bits of :func:`expand`.
+
+    Args:
+        images: (n, ch, H, W), floating point.
+        tile: (n,), int64: numbers of the tiles, in [0, factor²).
+        factor: Tiles per side, at least 1 (see :func:`check_factor`).
+
+    Returns:
+        (n, ch, H, W).
+    """
+    one_each = _cut(images, factor)[tile, torch.arange(len(images), device=images.device)]
+    return _scaled_up(one_each, (images.shape[-2], images.shape[-1]))
 
 
 def expand_labels(labels: Tensor, factor: int) -> Tensor:
@@ -87,20 +113,26 @@ def expand_labels(labels: Tensor, factor: int) -> Tensor:
     return labels.tile(factor**2)
 
 
-def assemble(tiles: Tensor, factor: int) -> Tensor:
+def assemble(tiles: Tensor, factor: int, scaling: Scaling = "bilinear") -> Tensor:
     """Fill canvases with images scaled by 1/factor: how synthetic images start (method.md §3).
 
     Args:
         tiles: (..., factor²·n, ch, H, W), floating point, tile-major: canvas i gets images i, n + i, 2n + i, …
         factor: Tiles per side, at least 1 (see :func:`check_factor`).
+        scaling: ``bilinear``, as published: a pixel of a tile is the mean of the 2×2 pixels about its center, or, for
+            an odd factor that divides the size, the one pixel there; ``nearest``: it is the pixel at its center, the
+            one behind it where that falls between two; ``antialiased``: a mean, weighted by a tent, over all pixels
+            within its reach.
 
     Returns:
         (..., n, ch, H, W); ``tiles`` itself where ``factor`` is 1.
 
     Raises:
-        BaconError: The factor does not fit the size (see :func:`check_factor`).
+        BaconError: The factor does not fit the size (see :func:`check_factor`), or the scaling is unknown.
         ValueError: The number of images is not a multiple of factor².
     """
+    if scaling not in _MODES:
+        raise unknown_name("scaling", str(scaling), get_args(Scaling))
     height, width = tiles.shape[-2:]
     check_factor((height, width), factor)
     if factor == 1:
@@ -108,11 +140,24 @@ def assemble(tiles: Tensor, factor: int) -> Tensor:
     if tiles.shape[-4] % factor**2:
         raise ValueError(f"{tiles.shape[-4]} images do not fill whole canvases of {factor}×{factor} tiles.")
     size = tile_size((height, width), factor)
-    small = F.interpolate(tiles.flatten(0, -4), size=size, mode="bilinear", align_corners=False)
+    small = F.interpolate(tiles.flatten(0, -4), size=size, **_MODES[scaling])
     cut = small.view(*tiles.shape[:-2], *size).unflatten(-4, (factor, factor, tiles.shape[-4] // factor**2))
     # (..., column, row, n, ch, h, w) -> (..., n, ch, row, h, column, w)
     canvases: Tensor = cut.movedim((-6, -5), (-2, -4)).flatten(-4, -3).flatten(-2, -1)
     return canvases[..., :height, :width]
+
+
+def _cut(images: Tensor, factor: int) -> Tensor:
+    """Cut canvases (..., n, ch, H, W) into tiles (..., factor², n, ch, h, w)."""
+    h, w = tile_size((images.shape[-2], images.shape[-1]), factor)
+    cut = _continued(images, factor * h, factor * w).unflatten(-1, (factor, w)).unflatten(-3, (factor, h))
+    # (..., n, ch, row, h, column, w) -> (..., column, row, n, ch, h, w)
+    return cut.movedim((-2, -4), (-6, -5)).flatten(-6, -5)
+
+
+def _scaled_up(tiles: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale tiles (n, ch, h, w) to the canvas's size."""
+    return F.interpolate(tiles, size=size, mode="bilinear", align_corners=False)
 
 
 def _continued(images: Tensor, height: int, width: int) -> Tensor:

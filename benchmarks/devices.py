@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lightning.pytorch as pl
 
-from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet
+from bacon_pl.evaluate import EvalModule
+from bacon_pl.learners import Learners, Recipe, TrainingSet
 from benchmarks.timing import median_ratio, now
 from benchmarks.workload import Settings, data_module, distill_module, fit, prepare
 
@@ -91,8 +92,8 @@ def main() -> None:
         return
     module.synthetic.initialize(data.train, data.meta, module.seed)
     recipe = Recipe(network=s.network, num_networks=networks, epochs=1000, acceleration=s.acceleration)
-    learner = EvalModule(TrainingSet.distilled(module.distilled()), recipe, data.meta, s.seed)
-    fit(learner, None, s.device, steps, [clock], devices=processes)
+    learners = Learners(TrainingSet.distilled(module.distilled()), recipe, data.meta, s.seed)
+    fit(EvalModule(learners), None, s.device, steps, [clock], devices=processes)
 
 
 if __name__ == "__main__":

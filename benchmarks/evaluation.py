@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet
-from bacon_pl.networks.stateless import has_bfloat16
+from bacon_pl.learners import Learners, Recipe, TrainingSet
 from benchmarks.literal_evaluation import LiteralEvaluation
 from benchmarks.roofline import Device, count_passes
 from benchmarks.timing import median_ratio, now
@@ -34,9 +33,9 @@ def run(s: Settings, epochs: int, networks: int, device: Device) -> dict[str, An
     moved = {name: getattr(training_set, name).to(target) for name in ("images", "labels", "index")}
     training_set = replace(training_set, **moved)
     recipe = Recipe(network=s.network, num_networks=networks, epochs=FULL_EPOCHS, acceleration=s.acceleration)
-    ours = EvalModule(training_set, recipe, data.meta, s.seed).to(target)
+    ours = Learners(training_set, recipe, data.meta, s.seed).to(target)
     literal = LiteralEvaluation(training_set, replace(recipe, acceleration="off"), data.meta, s.seed)
-    optimizer = ours.configure_optimizers()
+    optimizer = ours.optimizer()
 
     def our_epoch(epoch: int) -> None:
         for step in range(epoch * ours.steps_per_epoch, (epoch + 1) * ours.steps_per_epoch):
@@ -68,8 +67,8 @@ def run(s: Settings, epochs: int, networks: int, device: Device) -> dict[str, An
     gain = medians["literal"] - medians["ours"]
     whole = compile_seconds + FULL_EPOCHS * medians["ours"]
 
-    accelerated = ours._network.plan.compiled
-    dtype = "bfloat16" if accelerated and has_bfloat16(target) else "tf32" if "tf32" in device.flops else "float32"
+    plan = ours._network.plan
+    dtype = "bfloat16" if plan.bfloat16 else "tf32" if "tf32" in device.flops else "float32"
     meta = data.meta
     passes = count_passes(s.network(meta.channels, meta.size, meta.num_classes), (meta.channels, *meta.size))
     n = training_set.index.shape[1]
@@ -89,7 +88,7 @@ def run(s: Settings, epochs: int, networks: int, device: Device) -> dict[str, An
             "literal": FULL_EPOCHS * medians["literal"],
             "ratio": FULL_EPOCHS * medians["literal"] / whole,
         },
-        "accelerated": accelerated,
+        "accelerated": plan.compiled,
         "roofline": {
             "dtype": dtype,
             "flops": work.flops,

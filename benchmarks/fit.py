@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 from bacon_pl.data import DataModule, IterationBatch
 from bacon_pl.distillers import DistributionMatching
 from bacon_pl.networks import StatelessNetwork
-from bacon_pl.networks.stateless import has_bfloat16
+from bacon_pl.networks.acceleration import has_bfloat16
 from benchmarks.literal import LiteralDistillation
 from benchmarks.roofline import Device, Work, count_passes
 from benchmarks.timing import Parts, in_child, median_ratio, now, peak_memory

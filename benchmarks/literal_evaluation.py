@@ -7,11 +7,11 @@ import torch.nn.functional as F
 
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta
-from bacon_pl.evaluate import Recipe, TrainingSet
+from bacon_pl.learners import Recipe, TrainingSet
 
 
 class LiteralEvaluation:
-    """Trains fresh networks as the published code does; draws are those of :class:`bacon_pl.evaluate.EvalModule`.
+    """Trains fresh networks as the published code does; draws are those of :class:`bacon_pl.learners.Learners`.
 
     Args:
         training_set: Normalized images and labels; they set device and type.

@@ -23,7 +23,6 @@ from bacon_pl.evaluate import (
     Comparison,
     EvalModule,
     LearningCurve,
-    Recipe,
     Run,
     bound_line,
     bounds,
@@ -34,6 +33,7 @@ from bacon_pl.evaluate import (
 )
 from bacon_pl.interop import is_ours, open_set
 from bacon_pl.interop.convert import add_source_options
+from bacon_pl.learners import Recipe
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.preflight import check_writable
 from bacon_pl.report import figures, show, write_report
@@ -74,8 +74,8 @@ class Eval(LightningCommand):
             "--baselines",
             type=list[Baseline],
             default=[],
-            help="Also evaluate real images: of the same number, drawn at random or chosen by herding or k-center; or "
-            "the whole training set.",
+            help="Also evaluate real images: smaller ones that fill as many canvases, which is what a run starts from "
+            "(tiles); as many whole ones, drawn at random or chosen by herding or k-center; or the whole training set.",
         )
         parser.add_argument(
             "--networks",
@@ -133,7 +133,7 @@ class Eval(LightningCommand):
             trainer = self.evaluation_trainer(module, run)
             trainer.fit(module)
             trainer.test(module, datamodule=data, verbose=False)
-            run_results.append(module.run_result(run.network, run.variant))
+            run_results.append(module.run_result(run.architecture, run.variant))
             first = first or (module, trainer.loggers)
         assert first is not None
         device = self.trainer.strategy.root_device
@@ -170,7 +170,11 @@ class Eval(LightningCommand):
 
     def evaluation_trainer(self, module: EvalModule, run: Run) -> pl.Trainer:
         """Build a Trainer with the user's flags and the recipe's length, which takes the place of max_steps."""
-        flags: dict[str, Any] = {"max_steps": module.total_steps, "max_epochs": 1, "enable_checkpointing": False}
+        flags: dict[str, Any] = {
+            "max_steps": module.learners.total_steps,
+            "max_epochs": 1,
+            "enable_checkpointing": False,
+        }
         if self.config.trainer.logger in (None, True):
             root = self.config.trainer.default_root_dir or os.getcwd()
             flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{run.name}")

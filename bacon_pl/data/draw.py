@@ -1,4 +1,6 @@
-"""What synthetic images start from (method.md §3)."""
+"""Real images drawn at random, of every class alike: what synthetic images start from (method.md §3) and are compared
+with.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,27 @@ def draw_real(store: LabeledImages, ipc: int, draws: int, *keys: int | str) -> T
     Raises:
         BaconError: A class has fewer than ``ipc`` images.
     """
+    check_enough(store, ipc)
+    counts = store.counts
+    table, valid = store.class_table
+    classes = torch.arange(len(table), device=table.device)[:, None]
+    keyed = rng.bits(*keys, classes, torch.arange(table.shape[1], device=table.device))
+    shuffled = table.gather(1, keyed.masked_fill(~valid, -1).argsort(dim=1, descending=True, stable=True))
+    position = torch.arange(draws * ipc, device=table.device) % counts[:, None]
+    return shuffled.gather(1, position)
+
+
+def check_enough(store: LabeledImages, ipc: int, remedy: str = "lower --model.ipc") -> None:
+    """Check that every class has so many images.
+
+    Args:
+        store: The training images.
+        ipc: Images wanted of each class.
+        remedy: What may be done instead of adding images.
+
+    Raises:
+        BaconError: A class has fewer than ``ipc`` images.
+    """
     counts = store.counts
     smallest = int(counts.argmin())
     if not int(counts[smallest]):
@@ -36,11 +59,5 @@ def draw_real(store: LabeledImages, ipc: int, draws: int, *keys: int | str) -> T
     if int(counts[smallest]) < ipc:
         raise BaconError(
             f"ipc {ipc} asks for more images per class than class '{store.class_names[smallest]}' has "
-            f"({int(counts[smallest])}): lower --model.ipc or add images."
+            f"({int(counts[smallest])}): {remedy} or add images."
         )
-    table, valid = store.class_table
-    classes = torch.arange(len(table), device=table.device)[:, None]
-    keyed = rng.bits(*keys, classes, torch.arange(table.shape[1], device=table.device))
-    shuffled = table.gather(1, keyed.masked_fill(~valid, -1).argsort(dim=1, descending=True, stable=True))
-    position = torch.arange(draws * ipc, device=table.device) % counts[:, None]
-    return shuffled.gather(1, position)

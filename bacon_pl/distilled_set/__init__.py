@@ -4,5 +4,15 @@ from bacon_pl.distilled_set.artifact import DistilledSet
 from bacon_pl.distilled_set.file import FILE_NAME, FORMAT_VERSION
 from bacon_pl.distilled_set.folders import folder_names
 from bacon_pl.distilled_set.provenance import git_commit, package_version
+from bacon_pl.distilled_set.start import recorded_scaling, start_images
 
-__all__ = ["FILE_NAME", "FORMAT_VERSION", "DistilledSet", "folder_names", "git_commit", "package_version"]
+__all__ = [
+    "FILE_NAME",
+    "FORMAT_VERSION",
+    "DistilledSet",
+    "folder_names",
+    "git_commit",
+    "package_version",
+    "recorded_scaling",
+    "start_images",
+]

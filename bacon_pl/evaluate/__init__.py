@@ -3,12 +3,10 @@
 from bacon_pl.evaluate.bound import VIEWS, bound_line, bounds, measure_set, radius, with_error
 from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
 from bacon_pl.evaluate.curve import LearningCurve
-from bacon_pl.evaluate.module import EvalModule, train_without_trainer
-from bacon_pl.evaluate.recipe import Recipe, SoftLabels
+from bacon_pl.evaluate.module import EvalModule
 from bacon_pl.evaluate.report import LABELS, of_main, results, score_line, summary, write_results, write_text
-from bacon_pl.evaluate.run_result import Embedded, RunResult, spread
+from bacon_pl.evaluate.run_result import Embedded, RunResult
 from bacon_pl.evaluate.scores import RobustScores, robust_scores
-from bacon_pl.evaluate.training_set import TrainingSet
 
 __all__ = [
     "Baseline",
@@ -18,11 +16,8 @@ __all__ = [
     "LABELS",
     "LearningCurve",
     "RunResult",
-    "Recipe",
     "RobustScores",
     "Run",
-    "SoftLabels",
-    "TrainingSet",
     "VIEWS",
     "bound_line",
     "bounds",
@@ -32,9 +27,7 @@ __all__ = [
     "results",
     "robust_scores",
     "score_line",
-    "spread",
     "summary",
-    "train_without_trainer",
     "with_error",
     "write_results",
     "write_text",

@@ -14,7 +14,7 @@ from bacon_pl import rng
 from bacon_pl.bound import BoundSettings, Measured, measure
 from bacon_pl.data import IterationBatch, LabeledImages
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.selection.coresets import Embed
+from bacon_pl.selection import Embed
 
 VIEWS = {
     "fresh": "initial weights",

@@ -10,21 +10,22 @@ import torch
 
 from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DatasetMeta, LabeledImages
-from bacon_pl.data.draw import draw_real
-from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.data.draw import check_enough, draw_real
+from bacon_pl.distilled_set import DistilledSet, recorded_scaling
 from bacon_pl.evaluate.module import EvalModule
-from bacon_pl.evaluate.recipe import Recipe
 from bacon_pl.evaluate.run_result import Embedded, RunResult, Variant
 from bacon_pl.evaluate.scores import robust_scores
-from bacon_pl.evaluate.trained import Teacher, feature_spaces
-from bacon_pl.evaluate.training_set import TrainingSet
+from bacon_pl.learners import Learners, Recipe, Teacher, TrainingSet, feature_spaces
 from bacon_pl.networks import NetworkFactory
-from bacon_pl.selection.coresets import Embed
+from bacon_pl.selection import Embed
 
-Baseline = Literal["random", "herding", "k_center", "whole"]
+Baseline = Literal["tiles", "random", "herding", "k_center", "whole"]
 
 EMBEDDED_REAL = 1000
 """About how many real images are embedded for a picture."""
+
+_CHOSEN = ("tiles", "random", "herding", "k_center")
+"""Real sets of as many images a class as the distilled one."""
 
 # Accuracies that the robust scores are made of: training set and recipe.
 _SCORED: dict[str, tuple[str, Variant]] = {
@@ -44,20 +45,20 @@ class Run:
     """One training and test.
 
     Attributes:
-        network: Name of the architecture.
+        architecture: Its name.
         training_set: ``distilled`` or a baseline.
         variant: The recipe: the one ``given``, without its soft labels (``hard``), or without its augmentation and
             mixing (``plain``).
     """
 
-    network: str
+    architecture: str
     training_set: str
     variant: Variant = "given"
 
     @property
     def name(self) -> str:
         """One word for the run."""
-        return "_".join([self.network, self.training_set, *([] if self.variant == "given" else [self.variant])])
+        return "_".join([self.architecture, self.training_set, *([] if self.variant == "given" else [self.variant])])
 
 
 class Comparison:
@@ -75,6 +76,9 @@ class Comparison:
         baselines: Real sets to compare with.
         scores: Make the runs, too, that :meth:`scores` needs.
         seed: Seed of every draw.
+
+    Raises:
+        BaconError: A class has fewer real images than a baseline takes.
     """
 
     def __init__(
@@ -99,6 +103,10 @@ class Comparison:
         self._sets: dict[str, TrainingSet] = {}
         self._spaces: list[Embed] | None = None
         self._teacher = None if recipe.soft_labels is None else Teacher(recipe, store, meta, seed)
+        self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
+        # Now, not when their turn comes, after the distilled set's.
+        if taken := [name for name in dict.fromkeys(run.training_set for run in self.runs) if name in _CHOSEN]:
+            check_enough(store, distilled.ipc, f"leave {', '.join(taken)} out of --baselines{' and --scores' * scores}")
 
     @property
     def main(self) -> str:
@@ -108,7 +116,7 @@ class Comparison:
     @property
     def runs(self) -> list[Run]:
         """All runs, each once: the main architecture's first, beginning with the distilled set."""
-        runs = [Run(network, name) for network in self.networks for name in ("distilled", *self.baselines)]
+        runs = [Run(name, training_set) for name in self.networks for training_set in ("distilled", *self.baselines)]
         if self.scored:
             runs += [self._scored_run(part) for part in _SCORED]
         return list(dict.fromkeys(runs))
@@ -132,12 +140,12 @@ class Comparison:
             run: One of :attr:`runs`.
             device: Where to train the networks whose feature spaces herding and k-center choose in.
         """
-        recipe = replace(self.variant(run.variant), network=self.networks[run.network])
+        recipe = replace(self.variant(run.variant), network=self.networks[run.architecture])
         if run.training_set == "whole" and recipe.whole_epochs is not None:
             recipe = replace(recipe, epochs=recipe.whole_epochs)
         training_set = self._training_set(run.training_set, torch.device(device))
-        labeller = self._teacher if recipe.soft_labels is not None else None
-        return EvalModule(training_set, recipe, self.meta, self.seed, labeller)
+        teacher = self._teacher if recipe.soft_labels is not None else None
+        return EvalModule(Learners(training_set, recipe, self.meta, self.seed, teacher))
 
     def _training_set(self, name: str, device: torch.device) -> TrainingSet:
         if name not in self._sets:
@@ -149,6 +157,9 @@ class Comparison:
         match name:
             case "distilled":
                 return TrainingSet.distilled(self.distilled)
+            case "tiles":
+                factor, scaling = self.distilled.factor, self._scaling
+                return TrainingSet.tiles(self.store, self.meta, ipc, factor, scaling, draws, self.seed)
             case "random":
                 return TrainingSet.random(self.store, ipc, draws, self.seed)
             case "herding" | "k_center":
@@ -164,8 +175,9 @@ class Comparison:
         shown = min(self.store.smallest_class, max(1, EMBEDDED_REAL // self.meta.num_classes))
         index = draw_real(self.store, shown, 1, self.seed, "embedded real images").flatten()
         synthetic, labels = self.distilled.expanded()
-        real = module.embed(self.store.images[index].to(module.device)).cpu()
-        return Embedded(real, self.store.labels[index], module.embed(synthetic.to(module.device)).cpu(), labels)
+        learners = module.learners
+        real = learners.embed(self.store.images[index].to(learners.device)).cpu()
+        return Embedded(real, self.store.labels[index], learners.embed(synthetic.to(learners.device)).cpu(), labels)
 
     def views(self, trained: EvalModule, device: torch.device | str = "cpu") -> dict[str, Embed]:
         """The networks that :func:`~bacon_pl.evaluate.bounds` looks through, of the main architecture.
@@ -179,9 +191,9 @@ class Comparison:
             device: Where to train and to embed.
         """
         recipe = replace(self.recipe, network=self.networks[self.main], num_networks=1, soft_labels=None)
-        fresh = EvalModule(self._training_set("distilled", torch.device(device)), recipe, self.meta, self.seed)
+        fresh = Learners(self._training_set("distilled", torch.device(device)), recipe, self.meta, self.seed)
         (real,) = feature_spaces(recipe, self.store.to(device), self.meta, self.seed)
-        return {"fresh": fresh.to(device).embed, "real": real, "distilled": trained.to(device).embed}
+        return {"fresh": fresh.to(device).embed, "real": real, "distilled": trained.to(device).learners.embed}
 
     def scores(self, run_results: Sequence[RunResult]) -> dict[str, Any]:
         """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluate.scores.robust_scores`).
@@ -192,6 +204,6 @@ class Comparison:
         Returns:
             ``hlr``, ``ior``, ``lrs``, ``ars`` and, as ``accuracies``, the mean accuracies in [0, 1] they came from.
         """
-        found = {Run(o.network, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in run_results}
+        found = {Run(o.architecture, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in run_results}
         parts = {part: found[self._scored_run(part)] for part in _SCORED}
         return {**asdict(robust_scores(**parts)), "accuracies": parts}

@@ -31,16 +31,16 @@ class LearningCurve(pl.Callback):
     ) -> None:
         """Test at the end of some epochs."""
         assert isinstance(pl_module, EvalModule)
-        epochs, rest = divmod(batch + 1, pl_module.steps_per_epoch)
-        total = pl_module.recipe.epochs
+        learners = pl_module.learners
+        epochs, rest = divmod(batch + 1, learners.steps_per_epoch)
+        total = learners.recipe.epochs
         if rest or epochs not in {max(1, total * i // self.points) for i in range(1, self.points + 1)}:
             return
         pl_module.probed_images = len(self.test)
         self.test = self.test.to(pl_module.device)
-        images, labels = (t.split(self.batch_size) for t in (self.test.images, self.test.labels))
-        for x, y in zip(images, labels, strict=True):
-            pl_module.probe(pl_module.normalize(x), y, epochs)
-        if pl_module.share:
-            accuracy = 100 * pl_module.hits_after[epochs][list(pl_module.share)].mean() / len(self.test)
+        hits = learners.hits(self.test.images, self.test.labels, self.batch_size)
+        pl_module.hits_after[epochs] = hits
+        if learners.share:
+            accuracy = 100 * hits[list(learners.share)].float().mean() / len(self.test)
             for logger in trainer.loggers:  # not by the module's log, which leaves most steps out
                 logger.log_metrics({"curve/test_accuracy": float(accuracy)}, step=trainer.global_step)

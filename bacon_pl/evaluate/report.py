@@ -13,11 +13,13 @@ import torch
 import torchvision
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
-from bacon_pl.evaluate.run_result import RunResult, spread
+from bacon_pl.evaluate.run_result import RunResult
+from bacon_pl.learners import spread
 from bacon_pl.runtime import replacing
 
 LABELS = {
     "distilled": "distilled",
+    "tiles": "tiles",
     "random": "random real",
     "herding": "herding",
     "k_center": "k-center",
@@ -43,7 +45,7 @@ def _run(run_result: RunResult) -> dict[str, Any]:
     per_class = run_result.per_class
     present = per_class[0].isfinite()  # JSON has no NaN
     return {
-        "network": run_result.network,
+        "network": run_result.architecture,
         "training_set": run_result.training_set,
         "variant": run_result.variant,
         "recipe": run_result.recipe,
@@ -86,7 +88,7 @@ def results(
         "method": distilled.method,
         "ipc": distilled.ipc,
         "factor": distilled.factor,
-        "network": main.network,
+        "network": main.architecture,
         "epochs": main.recipe["epochs"],
         "seed": main.seed,
         **_numbers(main),
@@ -110,8 +112,8 @@ def results(
 
 
 def of_main(run_results: Sequence[RunResult]) -> list[RunResult]:
-    """The main architecture's run_results with the recipe given: one per training set, the distilled set's first."""
-    return [o for o in run_results if o.network == run_results[0].network and o.variant == "given"]
+    """The main architecture's results with the recipe given: one per training set, the distilled set's first."""
+    return [o for o in run_results if o.architecture == run_results[0].architecture and o.variant == "given"]
 
 
 def write_results(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
+
+from bacon_pl.learners import accuracies
 
 Variant = Literal["given", "hard", "plain"]
 
@@ -16,8 +17,9 @@ class RunResult:
     """K networks' training and test.
 
     Attributes:
-        training_set: What they learned from: ``distilled``, ``random``, ``herding``, ``k_center`` or ``whole``.
-        network: Name of the architecture.
+        training_set: What they learned from: ``distilled``, ``tiles``, ``random``, ``herding``,
+            ``k_center`` or ``whole``.
+        architecture: Its name.
         variant: The recipe: the one ``given``, without its soft labels (``hard``), or without its augmentation and
             mixing (``plain``).
         recipe: The recipe's numbers and names.
@@ -31,7 +33,7 @@ class RunResult:
     """
 
     training_set: str
-    network: str
+    architecture: str
     variant: Variant
     recipe: dict[str, Any]
     seed: int
@@ -68,13 +70,3 @@ class Embedded:
     real_labels: Tensor
     synthetic: Tensor
     synthetic_labels: Tensor
-
-
-def accuracies(confusion: Tensor) -> Tensor:
-    """Top-1 accuracies in percent, (K,), of confusion matrices (K, C, C)."""
-    return 100 * (confusion.diagonal(dim1=1, dim2=2).sum(1) / confusion.sum((1, 2)))
-
-
-def spread(values: Tensor) -> Tensor:
-    """Unbiased standard deviation over the first dimension of (n, …) values; 0 for a single one."""
-    return values.std(0) if len(values) > 1 else torch.zeros_like(values[0])

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.evaluate import LABELS, Embedded, RunResult, of_main, spread
+from bacon_pl.evaluate import LABELS, Embedded, RunResult, of_main
+from bacon_pl.learners import spread
 
-_COLORS = dict(zip(LABELS, ("#1b6ca8", "#c0504d", "#e3a23c", "#7a9e3f", "#666666"), strict=True))
+_COLORS = dict(zip(LABELS, ("#1b6ca8", "#8064a2", "#c0504d", "#e3a23c", "#7a9e3f", "#666666"), strict=True))
 _FEW_CLASSES = 15
 _NAMED_CLASSES = 100
 
@@ -45,13 +46,13 @@ def figures(
 
 def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
     """Accuracy per architecture against the baselines: mean, with the standard deviation of the networks."""
-    given = {(o.network, o.training_set): o.accuracies for o in run_results if o.variant == "given"}
-    networks = list(dict.fromkeys(network for network, _ in given))
-    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
-    figure, axes = _figure(2 + 1.2 * len(networks) * max(2, len(sets)) / 2, 3.6)
+    given = {(o.architecture, o.training_set): o.accuracies for o in run_results if o.variant == "given"}
+    architectures = list(dict.fromkeys(architecture for architecture, _ in given))
+    sets = [name for name in LABELS if any((architecture, name) in given for architecture in architectures)]
+    figure, axes = _figure(2 + 1.2 * len(architectures) * max(2, len(sets)) / 2, 3.6)
     for i, name in enumerate(sets):
-        there = [n for n, network in enumerate(networks) if (network, name) in given]
-        found = [given[networks[n], name] for n in there]
+        there = [n for n, architecture in enumerate(architectures) if (architecture, name) in given]
+        found = [given[architectures[n], name] for n in there]
         axes.bar(
             [n + (i - (len(sets) - 1) / 2) * 0.8 / len(sets) for n in there],
             [float(accuracies.mean()) for accuracies in found],
@@ -61,7 +62,7 @@ def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
             color=_COLORS[name],
             capsize=3,
         )
-    axes.set_xticks(range(len(networks)), [_text(network) for network in networks])
+    axes.set_xticks(range(len(architectures)), [_text(architecture) for architecture in architectures])
     axes.set_ylabel("test accuracy (%)")
     _legend(figure, axes)
     return figure

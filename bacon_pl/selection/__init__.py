@@ -1,5 +1,11 @@
-"""Choosing real images: pure functions of tensors and of a store of images. Nothing is trained here."""
+"""Choosing real images: pure functions of tensors and of a store of images. Nothing is trained here.
 
-from bacon_pl.selection.coresets import Embed, choose, herding, k_center
+Random images are drawn by :func:`bacon_pl.data.draw.draw_real`.
+"""
 
-__all__ = ["Embed", "choose", "herding", "k_center"]
+from bacon_pl.selection.coreset import Embed, Select, choose
+from bacon_pl.selection.herding import herding
+from bacon_pl.selection.k_center import k_center
+from bacon_pl.selection.tiles import Start, canvases
+
+__all__ = ["Embed", "Select", "Start", "canvases", "choose", "herding", "k_center"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import spread
+from bacon_pl.learners import spread
 from bacon_pl.table.plan import Cell
 from bacon_pl.table.runner import RESULTS
 

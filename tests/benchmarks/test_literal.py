@@ -12,7 +12,7 @@ from torch import Tensor
 from bacon_pl.augment import DSA
 from bacon_pl.data import DataModule
 from bacon_pl.distillers import DistributionMatching, PoolSettings
-from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet
+from bacon_pl.learners import Learners, Recipe, TrainingSet
 from bacon_pl.networks import ConvNet
 from benchmarks.literal import LiteralDistillation
 from benchmarks.literal_evaluation import LiteralEvaluation
@@ -103,10 +103,10 @@ def test_literal_evaluation_and_ours_agree(double: None) -> None:
     training_set = TrainingSet.distilled(distilled.distilled())
     training_set = TrainingSet("", training_set.images.double(), training_set.labels, training_set.index, 0)
     recipe = Recipe(network=SMALL, num_networks=2, epochs=2, batch_size=48, acceleration="off")
-    ours = EvalModule(training_set, recipe, data.meta, 3)
+    ours = Learners(training_set, recipe, data.meta, 3)
     literal = LiteralEvaluation(training_set, recipe, data.meta, 3)
 
-    optimizer = ours.configure_optimizers()
+    optimizer = ours.optimizer()
     losses = []
     for step in range(ours.total_steps):
         ours.schedule(optimizer, step)

@@ -17,9 +17,9 @@ from bacon_pl.bound import BoundSettings, measure
 from bacon_pl.cli import main
 from bacon_pl.data import DataModule, IterationBatch
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate import VIEWS, Comparison, EvalModule, Recipe, Run, TrainingSet, bounds, train_without_trainer
+from bacon_pl.evaluate import VIEWS, Comparison, Run, bounds
 from bacon_pl.evaluate import bound as bound_file
-from bacon_pl.evaluate.trained import feature_spaces
+from bacon_pl.learners import Learners, Recipe, TrainingSet, feature_spaces
 from bacon_pl.networks import ConvNet
 from tests.paths import DIGITS, ROOT
 
@@ -69,7 +69,7 @@ def test_both_spellings_give_the_functions_numbers(flag, distilled, data, tmp_pa
     recipe = Recipe(network=partial(ConvNet, **NETWORK), num_networks=2, epochs=2)
     real, mask = IterationBatch(data.train, 0, rng.derive(0, "bound real images"), 500, 1).matching()
     images, labels = distilled.expanded()
-    fresh = EvalModule(TrainingSet.distilled(distilled), recipe, data.meta, 0)
+    fresh = Learners(TrainingSet.distilled(distilled), recipe, data.meta, 0)
     z_syn = torch.stack([fresh.embed(images[labels == c]) for c in range(10)])
     z_real = torch.stack([fresh.embed(rows) for rows in real])
     by_hand = measure(z_syn, z_real, mask, settings, 0, "bound")
@@ -133,11 +133,11 @@ def test_networks_that_look_are_what_they_are_called(distilled, data):
     recipe = Recipe(network=partial(ConvNet, **NETWORK), num_networks=2, epochs=2, coreset_steps=4, batch_size=400)
     comparison = Comparison(distilled, data.train, data.meta, recipe, {"net": recipe.network}, seed=3)
     trained = comparison.module(Run("net", "distilled"))
-    start = trained.embed(data.train.images[:5])
-    train_without_trainer(trained)
+    start = trained.learners.embed(data.train.images[:5])
+    trained.learners.fit()
     views = comparison.views(trained)
     assert torch.equal(views["fresh"](data.train.images[:5]), start)
-    assert torch.equal(views["distilled"](data.train.images[:5]), trained.embed(data.train.images[:5]))
+    assert torch.equal(views["distilled"](data.train.images[:5]), trained.learners.embed(data.train.images[:5]))
     # The one that herding and k-center choose in, if they are asked for.
     first = feature_spaces(recipe, data.train, data.meta, 3)[0]
     torch.testing.assert_close(views["real"](data.train.images[:5]), first(data.train.images[:5]))
@@ -145,7 +145,7 @@ def test_networks_that_look_are_what_they_are_called(distilled, data):
 
 
 def test_blocks_of_classes_change_nothing(distilled, data, monkeypatch):
-    module = EvalModule(TrainingSet.distilled(distilled), Recipe(network=partial(ConvNet, **NETWORK)), data.meta)
+    module = Learners(TrainingSet.distilled(distilled), Recipe(network=partial(ConvNet, **NETWORK)), data.meta)
     views = {"fresh": module.embed}
     whole = bounds(views, distilled, data.train, BoundSettings(), 1)
     monkeypatch.setattr(bound_file, "BLOCK_BYTES", 1)

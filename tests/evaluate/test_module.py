@@ -10,7 +10,8 @@ from bacon_pl.augment import DSA, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import EvalModule, Recipe, TrainingSet, results, summary, train_without_trainer, write_results
+from bacon_pl.evaluate import EvalModule, results, summary, write_results
+from bacon_pl.learners import Learners, Recipe, TrainingSet
 from bacon_pl.networks import ConvNet, Network
 
 
@@ -42,8 +43,8 @@ def weights(network):
 
 def test_networks_train_apart_and_network_k_does_not_depend_on_how_many_there_are(data):
     real = TrainingSet.random(data.train, ipc=2, draws=1, seed=0)
-    two = train_without_trainer(EvalModule(real, recipe(num_networks=2), data.meta))
-    three = train_without_trainer(EvalModule(real, recipe(num_networks=3), data.meta))
+    two = Learners(real, recipe(num_networks=2), data.meta).fit()
+    three = Learners(real, recipe(num_networks=3), data.meta).fit()
     for k in range(2):
         torch.testing.assert_close(weights(two.networks[k]), weights(three.networks[k]))
     assert not torch.allclose(weights(two.networks[0]), weights(two.networks[1]))
@@ -52,7 +53,7 @@ def test_networks_train_apart_and_network_k_does_not_depend_on_how_many_there_ar
 def test_training_is_torch_sgd_with_one_drop_and_restarted_momentum(data):
     real = TrainingSet.random(data.train, ipc=3, draws=1, seed=0)  # 30 images: batches of 16 and 14
     settings = recipe(num_networks=1, epochs=4, augment=NoAugmentation())
-    module = EvalModule(real, settings, data.meta)
+    module = Learners(real, settings, data.meta)
     reference = small(1, (8, 8), 10)
     reference.load_state_dict(module.networks[0].state_dict())
     seen = []
@@ -68,18 +69,18 @@ def test_training_is_torch_sgd_with_one_drop_and_restarted_momentum(data):
             torch.nn.functional.cross_entropy(reference(x)[1], y).backward()
             optimizer.step()
     assert seen == [16, 14] * 4
-    train_without_trainer(module)
+    module.fit()
     torch.testing.assert_close(weights(module.networks[0]), weights(reference))
 
 
 def test_trainer_and_plain_loop_agree(data, tmp_path):
     real = TrainingSet.random(data.train, ipc=2, draws=2, seed=0)
-    plain = train_without_trainer(EvalModule(real, recipe(), data.meta))
-    module = EvalModule(real, recipe(), data.meta)
-    fit = trainer(tmp_path, module.total_steps)
+    plain = Learners(real, recipe(), data.meta).fit()
+    module = EvalModule(Learners(real, recipe(), data.meta))
+    fit = trainer(tmp_path, module.learners.total_steps)
     fit.fit(module)
-    assert fit.global_step == module.total_steps
-    torch.testing.assert_close(weights(module.networks), weights(plain.networks))
+    assert fit.global_step == module.learners.total_steps
+    torch.testing.assert_close(weights(module.learners.networks), weights(plain.networks))
 
 
 class Normed(Network):
@@ -96,22 +97,22 @@ class Normed(Network):
 
 def test_running_statistics_are_kept_for_the_test(data):
     real = TrainingSet.random(data.train, ipc=2, draws=1, seed=0)
-    module = EvalModule(real, recipe(network=Normed, augment=NoAugmentation(), lr=1e-9), data.meta)
+    module = Learners(real, recipe(network=Normed, augment=NoAugmentation(), lr=1e-9), data.meta)
     reference = Normed(1, (8, 8), 10)
     for step in range(module.total_steps):
         reference(module.batch(1, step)[0])
-    train_without_trainer(module)
+    module.fit()
     assert module.networks[1].norm.num_batches_tracked == module.total_steps
     torch.testing.assert_close(module.networks[1].norm.running_mean, reference.norm.running_mean)
     assert reference.norm.running_mean.abs() > 1e-4
     torch.testing.assert_close(
-        module.logits(x := data.normalize(data.test.images[:9])), module.networks[0].eval()(x)[1]
+        module.classify(0, x := data.normalize(data.test.images[:9])), module.networks[0].eval()(x)[1]
     )
 
 
 def test_every_epoch_shows_every_image_once(data):
     real = TrainingSet.random(data.train, ipc=3, draws=1, seed=0)
-    module = EvalModule(real, recipe(), data.meta)
+    module = Learners(real, recipe(), data.meta)
     module.images = torch.arange(len(data.train.images)).float().view(-1, 1, 1, 1)
     for epoch in range(2):
         shown = [module.batch(1, 2 * epoch + part)[0].flatten() for part in range(2)]
@@ -139,15 +140,15 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
         TrainingSet.random(data.train, 1, 2, 0),
         TrainingSet.whole(data.train),
     ):
-        module = EvalModule(training_set, recipe(epochs=1), data.meta)
-        fit = trainer(tmp_path, module.total_steps)
+        module = EvalModule(Learners(training_set, recipe(epochs=1), data.meta))
+        fit = trainer(tmp_path, module.learners.total_steps)
         fit.fit(module)
         fit.test(module, datamodule=data, verbose=False)
         modules[training_set.name] = module
     numbers = results(distilled, [module.run_result("ConvNet") for module in modules.values()], {"a": 1})
     # Accuracy by hand, in percent, on every test image.
     x, y = data.normalize(data.test.images), data.test.labels
-    by_hand = [100 * (n(x)[1].argmax(1) == y).float().mean().item() for n in modules["whole"].networks]
+    by_hand = [100 * (n(x)[1].argmax(1) == y).float().mean().item() for n in modules["whole"].learners.networks]
     assert numbers["baselines"]["whole"]["accuracy"]["per_network"] == pytest.approx(by_hand, abs=1e-3)
     assert numbers["storage_bytes"] == 640
     assert numbers["train_images"] == 40
@@ -157,10 +158,10 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
 
 
 def test_accuracies_keep_the_order_of_the_networks(data):
-    module = EvalModule(TrainingSet.whole(data.train), recipe(num_networks=11), data.meta)
+    module = EvalModule(Learners(TrainingSet.whole(data.train), recipe(num_networks=11), data.meta))
     x, y = data.normalize(data.test.images[:90]), data.test.labels[:90]
     module.test_step((x, y), 0)
-    by_hand = [100 * (network(x)[1].argmax(1) == y).float().mean().item() for network in module.networks]
+    by_hand = [100 * (network(x)[1].argmax(1) == y).float().mean().item() for network in module.learners.networks]
     assert len(set(by_hand)) > 3
     assert module.per_network().tolist() == pytest.approx(by_hand, abs=1e-3)
 

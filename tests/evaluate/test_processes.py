@@ -11,7 +11,8 @@ import torch
 from bacon_pl.augment import CutMix
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate import Comparison, LearningCurve, Recipe, Run, SoftLabels
+from bacon_pl.evaluate import Comparison, LearningCurve, Run
+from bacon_pl.learners import Recipe, SoftLabels
 from bacon_pl.networks import ConvNet
 
 
@@ -46,14 +47,14 @@ def evaluate(folder, devices=1):
             )  # fmt: skip
             module = comparison.module(Run("small", training_set))
             trainer.fit(module)
-            assert trainer.global_step == module.total_steps
+            assert trainer.global_step == module.learners.total_steps
             (logged,) = trainer.test(module, datamodule=data, verbose=False)
             run_result = module.run_result("small")
             left[f"{name}, {training_set}"] = {
                 "confusion": run_result.confusion, "loss": run_result.loss, "curve": run_result.curve,
-                    "index": module.index,
+                    "index": module.learners.index,
                 "epochs": torch.tensor(run_result.curve_epochs), "logged": torch.tensor(list(logged.values())),
-                "weights": torch.cat([p.detach().flatten() for p in module.networks.parameters()]),
+                "weights": torch.cat([p.detach().flatten() for p in module.learners.networks.parameters()]),
             }  # fmt: skip
     return left
 

@@ -12,8 +12,7 @@ from torchvision.transforms import v2
 from bacon_pl.augment import DSA, AutoAugment, CutMix, MixUp, NoAugmentation, RandAugment
 from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import EvalModule, Recipe, SoftLabels, TrainingSet, train_without_trainer
-from bacon_pl.evaluate.trained import Teacher
+from bacon_pl.learners import Learners, Recipe, SoftLabels, Teacher, TrainingSet
 from bacon_pl.networks import ConvNet
 
 
@@ -59,7 +58,7 @@ def test_a_recipe_changes_the_training_and_repeats_exactly(data, real, settings)
     def trained(seed, **chosen):
         torch.manual_seed(torch.randint(10**6, ()).item())  # no draw may come from here
         state = torch.random.get_rng_state()
-        module = train_without_trainer(EvalModule(real, recipe(**chosen), data.meta, seed))
+        module = Learners(real, recipe(**chosen), data.meta, seed).fit()
         assert torch.equal(torch.random.get_rng_state(), state)
         return weights(module)
 
@@ -87,8 +86,8 @@ def test_searched_policies_get_pixels_and_give_normalized_images(data, real):
         def __init__(self):
             self.transform = v2.RandomInvert(p=1)
 
-    plain = EvalModule(real, recipe(), data.meta).batch(0, 0)[0]
-    x, _ = EvalModule(real, recipe(augment=Inverted()), data.meta).augmented_batch(0, 0)
+    plain = Learners(real, recipe(), data.meta).batch(0, 0)[0]
+    x, _ = Learners(real, recipe(augment=Inverted()), data.meta).augmented_batch(0, 0)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (data.meta.mean, data.meta.std))
     torch.testing.assert_close(x * std + mean, 1 - (plain * std + mean), atol=1e-5, rtol=0)
 
@@ -121,7 +120,7 @@ def test_cutmix_mixes_labels_by_area():
 
 
 def test_mixed_labels_are_what_is_learnt(data, real):
-    module = EvalModule(real, recipe(mixing=MixUp()), data.meta)
+    module = Learners(real, recipe(mixing=MixUp()), data.meta)
     x, y = module.augmented_batch(1, 0)
     assert y.shape == (16, 10)
     expected = -(y * F.log_softmax(module.networks[1](x)[1], 1)).sum(1).mean()
@@ -130,7 +129,7 @@ def test_mixed_labels_are_what_is_learnt(data, real):
 
 def test_adamw_is_torchs_and_networks_stay_apart(data, real):
     settings = recipe(optimizer="adamw", lr=0.002, weight_decay=0.1, epochs=2)
-    module = EvalModule(real, settings, data.meta)
+    module = Learners(real, settings, data.meta)
     reference = small(1, (8, 8), 10)
     reference.load_state_dict(module.networks[1].state_dict())
     for lr, steps in ((0.002, (0, 1)), (0.0002, (2, 3))):
@@ -140,7 +139,7 @@ def test_adamw_is_torchs_and_networks_stay_apart(data, real):
             optimizer.zero_grad()
             F.cross_entropy(reference(x)[1], y).backward()
             optimizer.step()
-    train_without_trainer(module)
+    module.fit()
     # By their outputs: the gradient of a bias before a norm is rounding alone, which AdamW takes at full length.
     x = data.normalize(data.test.images[:50])
     before = small(1, (8, 8), 10)
@@ -149,8 +148,8 @@ def test_adamw_is_torchs_and_networks_stay_apart(data, real):
 
 
 def test_cosine_falls_from_lr_to_zero(data, real):
-    module = EvalModule(real, recipe(schedule="cosine", epochs=4, lr=0.5), data.meta)
-    optimizer = module.configure_optimizers()
+    module = Learners(real, recipe(schedule="cosine", epochs=4, lr=0.5), data.meta)
+    optimizer = module.optimizer()
     rates = []
     for step in range(module.total_steps):
         module.schedule(optimizer, step)
@@ -177,7 +176,7 @@ def test_pupils_learn_what_the_teacher_says_of_the_augmented_batch(data, real):
     teacher.prepare(torch.device("cpu"))
     test = data.normalize(data.test.images)
     assert (teacher.logits(test).argmax(1) == data.test.labels).float().mean() > 0.5
-    module = EvalModule(real, settings, data.meta, 0, teacher)
+    module = Learners(real, settings, data.meta, 0, teacher)
     x = torch.stack([module.augmented_batch(k, 1)[0] for k in range(2)])
     logits = torch.stack([module.networks[k](x[k])[1] for k in range(2)])
     taught = torch.stack([teacher.logits(images) for images in x])
@@ -194,12 +193,12 @@ def test_a_teacher_is_trained_once_and_repeats(data, real):
     for teacher in (first, first, again):
         teacher.prepare(torch.device("cpu"))
         assert torch.equal(teacher.logits(x), first.logits(x))
-    module = first._module
+    module = first._learners
     first.prepare(torch.device("cpu"))
-    assert first._module is module
+    assert first._learners is module
     assert module.networks[0].classifier.in_features == 4 * 6 * 6
-    with pytest.raises(ValueError, match="labeller"):
-        EvalModule(real, settings, data.meta)
+    with pytest.raises(ValueError, match="teacher"):
+        Learners(real, settings, data.meta)
 
 
 def test_description_names_what_a_default_wraps():

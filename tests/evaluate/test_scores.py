@@ -9,8 +9,9 @@ from bacon_pl.augment import DSA, CutMix, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import Comparison, Recipe, Run, RunResult, SoftLabels, robust_scores
+from bacon_pl.evaluate import Comparison, Run, RunResult, robust_scores
 from bacon_pl.evaluate.scores import normalized
+from bacon_pl.learners import Recipe, SoftLabels
 from bacon_pl.networks import ConvNet
 
 ACCURACIES = {
@@ -67,7 +68,7 @@ def test_runs_the_scores_need_are_added_once(data):
 
 def test_variants_differ_in_one_thing(data):
     comparison = compared(data, soft_labels=SoftLabels(), mixing=CutMix(), augment=DSA())
-    hard, plain = (comparison.module(Run("a", "distilled", v)).recipe for v in ("hard", "plain"))
+    hard, plain = (comparison.module(Run("a", "distilled", v)).learners.recipe for v in ("hard", "plain"))
     assert hard.soft_labels is None and isinstance(hard.mixing, CutMix) and isinstance(hard.augment, DSA)
     assert plain.soft_labels is not None and plain.mixing is None and isinstance(plain.augment, NoAugmentation)
 
@@ -76,7 +77,17 @@ def run_result(run, right):
     """One network that takes ``right`` of 10 images of class 0 for what they are."""
     confusion = torch.tensor([[[right, 10 - right], [0, 0]]])
     return RunResult(
-        run.training_set, run.network, run.variant, {}, 0, confusion, torch.zeros(1, 1), torch.zeros(1, 0), (), 0, 0
+        run.training_set,
+        run.architecture,
+        run.variant,
+        {},
+        0,
+        confusion,
+        torch.zeros(1, 1),
+        torch.zeros(1, 0),
+        (),
+        0,
+        0,
     )
 
 

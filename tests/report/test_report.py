@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate import Embedded, Recipe, RunResult, results
+from bacon_pl.evaluate import Embedded, RunResult, results
+from bacon_pl.learners import Recipe
 from bacon_pl.report import figures, markdown, show, write_report
 from bacon_pl.report import figures as draw
 from bacon_pl.report.figures import accuracy_figure, confusion_figure, curves_figure, embedding_figure, per_class_figure

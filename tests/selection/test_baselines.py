@@ -7,10 +7,10 @@ from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import Comparison, Recipe, Run, TrainingSet
-from bacon_pl.evaluate.trained import feature_spaces
+from bacon_pl.evaluate import Comparison, Run
+from bacon_pl.learners import Recipe, TrainingSet, feature_spaces
 from bacon_pl.networks import ConvNet
-from bacon_pl.selection.coresets import choose, herding, k_center
+from bacon_pl.selection import choose, herding, k_center
 
 
 def flat(images):
@@ -56,7 +56,7 @@ def literal_k_center(z, n):
 @pytest.mark.parametrize(("select", "literal"), [(herding, literal_herding), (k_center, literal_k_center)])
 @pytest.mark.parametrize("block_bytes", [1, 1 << 30])
 def test_all_classes_at_once_choose_as_one_by_one(unequal, select, literal, block_bytes, monkeypatch):
-    monkeypatch.setattr("bacon_pl.selection.coresets.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("bacon_pl.selection.coreset.BLOCK_BYTES", block_bytes)
     chosen = choose(unequal, 3, select, flat)
     for c in range(10):
         members = (unequal.labels == c).nonzero()[:, 0]
@@ -94,7 +94,7 @@ def test_herding_keeps_the_mean_and_k_center_covers(data):
 
 
 def test_too_small_a_class_is_named(unequal):
-    with pytest.raises(BaconError, match=r"ipc 4 asks for more images .* smallest class has \(3\)"):
+    with pytest.raises(BaconError, match=r"ipc 4 asks for more images .* class '0' has \(3\)"):
         TrainingSet.coreset("herding", unequal, 4, [flat])
 
 
@@ -107,7 +107,7 @@ def comparison(data, seed=0, networks=None, **settings):
 
 def test_every_network_has_its_own_draw_of_the_distilled_sets_size(data):
     compared = comparison(data, baselines=["random", "herding", "k_center", "whole"])
-    modules = {run.training_set: compared.module(run) for run in compared.runs}
+    modules = {run.training_set: compared.module(run).learners for run in compared.runs}
     assert list(modules) == ["distilled", "random", "herding", "k_center", "whole"]
     for name in ("random", "herding", "k_center"):
         index = modules[name].index
@@ -118,9 +118,9 @@ def test_every_network_has_its_own_draw_of_the_distilled_sets_size(data):
         assert len({tuple(sorted(row.tolist())) for row in index}) == 3
         assert modules[name].storage_bytes == modules["distilled"].storage_bytes == 20 * 64
     assert modules["whole"].index.shape == (1, len(data.train))
-    again = comparison(data).module(Run("small", "herding"))
+    again = comparison(data).module(Run("small", "herding")).learners
     assert torch.equal(again.index, modules["herding"].index)
-    other = comparison(data, seed=1).module(Run("small", "herding"))
+    other = comparison(data, seed=1).module(Run("small", "herding")).learners
     assert not torch.equal(other.index, modules["herding"].index)
 
 
@@ -149,6 +149,6 @@ def test_architectures_share_the_real_sets(data):
     other = {"small": small, "wider": lambda c, s, n: ConvNet(c, s, n, width=12, depth=2)}
     compared = comparison(data, networks=other, baselines=["herding"])
     assert compared.runs == [Run(n, s) for n in other for s in ("distilled", "herding")]
-    first, second = (compared.module(Run(name, "herding")) for name in other)
+    first, second = (compared.module(Run(name, "herding")).learners for name in other)
     assert torch.equal(first.index, second.index)
     assert first.networks[0].classifier.in_features != second.networks[0].classifier.in_features

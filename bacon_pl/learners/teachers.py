@@ -1,4 +1,4 @@
-"""Networks trained on all real images, for what an evaluation needs them: soft labels and feature spaces."""
+"""Networks trained on the real images: teachers, which give soft labels, and feature spaces."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, LabeledImages
-from bacon_pl.evaluate.module import EvalModule, train_without_trainer
-from bacon_pl.evaluate.recipe import Recipe
-from bacon_pl.evaluate.training_set import TrainingSet
-from bacon_pl.selection.coresets import Embed
+from bacon_pl.learners.learners import Learners
+from bacon_pl.learners.recipe import Recipe
+from bacon_pl.learners.training_set import TrainingSet
+from bacon_pl.selection import Embed
 
 
 class Teacher:
@@ -32,18 +32,18 @@ class Teacher:
         network = soft.network or recipe.network
         self._recipe = _for_steps(replace(recipe, network=network, num_networks=1, soft_labels=None), soft.steps, store)
         self._store, self._meta, self._seed = store, meta, rng.derive(seed, "teacher")
-        self._module: EvalModule | None = None
+        self._learners: Learners | None = None
 
     def prepare(self, device: torch.device) -> None:
         """Train, the first time; all processes of a run call this together."""
-        if self._module is None:
-            module = EvalModule(TrainingSet.whole(self._store), self._recipe, self._meta, self._seed)
-            self._module = train_without_trainer(module.to(device))
+        if self._learners is None:
+            learners = Learners(TrainingSet.whole(self._store), self._recipe, self._meta, self._seed)
+            self._learners = learners.to(device).fit()
 
     def logits(self, x: Tensor) -> Tensor:
         """Classify normalized images: (B, ch, H, W) to (B, C)."""
-        assert self._module is not None
-        return self._module.logits(x)
+        assert self._learners is not None
+        return self._learners.classify(0, x)
 
 
 def feature_spaces(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed: int) -> list[Embed]:
@@ -61,9 +61,9 @@ def feature_spaces(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed
         Functions from uint8 images (B, ch, H, W) to embeddings (B, d).
     """
     brief = _for_steps(replace(recipe, soft_labels=None), recipe.coreset_steps, store)
-    module = EvalModule(TrainingSet.whole(store), brief, meta, rng.derive(seed, "feature spaces"))
-    train_without_trainer(module.to(store.images.device))
-    return [partial(module.embed, network=k) for k in range(recipe.num_networks)]
+    learners = Learners(TrainingSet.whole(store), brief, meta, rng.derive(seed, "feature spaces"))
+    learners.to(store.images.device).fit()
+    return [partial(learners.embed, network_id=k) for k in range(recipe.num_networks)]
 
 
 def _for_steps(recipe: Recipe, steps: int, store: LabeledImages) -> Recipe:

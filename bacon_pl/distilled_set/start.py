@@ -1,0 +1,88 @@
+"""The images that a run starts from: drawn, or read from another distilled set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor
+
+from bacon_pl.data.images import DatasetMeta, LabeledImages
+from bacon_pl.distilled_set.artifact import DistilledSet
+from bacon_pl.errors import BaconError, one_line
+from bacon_pl.partition import Scaling
+from bacon_pl.selection.tiles import DRAWN, Start, canvases
+
+
+def start_images(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, start: Start, seed: int) -> Tensor:
+    """Make the images that a run starts from.
+
+    Args:
+        store: The real training images.
+        meta: What they are.
+        ipc: Canvases per class.
+        factor: Tiles per side of a canvas.
+        start: What they are to be.
+        seed: Seed of the draw, where there is one.
+
+    Returns:
+        (C·ipc, ch, H, W), class by class, in normalized pixel space and torch's default type, where ``store`` is.
+
+    Raises:
+        BaconError: A class has fewer than ``ipc`` images, the factor does not fit the size, or the other set cannot be
+            read, was made from other data, or holds another number of images or of tiles.
+    """
+    if start.images in DRAWN:
+        return canvases(store, meta, ipc, factor, start, seed)
+    other = _read(start.images, meta)
+    mine, theirs = {"ipc": ipc, "factor": factor}, {"ipc": other.ipc, "factor": other.factor}
+    for name, value in theirs.items():
+        if value != mine[name]:
+            raise BaconError(
+                f"--model.start.images '{start.images}' is a set of {name} {value}, this run's is {mine[name]}: give "
+                f"--model.{name} {value}, or another set."
+            )
+    return other.images.to(store.images.device, torch.get_default_dtype())
+
+
+def recorded_scaling(config: Mapping[str, Any]) -> Scaling:
+    """How a set's tiles were scaled down at its start, as its configuration records it.
+
+    Args:
+        config: :attr:`DistilledSet.config <bacon_pl.distilled_set.DistilledSet>`.
+
+    Returns:
+        The scaling; ``bilinear`` where none is recorded.
+
+    Raises:
+        BaconError: One is recorded that does not exist.
+    """
+    found: Any = config
+    for name in ("model", "start", "scaling"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+        # A class chosen by name keeps its arguments one level below.
+        found = found["init_args"] if isinstance(found, Mapping) and "init_args" in found else found
+    if found is None:
+        return "bilinear"
+    if found not in get_args(Scaling):
+        raise BaconError(
+            f"the distilled set says that its tiles were scaled '{one_line(str(found), 40)}', which is none of "
+            f"{', '.join(get_args(Scaling))}: leave tiles out of --baselines."
+        )
+    return cast(Scaling, found)
+
+
+def _read(path: str, meta: DatasetMeta) -> DistilledSet:
+    if not Path(path).exists():
+        raise BaconError(
+            f"--model.start.images must be {', '.join(DRAWN)} or the path of a distilled set, got '{path}', which does "
+            "not exist."
+        )
+    try:
+        other = DistilledSet.load(path)
+        other.check_fits(meta)
+    except BaconError as error:
+        raise BaconError(f"cannot start from '{path}': {error}") from error
+    return other

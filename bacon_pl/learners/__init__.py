@@ -1,0 +1,9 @@
+"""Networks trained side by side on a set, without a Trainer: what evaluation, validation and teachers are made of."""
+
+from bacon_pl.learners.learners import Learners
+from bacon_pl.learners.numbers import accuracies, spread
+from bacon_pl.learners.recipe import Recipe, SoftLabels
+from bacon_pl.learners.teachers import Teacher, feature_spaces
+from bacon_pl.learners.training_set import TrainingSet
+
+__all__ = ["Learners", "Recipe", "SoftLabels", "Teacher", "TrainingSet", "accuracies", "feature_spaces", "spread"]

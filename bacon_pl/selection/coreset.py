@@ -1,0 +1,48 @@
+"""A rule of choice applied to a store of real images, in a feature space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bacon_pl.data import LabeledImages
+from bacon_pl.data.draw import check_enough
+
+Select = Callable[[Tensor, Tensor, int], Tensor]
+"""Embeddings (C, m, d), which of them exist (C, m) and a number n to positions (C, n), as
+:func:`~bacon_pl.selection.herding`."""
+
+Embed = Callable[[Tensor], Tensor]
+"""Images (B, ch, H, W) to embeddings (B, d)."""
+
+BLOCK_BYTES = 1 << 30
+"""Embeddings held at once: classes are taken in blocks that fit, or one by one."""
+
+
+def choose(store: LabeledImages, ipc: int, select: Select, embed: Embed) -> Tensor:
+    """Choose images of every class in a feature space.
+
+    Args:
+        store: The real training images.
+        ipc: Images per class.
+        select: :func:`~bacon_pl.selection.herding` or :func:`~bacon_pl.selection.k_center`.
+        embed: Maps uint8 images (B, ch, H, W) to embeddings (B, d).
+
+    Returns:
+        Positions in the store (C, ipc), int64.
+
+    Raises:
+        BaconError: A class has fewer than ``ipc`` images.
+    """
+    check_enough(store, ipc)
+    index, valid = store.class_table
+    width = embed(store.images[:1]).shape[1]
+    classes = max(1, BLOCK_BYTES // (4 * width * index.shape[1]))
+    chosen = []
+    for where, there in zip(index.split(classes), valid.split(classes), strict=True):
+        z = torch.zeros(*where.shape, width, device=where.device)
+        z[there] = embed(store.images[where[there]]).float()
+        chosen.append(where.gather(1, select(z, there, ipc)))
+    return torch.cat(chosen)

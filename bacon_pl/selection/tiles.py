@@ -1,0 +1,83 @@
+"""What a run starts from, and what the baseline ``tiles`` is: canvases of real images, drawn at random, or of noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.data import DatasetMeta, LabeledImages, normalize
+from bacon_pl.data.draw import draw_real
+from bacon_pl.errors import BaconError
+from bacon_pl.partition import Scaling, assemble, check_factor
+
+DRAWN = ("tiles", "whole", "noise")
+"""Starts that are drawn; any other is a path."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the synthetic images are before the first step.
+
+    Args:
+        images: ``tiles``: factor² real images of the class in each canvas, each scaled by 1/factor; ``whole``: one real
+            image in each canvas, whatever the factor; ``noise``: standard normal in normalized pixel space; or the path
+            of another distilled set, its file or the folder of its run, of as many images with the same factor.
+        scaling: How tiles are scaled down: ``bilinear``, which looks at 4 pixels of the image for each of the tile's,
+            ``nearest``, which takes the one pixel in the middle, or ``antialiased``, which averages over all pixels
+            that become one.
+
+    Raises:
+        BaconError: An argument is unknown, or a scaling is given where nothing is scaled.
+    """
+
+    images: str = "tiles"
+    scaling: Scaling = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise BaconError(f"--model.start.images must be {', '.join(DRAWN)} or the path of a distilled set, got ''.")
+        if self.scaling not in get_args(Scaling):
+            raise BaconError(
+                f"--model.start.scaling must be {', '.join(get_args(Scaling)[:-1])} or {get_args(Scaling)[-1]}, got "
+                f"'{self.scaling}'."
+            )
+        if self.images != "tiles" and self.scaling != "bilinear":
+            raise BaconError(
+                f"--model.start.scaling says how tiles are scaled, but --model.start.images is '{self.images}': leave "
+                "one of them out."
+            )
+
+
+def canvases(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, start: Start, seed: int) -> Tensor:
+    """Draw the images that a run starts from.
+
+    Args:
+        store: The real training images.
+        meta: What they are.
+        ipc: Canvases per class.
+        factor: Tiles per side of a canvas.
+        start: One of those that are drawn (see :data:`DRAWN`); for another set's file see
+            :func:`bacon_pl.distilled_set.start_images`.
+        seed: Seed of the draw. Tiles of one canvas are different images unless their class has too few.
+
+    Returns:
+        (C·ipc, ch, H, W), class by class, in normalized pixel space and torch's default type, where ``store`` is.
+
+    Raises:
+        BaconError: A class has fewer than ``ipc`` images, or the factor does not fit the size.
+    """
+    check_factor(meta.size, factor, "--model.factor")
+    dtype = torch.get_default_dtype()
+    if start.images == "noise":
+        shape = (meta.num_classes * ipc, meta.channels, *meta.size)
+        # On the CPU: every device starts from the same bits.
+        generator = torch.Generator().manual_seed(rng.derive(seed, "initial noise"))
+        return torch.randn(shape, generator=generator, dtype=dtype).to(store.images.device)
+    tiles = 1 if start.images == "whole" else factor
+    index = draw_real(store, ipc, tiles**2, seed, "initial images")
+    real = normalize(store.images[index], meta.mean, meta.std, dtype)
+    return assemble(real, tiles, start.scaling).flatten(0, 1)
