@@ -1,4 +1,4 @@
-"""Cutting canvases into tiles and filling them (method.md §3), as functions of tensors; no training, no files.
+"""Cutting canvases into tiles and filling them, as functions of tensors; no training, no files.
 
 With factor f every canvas holds f×f tiles. Tiles are counted down the columns, left column first: for f = 2 top-left,
 bottom-left, top-right, bottom-right. Lists of tiles are tile-major: tile 0 of every canvas, then tile 1 of every
@@ -65,7 +65,7 @@ def check_factor(size: tuple[int, int], factor: int, what: str = "partition fact
 
 
 def expand(images: Tensor, factor: int) -> Tensor:
-    """Cut every canvas into its tiles and scale each to the canvas's size (method.md §3). Differentiable.
+    """Cut every canvas into its tiles and scale each to the canvas's size. Differentiable.
 
     Args:
         images: (..., n, ch, H, W), floating point.
@@ -114,7 +114,7 @@ def expand_labels(labels: Tensor, factor: int) -> Tensor:
 
 
 def assemble(tiles: Tensor, factor: int, scaling: Scaling = "bilinear") -> Tensor:
-    """Fill canvases with images scaled by 1/factor: how synthetic images start (method.md §3).
+    """Fill canvases with images scaled by 1/factor: how synthetic images start.
 
     Args:
         tiles: (..., factor²·n, ch, H, W), floating point, tile-major: canvas i gets images i, n + i, 2n + i, …

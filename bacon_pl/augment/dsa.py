@@ -1,4 +1,4 @@
-"""DSA, differentiable siamese augmentation (arXiv 2102.08259; method.md §6)."""
+"""DSA, differentiable siamese augmentation (arXiv 2102.08259)."""
 
 from __future__ import annotations
 

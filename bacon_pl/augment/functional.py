@@ -1,4 +1,4 @@
-"""DSA's six kernels as pure functions (method.md §6): rows of images, one parameter set a row, no Python loop.
+"""DSA's six kernels as pure functions (arXiv 2102.08259): rows of images, one parameter set a row, no Python loop.
 
 Every kernel takes ``x`` of shape (R, n, ch, H, W) and parameters of shape (R,), which all n images of a row share.
 """

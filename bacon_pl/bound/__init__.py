@@ -1,4 +1,4 @@
-"""BACON's bound and the risk it stands for, as numbers (method.md §1). Nothing is trained or embedded here."""
+"""BACON's bound and the risk it stands for, as numbers (arXiv 2406.01112). Nothing is trained or embedded here."""
 
 from bacon_pl.bound.ball import draw_in_ball, log_volume
 from bacon_pl.bound.densities import check_prior, log_likelihood, log_prior

@@ -1,4 +1,4 @@
-"""The ball B(z̃, ε) of method.md §1: its volume and uniform draws in it."""
+"""The ball B(z̃, ε) of BACON's bound: its volume and uniform draws in it."""
 
 from __future__ import annotations
 

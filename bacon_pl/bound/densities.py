@@ -1,4 +1,4 @@
-"""The two densities of method.md §1: the Gaussian likelihood, and a prior made of the TV and the clip term."""
+"""The two densities of BACON's bound (arXiv 2406.01112): the Gaussian likelihood, and a prior made of the TV and the clip term."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def log_likelihood(difference: Tensor, std: Tensor) -> Tensor:
 
 
 def log_prior(difference: Tensor, std: Tensor, tv_weight: float, clip: F.ClipVariant) -> Tensor:
-    """Normalized log p(z), the density whose energy is λ·L_TV + (1 - λ)·L_CLIP of method.md §1.
+    """Normalized log p(z), the density whose energy is λ·L_TV + (1 - λ)·L_CLIP.
 
     Per dimension p ∝ exp(-λ·½|v| - (1 - λ)·(u - clamp(u))²) with v = z_d - μ_d and u = v / max(s_d, 1e-3).
 

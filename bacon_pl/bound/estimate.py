@@ -1,4 +1,4 @@
-"""The bound by Monte Carlo and the risk by counting, of embeddings that are given (method.md §1).
+"""The bound by Monte Carlo and the risk by counting, of embeddings that are given (arXiv 2406.01112).
 
 A class without a radius, because it has a single real image or more than half of its pairs coincide, has NaN
 everywhere; means over classes leave it out.

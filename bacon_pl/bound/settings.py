@@ -12,7 +12,7 @@ from bacon_pl.objectives.functional import ClipVariant
 
 @dataclass(frozen=True)
 class BoundSettings:
-    """How the bound and the risk are computed (method.md §1).
+    """How the bound and the risk are computed (arXiv 2406.01112).
 
     Args:
         samples: Points drawn in each ball.

@@ -1,4 +1,4 @@
-"""Real images drawn at random, of every class alike: what synthetic images start from (method.md §3) and are compared
+"""Real images drawn at random, of every class alike: what synthetic images start from and are compared
 with.
 """
 

@@ -41,7 +41,7 @@ class DatasetMeta:
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype) -> Tensor:
-    """Map uint8 images to normalized pixel space, on the device they are on (method.md §3).
+    """Map uint8 images to normalized pixel space, on the device they are on.
 
     Args:
         images: (..., ch, H, W), uint8.

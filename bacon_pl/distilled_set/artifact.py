@@ -27,7 +27,7 @@ _FIELDS = ("factor", "method", "config", "seed", "version", "commit", "step_size
 
 
 class DistilledSet(Dataset[tuple[Tensor, int]]):
-    """A distilled dataset: a map-style dataset of its expanded images, and a file (method.md §3).
+    """A distilled dataset: a map-style dataset of its expanded images, and a file.
 
     Indexing gives expanded, normalized images, as evaluation uses them; ``images`` are the canvases as trained.
 
@@ -168,7 +168,7 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         return partition.expand(self.images, self.factor), partition.expand_labels(self.labels, self.factor)
 
     def expanded(self) -> tuple[Tensor, Tensor]:
-        """Return the set as evaluation uses it, all at once (method.md §3).
+        """Return the set as evaluation uses it, all at once.
 
         Returns:
             Images (factor²·C·ipc, ch, H, W), float32 in normalized pixel space, and labels (factor²·C·ipc,), int64.

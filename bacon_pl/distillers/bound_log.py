@@ -1,4 +1,4 @@
-"""The bound and the risk in the course of a distillation (method.md §1): watched, and never part of the loss."""
+"""The bound and the risk in the course of a distillation (arXiv 2406.01112): watched, and never part of the loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bacon_pl.errors import BaconError
 
 @dataclass(frozen=True)
 class LoggedBound(BoundSettings):
-    """How and when a distillation logs the bound and the risk (method.md §1).
+    """How and when a distillation logs the bound and the risk (arXiv 2406.01112).
 
     Args:
         samples: Points drawn in each ball.

@@ -1,4 +1,4 @@
-"""The pool of networks that distillation matches through (method.md §4): who is in it, their weights, their training.
+"""The pool of networks that distillation matches through: who is in it, their weights, their training.
 
 All networks share one architecture, so a weight is one tensor for the whole pool, (slots, …), and a network is a slot
 of it. That makes a checkpoint a handful of tensors and a draw an index.
@@ -32,7 +32,7 @@ class PoolSettings:
     Args:
         initial: Networks at the start.
         push_every: A new network joins at every iteration divisible by this.
-        capacity: Most networks alive; the oldest makes room.
+        capacity: Most networks active; the oldest makes room.
         train_networks: Networks drawn for training in each iteration; 0 leaves all of them random.
         train_steps: Steps of training each of them gets.
         lr: Learning rate of their SGD.

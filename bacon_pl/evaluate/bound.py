@@ -1,4 +1,4 @@
-"""The bound and the risk (method.md §1) of a distilled set, as several networks see it."""
+"""The bound and the risk (arXiv 2406.01112) of a distilled set, as several networks see it."""
 
 from __future__ import annotations
 

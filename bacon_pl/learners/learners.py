@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # teachers are learners themselves
 
 
 class Learners(nn.Module):
-    """Trains ``recipe.num_networks`` fresh networks on a training set (method.md §7).
+    """Trains ``recipe.num_networks`` fresh networks on a training set.
 
     Network k's initial weights, batches, augmentation and dropped units depend on (seed, k) and the step alone. The
     networks take their steps together: step s is step s of every network. Several processes share the networks out;
@@ -167,7 +167,7 @@ class Learners(nn.Module):
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Set the learning rate of a step.
 
-        ``step``: half-way through, multiply it by ``recipe.lr_drop`` and restart the optimizer's state (method.md §7);
+        ``step``: half-way through, multiply it by ``recipe.lr_drop`` and restart the optimizer's state;
         ``cosine``: fall from ``recipe.lr`` towards 0.
         """
         r = self.recipe

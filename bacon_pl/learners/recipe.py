@@ -71,7 +71,7 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training recipe of an evaluation (method.md §7).
+    """Training recipe of an evaluation.
 
     Args:
         network: Architecture trained.

@@ -1,4 +1,4 @@
-"""The ConvNet of the distillation literature (method.md §7)."""
+"""The ConvNet of the distillation literature."""
 
 from __future__ import annotations
 

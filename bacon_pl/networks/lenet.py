@@ -1,4 +1,4 @@
-"""LeNet as the distillation literature uses it (method.md §7)."""
+"""LeNet as the distillation literature uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A multilayer perceptron, the field's network without convolutions (method.md §7)."""
+"""A multilayer perceptron, the field's network without convolutions."""
 
 from __future__ import annotations
 

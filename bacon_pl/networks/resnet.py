@@ -1,4 +1,4 @@
-"""ResNet18 as the distillation literature uses it at 32 pixels (method.md §7)."""
+"""ResNet18 as the distillation literature uses it at 32 pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VGG11 as the distillation literature uses it at 32 pixels (method.md §7)."""
+"""VGG11 as the distillation literature uses it at 32 pixels."""
 
 from __future__ import annotations
 

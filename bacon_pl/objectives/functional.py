@@ -1,4 +1,4 @@
-"""The matching terms as pure functions of tensors (method.md §1, §2). Classes are rows; d is summed over."""
+"""The matching terms as pure functions of tensors. Classes are rows; d is summed over."""
 
 from __future__ import annotations
 

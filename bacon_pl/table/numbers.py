@@ -64,7 +64,7 @@ class Entry:
 
 
 def published() -> dict[tuple[str, str, int], float]:
-    """Accuracies in percent by (method, dataset, ipc), from method.md §9."""
+    """Accuracies in percent by (method, dataset, ipc), as the papers have them."""
     text = resources.files("bacon_pl.table").joinpath("published.csv").read_text(encoding="utf-8")
     found = {}
     for row in csv.DictReader(io.StringIO(text)):
