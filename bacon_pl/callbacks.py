@@ -41,6 +41,7 @@ class ImageGrid(Callback):
             )
         self.every_n_steps = every_n_steps
         self.max_classes = max_classes
+        self._shown: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the initial images."""
@@ -50,8 +51,9 @@ class ImageGrid(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the images at intervals."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        """Show the images at intervals; the last iteration's are shown when the fit ends."""
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != trainer.max_steps:
             self._show(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -59,7 +61,7 @@ class ImageGrid(Callback):
         run: Any = trainer
         if run.fast_dev_run:
             return
-        if self.every_n_steps:
+        if self.every_n_steps and self._shown != trainer.global_step:
             self._show(trainer, pl_module)
         if trainer.is_global_zero:
             assert isinstance(pl_module, Distiller)
@@ -67,6 +69,7 @@ class ImageGrid(Callback):
 
     def _show(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Distiller)
+        self._shown = trainer.global_step
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 picture = module.distilled().grid_tensor(self.max_classes)

@@ -1,4 +1,4 @@
-"""The two densities of BACON's bound (arXiv 2406.01112): the Gaussian likelihood, and a prior made of the TV and the clip term."""
+"""The densities of BACON's bound (arXiv 2406.01112): a Gaussian likelihood, and a prior of the TV and clip terms."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ ABLATION = sorted((CONFIGS / "ablation").glob("*.yaml"))
 SMALL, FULL = CONFIGS / "budgets/small.yaml", CONFIGS / "budgets/full.yaml"
 PUBLISHED = CONFIGS / "published.yaml"
 
-# method.md §8: w, real images per class, iterations between new networks, training steps, window of the running accuracy.
+# method.md §8: w, real images per class, iterations between networks, training steps, window of running accuracies.
 SCHEDULES = {
     ("mnist", 1): (0.5, 5000, 5, 10, 100),
     ("mnist", 10): (0.5, 256, 30, 10, 100),
