@@ -126,9 +126,14 @@ class Eval(LightningCommand):
             self.config.scores,
             seed,
         )
-        run_results, first = [], None
+        run_results, first, compiled = [], None, None
         for run in comparison.runs:
-            torch.compiler.reset()  # torch keeps eight programs of a function, then compiles no more
+            if run.architecture != compiled:
+                # torch keeps so many programs of a function (networks.stateless.MOST_PROGRAMS), then compiles no more.
+                # An architecture's runs share theirs, ten or so, its teacher's and its feature spaces' among them; so
+                # any number of architectures fits if each starts anew.
+                torch.compiler.reset()
+                compiled = run.architecture
             module = comparison.module(run, self.trainer.strategy.root_device)
             trainer = self.evaluation_trainer(module, run)
             trainer.fit(module)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from bacon_pl import rng
 from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
@@ -78,7 +79,7 @@ class Comparison:
         seed: Seed of every draw.
 
     Raises:
-        BaconError: A class has fewer real images than a baseline takes.
+        BaconError: A class has fewer real images than a baseline takes, or an architecture does not take the images.
     """
 
     def __init__(
@@ -104,7 +105,10 @@ class Comparison:
         self._spaces: list[Embed] | None = None
         self._teacher = None if recipe.soft_labels is None else Teacher(recipe, store, meta, seed)
         self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
-        # Now, not when their turn comes, after the distilled set's.
+        # What cannot be is told now, not when its turn comes, after the distilled set's.
+        for network in self.networks.values():
+            with rng.seeded(seed, "tried"):
+                network(meta.channels, meta.size, meta.num_classes)
         if taken := [name for name in dict.fromkeys(run.training_set for run in self.runs) if name in _CHOSEN]:
             check_enough(store, distilled.ipc, f"leave {', '.join(taken)} out of --baselines{' and --scores' * scores}")
 
