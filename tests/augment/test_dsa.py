@@ -45,7 +45,10 @@ def test_kernel_matches_golden(golden, name):
     x = data["x"]
     # As four rows of one image, and as one row of four images that share the draw.
     out = kernels(data)[name](x[:, None])[:, 0]
-    torch.testing.assert_close(out, data[name], atol=1e-6, rtol=0)
+    # Coordinates in an image of 32 pixels are rounded to some 2e-6 of a pixel in float32, and processors round the
+    # matrix product that makes them differently; neighboring pixels differ by up to 3.
+    atol = 1e-5 if name in ("scale", "rotate") else 1e-6
+    torch.testing.assert_close(out, data[name], atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
