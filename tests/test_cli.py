@@ -158,7 +158,7 @@ def test_help_names_commands_and_options():
         (["fit", "--config", DIGITS, "--data.name", "mnits"], "Did you mean 'mnist'"),
         (["fit", "--config", DIGITS, "--data.name", "mnist", "--data.root", "no/such"], "no/such.*--data.root"),
         (["fit", "--config", DIGITS, "--model.network", "Convnt"], "Did you mean 'ConvNet'"),
-        (["fit", "--config", DIGITS, "--model.objective", "Bays"], "Did you mean 'BaconObjective'"),
+        (["fit", "--config", DIGITS, "--model.objective", "BaconObjectiv"], "Did you mean 'BaconObjective'"),
         (["fit", "--config", DIGITS, "--model.ipc", "500"], "ipc 500 asks for more images per class than class '8'"),
         (["fit", "--config", DIGITS, "--model.ipc", "ten"], "--model.ipc.*ten"),
         (["fit", "--config", DIGITS, "--model.ipk", "3"], "--model.ipk"),
