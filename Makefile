@@ -14,8 +14,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/bacon fit --config configs/digits/ipc1.yaml --trainer.default_root_dir $(DEMO) --overwrite true
-	$(BIN)/bacon eval --config configs/digits/ipc1.yaml --trainer.default_root_dir $(DEMO) \
+	$(BIN)/bacon fit --config digits/ipc1 --trainer.default_root_dir $(DEMO) --overwrite true
+	$(BIN)/bacon eval --config digits/ipc1 --trainer.default_root_dir $(DEMO) \
 		--distilled $(DEMO) --baselines '[random, whole]'
 
 test: $(VENV)/.installed

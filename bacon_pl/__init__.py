@@ -1,7 +1,25 @@
 """Dataset distillation on PyTorch Lightning."""
 
-from bacon_pl.distilled_set import DistilledSet, package_version
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from bacon_pl.errors import BaconError
 
-__version__ = package_version()
+if TYPE_CHECKING:
+    from bacon_pl.distilled_set import DistilledSet
+
+    __version__: str
+
 __all__ = ["BaconError", "DistilledSet", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is asked for, so that short commands do not wait for it."""
+    if name not in ("DistilledSet", "__version__"):
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from bacon_pl import distilled_set
+
+    found = distilled_set.package_version() if name == "__version__" else distilled_set.DistilledSet
+    globals()[name] = found
+    return found

@@ -13,17 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn, Protocol
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-from bacon_pl import __version__
-from bacon_pl.commands import Eval, Fit, settings_of
-from bacon_pl.errors import BaconError, StoppedError
-from bacon_pl.explain import explain
-from bacon_pl.interop.convert import Convert
-from bacon_pl.preflight import disk_sentence
+from bacon_pl.errors import BaconError, StoppedError, one_line
 from bacon_pl.runtime import end_with_parent, keep_memory, standard_streams
-from bacon_pl.table import Table
 
 
 class Command(Protocol):
@@ -33,23 +24,69 @@ class Command(Protocol):
         """Do it."""
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], Command]] = {
-    "fit": Fit,
-    "eval": Eval,
-    "convert": Convert,
-    "table": partial(Table, settings=settings_of),
+Build = Callable[[Sequence[str]], Command]
+
+# Only the command that is asked for is imported: torch and Lightning take seconds.
+
+
+def _fit() -> Build:
+    from bacon_pl.commands.fit import Fit
+
+    return Fit
+
+
+def _eval() -> Build:
+    from bacon_pl.commands.evaluate import Eval
+
+    return Eval
+
+
+def _table() -> Build:
+    from bacon_pl.commands.settings import settings_of
+    from bacon_pl.table import Table
+
+    return partial(Table, settings=settings_of)
+
+
+def _convert() -> Build:
+    from bacon_pl.interop.convert import Convert
+
+    return Convert
+
+
+def _configs() -> Build:
+    from bacon_pl.commands.configs import Configs
+
+    return Configs
+
+
+COMMANDS: dict[str, Callable[[], Build]] = {
+    "fit": _fit,
+    "eval": _eval,
+    "table": _table,
+    "convert": _convert,
+    "configs": _configs,
 }
 
 USAGE = """usage: bacon COMMAND [options]
 
 commands:
-  fit      distill a dataset:  bacon fit --config configs/mnist/ipc10.yaml --data.root DIR
-  eval     evaluate the set:  bacon eval --config configs/mnist/ipc10.yaml --distilled PATH --data.root DIR
+  fit      distill a dataset:  bacon fit --config mnist/ipc10 --data.root DIR
+  eval     evaluate the set:  bacon eval --config mnist/ipc10 --distilled PATH --data.root DIR
   table    ours beside the published accuracies: bacon table --datasets mnist --data.root DIR --budget small
   convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
+  configs  what --config takes by name: bacon configs; one to edit: bacon configs copy mnist/ipc10
 
 `bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
 """
+
+
+def find_modules_here() -> None:
+    """Let class paths name modules in the working directory, after everything that is installed."""
+    with contextlib.suppress(OSError):  # a directory that was removed
+        here = os.getcwd()
+        if here not in sys.path and "" not in sys.path:
+            sys.path.append(here)
 
 
 def quiet() -> None:
@@ -82,16 +119,22 @@ def main(args: Sequence[str] | None = None) -> None:
         print(USAGE, end="")
         return
     if command == "--version":
+        from bacon_pl import __version__
+
         print(f"bacon_pl {__version__}")
         return
     try:
         if command not in COMMANDS:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
+        find_modules_here()
+        build = COMMANDS[command]()
         keep_memory()
-        quiet()
-        COMMANDS[command](rest).run()
+        quiet()  # after the import, which makes Lightning's own filters
+        build(rest).run()
         sys.stdout.flush()  # here, where a full disk still is an error to tell
     except StoppedError as stop:
+        from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
         rank_zero_only(print)(
             f"bacon {command}: stopped after {stop.iterations} iterations; the same command with --ckpt_path last "
             "continues.",
@@ -104,13 +147,32 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         print(f"bacon {command}: interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except (BaconError, MisconfigurationException, argparse.ArgumentError, OSError) as error:
+    except _user_errors() as error:
         if os.environ.get("BACON_DEBUG") == "1":
             raise
-        sentence = disk_sentence(error) if isinstance(error, OSError) else explain(error)
+        sentence = _sentence(error)
         with contextlib.suppress(OSError):
             print(f"bacon{f' {command}' if command in COMMANDS else ''}: error: {sentence}", file=sys.stderr)
         leave(2)
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """What is raised on bad input; by Lightning only if it has been imported at all."""
+    module = sys.modules.get("lightning.fabric.utilities.exceptions")
+    of_lightning = (module.MisconfigurationException,) if module else ()
+    return (BaconError, argparse.ArgumentError, OSError, *of_lightning)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, BaconError):
+        return one_line(error, 1000)
+    if isinstance(error, OSError):
+        from bacon_pl.preflight import disk_sentence
+
+        return disk_sentence(error)
+    from bacon_pl.explain import explain
+
+    return explain(error)
 
 
 def leave(code: int) -> NoReturn:

@@ -31,12 +31,13 @@ _LONGEST = 1000
 _GIVE_YAML = "give a YAML file such as --print_config writes"
 
 
-def explain(error: Exception, options: Iterable[str] = ()) -> str:
+def explain(error: Exception, options: Iterable[str] = (), family: str = "") -> str:
     """Say what was wrong, where, and what to do.
 
     Args:
         error: What a parser, Lightning or this package raised.
         options: Every option of the command, with its dashes.
+        family: Name of the class whose arguments are the options of --model, if the command builds one.
 
     Returns:
         One line. A name that is unknown gets the nearest known one.
@@ -46,7 +47,7 @@ def explain(error: Exception, options: Iterable[str] = ()) -> str:
         return f"--config: the file is no text ({text}): {_GIVE_YAML}."
     if not isinstance(error, argparse.ArgumentError):
         return text
-    for sentence in (_class(text), _option(text, list(options)), _value(text)):
+    for sentence in (_class(text), _option(text, list(options), family), _value(text)):
         if sentence:
             return sentence
     if missing := re.search(r"arguments are required: (.*)", text):
@@ -76,7 +77,7 @@ def _class(text: str) -> str | None:
     return f"{unknown_name(wrong[1], wrong[2], known)} A class_path such as my_module.MyClass works, too."
 
 
-def _option(text: str, options: Sequence[str]) -> str | None:
+def _option(text: str, options: Sequence[str], family: str) -> str | None:
     """An option that there is not."""
     if wrong := re.search(r"unrecognized arguments: (\S+)", text):
         name = wrong[1].partition("=")[0]
@@ -88,9 +89,17 @@ def _option(text: str, options: Sequence[str]) -> str | None:
             return f"unknown option {name}: {classes[-1]} takes no '{wrong[1]}'; `--help` lists the options."
     else:
         return None
-    near = difflib.get_close_matches(name, options, n=1)
-    kind = "option" if name.startswith("-") else "argument"
-    return f"unknown {kind} {name}.{f' Did you mean {near[0]}?' if near else ''} `--help` lists all."
+    if family and (own := re.match(r"--model\.(\w+)", name)) and own[0] not in options:
+        return f"unknown option {own[0]}: {family} takes no '{own[1]}'.{_near(own[0], options)} `--help` lists all."
+    return (
+        f"unknown {'option' if name.startswith('-') else 'argument'} {name}.{_near(name, options)} `--help` lists all."
+    )
+
+
+def _near(name: str, options: Sequence[str]) -> str:
+    """A hint at the option that was meant, which is in a section if the wrong one was."""
+    near = difflib.get_close_matches(name, [option for option in options if "." in option or "." not in name], n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _value(text: str) -> str | None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.accelerators import CPUAccelerator
 
-from bacon_pl.distillers.matching import MIN_CPU_BLOCKS
 from bacon_pl.errors import BaconError
 
 _ROOM = 1 << 20
+_FEW_PROCESSES = 8  # so many may be tried out on a CPU of fewer cores
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -45,14 +45,14 @@ def check_writable(folder: str | os.PathLike[str], option: str) -> None:
 
 
 def check_devices(trainer: pl.Trainer) -> None:
-    """Check that a run on CPUs does not start more processes than could ever share its work.
+    """Check that a run on CPUs does not start far more processes than there are cores to run them.
 
     Lightning itself refuses more GPUs than there are, but on a CPU takes any number and starts as many processes.
 
     Raises:
         BaconError: It does.
     """
-    most = max(os.cpu_count() or 1, MIN_CPU_BLOCKS)
+    most = max(os.cpu_count() or 1, _FEW_PROCESSES)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
         raise BaconError(
             f"--trainer.devices {trainer.num_devices} would start as many processes on {os.cpu_count()} CPU cores: "

@@ -119,7 +119,9 @@ def _serve() -> None:
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
 
-    import bacon_pl.cli  # noqa: F401
+    import bacon_pl.cli
+    import bacon_pl.commands.evaluate
+    import bacon_pl.commands.settings  # noqa: F401
 
     gc.freeze()  # or the forks' collections would copy every page
     while line := sys.stdin.readline():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,8 +13,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from bacon_pl import __version__
+from bacon_pl.commands.arguments import CLASS_PATH, CommandLine
+from bacon_pl.commands.families import BASE
+from bacon_pl.commands.renamed import sentence as renamed
 from bacon_pl.data import DataModule
-from bacon_pl.distillers import DistributionMatching
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.explain import explain
 from bacon_pl.preflight import check_devices
@@ -23,6 +25,9 @@ from bacon_pl.preflight import check_devices
 _SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation", "checkpoint")}
 # So does one that fit has printed or saved; given on the command line, they are mistakes.
 FIT_ONLY = ("ckpt_path", "overwrite")
+# Earlier versions printed these, always empty: a distillation's optimizers are its family's own.
+_EMPTY = ("optimizer", "lr_scheduler")
+_LONGEST = 1000
 
 
 class LightningCommand(LightningCLI):
@@ -36,24 +41,30 @@ class LightningCommand(LightningCLI):
     """
 
     name: str
+    builds_model = False
+    """Whether the command builds a family's module; one that does not leaves the model's settings unread."""
 
     def __init__(self, args: Sequence[str]) -> None:
         # Where it stands, the parser prints and leaves: what comes after it would not be printed.
         args = sorted(args, key=lambda word: word.startswith("--print_config"))
+        self.command_line = CommandLine(args)
+        self.family = self.command_line.family() if self.builds_model else BASE
         super().__init__(
-            model_class=DistributionMatching,
+            model_class=self.family,
             datamodule_class=DataModule,
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 1},  # the loader is as long as the run
             run=False,
-            args=list(args),
+            args=args,
             save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
             parser_kwargs={
                 "prog": f"bacon {self.name}",
                 "description": self.__doc__,
                 "version": __version__,
                 "exit_on_error": False,
                 "default_env": False,
+                "allow_abbrev": False,  # the family is looked for before there is a parser that knows what is short
             },
         )
 
@@ -61,19 +72,59 @@ class LightningCommand(LightningCLI):
         """Accept the other command's sections and hand the one seed to the data."""
         for section in _SHARED[self.name]:
             parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help=argparse.SUPPRESS)
+        for section in _EMPTY:
+            parser.add_argument(f"--{section}", type=Any, default=None, help=argparse.SUPPRESS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and turn the parser's complaints into sentences."""
+        options = re.findall(r"--[\w.]+", parser.format_usage())
         try:
-            super().parse_arguments(parser, args)
+            words = self.command_line.words(options if self.builds_model else None)
+            super().parse_arguments(parser, words)
         except (argparse.ArgumentError, UnicodeDecodeError) as error:
-            options = re.findall(r"--[\w.]+", parser.format_help())
-            raise BaconError(explain(error, options)) from error
+            raise BaconError(self._sentence(error, options)) from error
+        if silent := renamed(self.command_line.given(), None, self._exists(options)):
+            raise BaconError(self._placed(silent))
+        for name in _EMPTY:
+            if self.config.pop(name) is not None:
+                raise BaconError(f"unknown option --{name}. `--help` lists all.")
         if not 0 <= (seed := int(self.config.seed_everything)) < 1 << 32:
             raise BaconError(f"--seed_everything must be a whole number from 0 to {(1 << 32) - 1}, got {seed}.")
 
+    def _sentence(self, error: Exception, options: Sequence[str]) -> str:
+        """What is wrong with the settings, and in which file it stands."""
+        old = renamed(self.command_line.given(), one_line(error, _LONGEST), self._exists(options))
+        said = old or explain(error, options, self.family.__name__ if self.builds_model else "")
+        return self._placed(said)
+
+    def _placed(self, said: str) -> str:
+        """A sentence about an option, and one that says in which file it stands, if it does in one."""
+        option = re.search(r"--[\w.]+", said)
+        origin = option and self.command_line.origin(option[0].rstrip("."))
+        return f"{said} {origin}" if origin else said
+
+    @staticmethod
+    def _exists(options: Sequence[str]) -> Callable[[str], bool]:
+        """Tells whether an option of some name is there, or one within which it may lie."""
+
+        def exists(name: str) -> bool:
+            words = name.split(".")
+            within = {f"--{'.'.join(words[: i + 1])}" for i in range(min(1, len(words) - 1), len(words))}
+            return not within.isdisjoint(options)
+
+        return exists
+
+    def instantiate_classes(self) -> None:
+        """Build the objects. The name of the family is a setting of the run, and no argument of the family."""
+        self._whole = self.config
+        if self.builds_model:
+            self.config = self.config.clone()
+            self.config.pop(CLASS_PATH.removeprefix("--"))
+        super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the Trainer; what it refuses is bad input, whichever exception it chose."""
+        self.config = self._whole  # one of its callbacks saves the settings
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:

@@ -8,7 +8,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
 from bacon_pl.checkpoints import Checkpoints, claimed
+from bacon_pl.commands.arguments import CLASS_PATH
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
+from bacon_pl.commands.families import class_path
+from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import check_factor
@@ -19,10 +22,30 @@ class Fit(LightningCommand):
     """Distill a dataset; writes distilled.safetensors and distilled.png into --trainer.default_root_dir."""
 
     name = "fit"
+    builds_model = True
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the trainer, the family's own options and the data."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        parser.add_argument(
+            CLASS_PATH,
+            type=str,
+            default=class_path(self.family),
+            help="The family of methods: a class name, or my_module.MyClass for one of your own. The options of "
+            "--model are its arguments, so `--help` lists those of the family that is given with it.",
+        )
+        parser.add_lightning_class_args(self.family, "model")
+        parser.add_lightning_class_args(DataModule, "data")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks of a distillation."""
         super().add_arguments_to_parser(parser)
+        if "--model.seed" not in parser.format_usage():
+            raise BaconError(
+                f"{self.family.__name__} takes no 'seed', so --seed_everything could not reach it: let its __init__ "
+                "take **kwargs and hand them on to super().__init__."
+            )
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.add_lightning_class_args(ImageGrid, "image_grid")
         parser.add_lightning_class_args(ValidationAccuracy, "validation")
@@ -64,5 +87,6 @@ class Fit(LightningCommand):
                 "distillation is counted in iterations: give --trainer.max_steps N, at least 1, and neither "
                 "--trainer.max_epochs 0 nor --trainer.limit_train_batches 0."
             )
-        if size := self.datamodule.known_size:
-            check_factor(size, self.model.synthetic.factor, "--model.factor")
+        factor = self.config.model.get("factor")
+        if isinstance(factor, int) and (size := self.datamodule.known_size):
+            check_factor(size, factor, "--model.factor")

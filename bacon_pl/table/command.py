@@ -15,9 +15,21 @@ from bacon_pl.distilled_set import git_commit
 from bacon_pl.errors import BaconError
 from bacon_pl.table.numbers import entries, read_results
 from bacon_pl.table.pages import write
-from bacon_pl.table.plan import Cell, Settings, budget_file, check_record, config_folder, overlays, plan, record
+from bacon_pl.table.plan import (
+    Cell,
+    Settings,
+    budget_file,
+    check_record,
+    config_folder,
+    of_seed,
+    overlays,
+    plan,
+    record,
+)
 from bacon_pl.table.runner import Job, claimed, places, run_all
 from bacon_pl.table.sources import Source, locate
+
+DEFAULT_METHODS = "tiles,dm,idm,bacon"
 
 # Sections of the settings of fit and of eval: what is given of them on the command line goes to every run.
 _SECTIONS = {
@@ -36,7 +48,7 @@ class Table:
     """Fill a table: methods on datasets at numbers of images per class, ours beside the published accuracies.
 
     Runs what is missing, resumes what was broken off, and leaves alone what is there. Any option of fit or eval
-    (--data.*, --model.*, --trainer.*, --evaluation.*, --config FILE) goes to every run, on top of the budget.
+    (--data.*, --model.*, --trainer.*, --evaluation.*, --config NAME) goes to every run, on top of the budget.
     """
 
     name = "table"
@@ -50,8 +62,8 @@ class Table:
         parser.add_argument(
             "--methods",
             type=words,
-            default="dm,idm,bacon",
-            help="Names in configs/methods, folders in configs (all their files: ablation), or YAML files.",
+            default=DEFAULT_METHODS,
+            help="Names of configurations (idm is methods/idm), groups of them (ablation), or YAML files.",
         )
         parser.add_argument(
             "--datasets",
@@ -76,7 +88,7 @@ class Table:
             help="Cells side by side: by default one on each GPU, or one on each core of a machine without.",
         )
         parser.add_argument(
-            "--configs", type=str | None, default=None, help="Folder of configurations: ./configs by default."
+            "--configs", type=str | None, default=None, help="Folder of configurations: the package's own by default."
         )
         self.config = parser.parse_args(own)
         self.settings = settings
@@ -99,12 +111,7 @@ class Table:
         cells, without = plan(methods, given, _whole(c.ipcs), budget, configs)
         absent = [f"{dataset}, ipc {ipc}: {reason}" for (dataset, ipc), reason in without.items()]
         sources, reasons = self._sources(cells, given)
-        jobs = [
-            self._job(cell, seed, sources[cell.dataset], out)
-            for seed in seeds
-            for cell in cells
-            if cell.dataset in sources
-        ]
+        jobs = self._jobs([cell for cell in cells if cell.dataset in sources], seeds, sources, out)
         for job in jobs:
             check_record(job.folder, job.record)
         notes = self._notes(budget, seeds, sources)
@@ -151,8 +158,8 @@ class Table:
         return [
             f"Budget {budget.stem}{self._changes()}; seeds {', '.join(map(str, seeds))}; bacon_pl {__version__}, "
             f"commit {git_commit() or 'unknown'}.",
-            "Networks and schedules are those of `configs/<dataset>/ipc<k>.yaml`, with the method's and the budget's "
-            f"changes; the budget's are:\n\n```yaml\n{_without_comments(budget)}\n```",
+            "Networks and schedules are those of `<dataset>/ipc<k>` in `bacon configs`, with the method's and the "
+            f"budget's changes; the budget's are:\n\n```yaml\n{_without_comments(budget)}\n```",
             *(f"{source.note}." for source in sources.values() if source.note),
         ]
 
@@ -174,18 +181,38 @@ class Table:
                 reasons.update({cell: str(error) for cell in cells if cell.dataset == name})
         return sources, reasons
 
-    def _job(self, cell: Cell, seed: int, source: Source, out: Path) -> Job:
-        folder = cell.folder(out, seed)
+    def _jobs(self, cells: Sequence[Cell], seeds: Sequence[int], sources: dict[str, Source], out: Path) -> list[Job]:
+        """Every repeat of the cells; settings are resolved once a cell, for its repeats differ in their seed alone."""
+        if cells:
+            print(f"resolving the settings of {len(cells)} cell{'s' if len(cells) > 1 else ''} …", flush=True)
+        records = {}
+        for cell in cells:
+            arguments = self._arguments(cell, seeds[0], sources[cell.dataset], out)
+            asked = [*arguments["eval"], "--distilled", str(cell.folder(out, seeds[0]))]
+            records[cell] = record(self.settings, {**arguments, "eval": asked})
+        return [
+            Job(
+                cell,
+                seed,
+                cell.folder(out, seed),
+                self._arguments(cell, seed, sources[cell.dataset], out),
+                of_seed(records[cell], seed),
+            )
+            for seed in seeds
+            for cell in cells
+        ]
+
+    def _arguments(self, cell: Cell, seed: int, source: Source, out: Path) -> dict[str, list[str]]:
+        """What ``fit`` and ``eval`` are given for a repeat of a cell."""
         common = [part for path in cell.configs for part in ("--config", str(path))]
+        fixed = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(cell.folder(out, seed))]
         arguments = {}
         for command in ("fit", "eval"):
             given = [part for section, parts in self.overrides for part in parts if command in _SECTIONS[section]]
-            fixed = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(folder)]
             arguments[command] = [
                 *common, *given, *source.arguments, *fixed, "--trainer.enable_progress_bar", "false"
             ]  # fmt: skip
-        asked = {**arguments, "eval": [*arguments["eval"], "--distilled", str(folder)]}
-        return Job(cell, seed, folder, arguments, record(self.settings, asked))
+        return arguments
 
     def _override(self, option: str) -> str | None:
         """The value of an option among those for every run, the last if there are several."""
@@ -206,7 +233,7 @@ def _split(args: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]
     while rest:
         word = rest.pop(0)
         section = word[2:].partition("=")[0].partition(".")[0] if word.startswith("--") else ""
-        if section not in _SECTIONS or ("." not in word and section != "config"):
+        if section not in _SECTIONS or ("." not in word and section not in ("config", "model")):
             own.append(word)
             continue
         parts = [word]

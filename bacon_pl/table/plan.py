@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bacon_pl
+from bacon_pl import config_files
 from bacon_pl.data.catalog import find
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, unknown_name
@@ -45,24 +46,22 @@ class Cell:
 
 
 def config_folder(given: str | None) -> Path:
-    """The folder of YAML files: as given, else ``configs`` here or beside the package.
+    """The folder of YAML files: as given, else the package's own.
 
     Raises:
         BaconError: There is none.
     """
-    beside = Path(bacon_pl.__file__).parents[1] / "configs"
-    folders = [Path(given)] if given else [Path("configs"), beside]
-    for folder in folders:
-        if (folder / "methods").is_dir():
-            return folder
-    raise BaconError(
-        f"no folder of configurations at '{folders[0]}': give the one that holds methods/ and <dataset>/ipc<k>.yaml as "
-        "--configs."
-    )
+    folder = Path(given) if given else config_files.folder()
+    if not (folder / "methods").is_dir():
+        raise BaconError(
+            f"no folder of configurations at '{folder}': give the one that holds methods/ and <dataset>/ipc<k>.yaml as "
+            "--configs."
+        )
+    return folder
 
 
 def overlays(names: Iterable[str], configs: Path) -> dict[str, Path]:
-    """Find methods: names in ``configs/methods``, folders in ``configs`` (all their files), or paths of either.
+    """Find methods: files, names of configurations (``idm`` is ``methods/idm``), or folders with all their files.
 
     Args:
         names: As the user gave them.
@@ -76,16 +75,13 @@ def overlays(names: Iterable[str], configs: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name in names:
-        file, folder = configs / "methods" / f"{name}.yaml", configs / name
-        if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
-            paths = [Path(name)]
-        elif file.is_file():
+        folder = configs / name
+        if file := _overlay(name, "methods", configs):
             paths = [file]
         elif folder.is_dir() or Path(name).is_dir():
             paths = sorted((folder if folder.is_dir() else Path(name)).glob("*.yaml"))
         else:
-            known = [path.stem for path in sorted((configs / "methods").glob("*.yaml"))]
-            raise unknown_name("method", name, known)
+            raise unknown_name("method", name, config_files.names(configs / "methods"))
         for path in paths:
             if found.setdefault(path.stem, path) != path:
                 raise BaconError(
@@ -96,17 +92,22 @@ def overlays(names: Iterable[str], configs: Path) -> dict[str, Path]:
     return found
 
 
+def _overlay(name: str, group: str, configs: Path) -> Path | None:
+    """A file of that path, or the configuration of that name in a group or anywhere."""
+    if Path(name).is_file():
+        return Path(name)
+    return config_files.named(f"{group}/{name}", configs) or config_files.named(name, configs)
+
+
 def budget_file(name: str, configs: Path) -> Path:
-    """The overlay of a budget: its name in ``configs/budgets``, or a path.
+    """The overlay of a budget: a path, or a name of a configuration (``small`` is ``budgets/small``).
 
     Raises:
         BaconError: There is none.
     """
-    if (path := configs / "budgets" / f"{name}.yaml").is_file():
+    if path := _overlay(name, "budgets", configs):
         return path
-    if Path(name).is_file():
-        return Path(name)
-    raise unknown_name("budget", name, [path.stem for path in sorted((configs / "budgets").glob("*.yaml"))])
+    raise unknown_name("budget", name, config_files.names(configs / "budgets"))
 
 
 def plan(
@@ -141,9 +142,17 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> dict[s
     """
     fit = dict(settings("fit", arguments["fit"]))
     evaluation = settings("eval", arguments["eval"])["evaluation"]
-    own = {**identity(fit), "trainer": {"max_steps": fit["trainer"]["max_steps"]}, "evaluation": evaluation}
+    module, _, name = fit["model"]["class_path"].rpartition(".")
+    free = getattr(importlib.import_module(module), name).free_settings  # settings has imported it already
+    own = {**identity(fit, free), "evaluation": evaluation}
+    own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
     own["evaluation"] = {name: value for name, value in own["evaluation"].items() if name != "acceleration"}
     return json.loads(json.dumps(own, default=str))
+
+
+def of_seed(own: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The record of another repeat of a cell, which differs in its seed alone."""
+    return {**own, "seed_everything": seed}
 
 
 def check_record(folder: Path, own: Mapping[str, Any]) -> None:

@@ -104,7 +104,11 @@ def load(text):
 
 @cache
 def written(config):
-    return load(config.read_text())
+    """What a file says, on top of what it extends."""
+    own = load(config.read_text())
+    below = own.pop("extends", [])
+    files = [ROOT / f"configs/{name}.yaml" for name in ([below] if isinstance(below, str) else below)]
+    return reduce(laid_over, [*map(written, files), own])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,225 @@
+"""A command line before it is parsed: its configurations as layers, and the family of methods that it asks for.
+
+The parser is built for one family, so that its help lists that family's options alone. So the family has to be found
+first, in the options and in every configuration, each of which may name another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bacon_pl.commands.families import DEFAULT, find_family
+from bacon_pl.config_files import Layer, layers, parsed
+from bacon_pl.errors import BaconError, one_line
+
+CLASS_PATH = "--model.class_path"
+_VALUED = ("--config", "-c", "--model", CLASS_PATH)
+_ARGUMENTS = ("init_args", "dict_kwargs")
+
+OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
+"""A model's settings that follow from the data, so that they hold for a schedule's other methods, too."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A family that an option or a configuration names.
+
+    Attributes:
+        name: Class name or class path.
+        origin: Where it stands, for messages.
+    """
+
+    name: str
+    origin: str
+
+
+class CommandLine:
+    """The arguments of ``fit`` or ``eval``, in their order.
+
+    The flat form of a model's settings, ``model: {class_path: MyFamily, ipc: 10}``, and jsonargparse's own, with
+    ``init_args``, are both read; what is handed to the parser is flat and names no class.
+
+    Args:
+        args: As the user gave them.
+
+    Raises:
+        BaconError: A configuration is missing or is no YAML of settings.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self.parts: list[Layer | Choice | str] = []
+        rest = list(args)
+        while rest:
+            word = rest.pop(0)
+            name, equals, value = word.partition("=")
+            if word.startswith("-c") and word != "-c":  # the value may follow without a space
+                name, equals, value = "-c", "=", word[2:].removeprefix("=")
+            if name not in _VALUED or not (equals or (rest and not rest[0].startswith("--"))):
+                self.parts.append(re.sub(r"^--model\.(init_args|dict_kwargs)\.", "--model.", word))
+                continue
+            value = value if equals else rest.pop(0)
+            if name in ("--config", "-c"):
+                for layer in layers(value):
+                    self.parts += _flat(layer)
+            else:
+                self.parts += _flat(
+                    Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}})
+                )
+
+    def family(self) -> type[Any]:
+        """The family that is asked for last.
+
+        Raises:
+            BaconError: One that is asked for is unknown.
+        """
+        return self._switch()[0]
+
+    def _switch(self) -> tuple[type[Any], int]:
+        """The family, and how many parts stand before the last change to it."""
+        family, before = DEFAULT, 0
+        for place, part in enumerate(self.parts):
+            if isinstance(part, Choice) and (found := find_family(part.name, part.origin)) is not family:
+                family, before = found, place
+        return family, before
+
+    def words(self, options: Sequence[str] | None) -> list[str]:
+        """The arguments for the parser: every layer as YAML text.
+
+        Args:
+            options: Those of the parser, with dashes. Configurations that were given before another family was chosen
+                lose the settings that it does not take, and those that were meant for another method, such as learning
+                rates: what they say of the data alone is kept (:data:`OF_THE_DATA`). None drops nothing, for a command
+                that builds no family.
+        """
+        before = self._switch()[1] if options is not None else 0
+        words = []
+        for place, part in enumerate(self.parts):
+            if isinstance(part, str):
+                words.append(part)
+            elif isinstance(part, Layer):
+                settings = part.settings
+                if place < before and options is not None and isinstance(settings.get("model"), dict):
+                    of_data = {key: value for key, value in settings["model"].items() if key in OF_THE_DATA}
+                    settings = {**settings, "model": _taken(of_data, "--model", options)}
+                words += ["--config", as_text(settings)]
+        return words
+
+    def origin(self, option: str) -> str:
+        """Say which configuration an option's value comes from; empty where that is the command line, or unknown.
+
+        Args:
+            option: With its dashes.
+        """
+        keys = option.removeprefix("--").split(".")
+        for place, part in reversed(list(enumerate(self.parts))):
+            if isinstance(part, str) and part.partition("=")[0] == option:
+                return ""
+            if isinstance(part, Layer) and _holds(part.settings, keys) and part.origin:
+                chosen = self.parts[self._switch()[1]]
+                after = isinstance(chosen, Choice) and chosen.origin != f"'{part.origin}'" and keys[0] == "model"
+                if after and place > self._switch()[1]:
+                    return f"It stands in '{part.origin}': give that before the family is chosen."
+                return f"It stands in '{part.origin}'."
+        return ""
+
+    def given(self) -> Iterator[tuple[str, Any]]:
+        """Every single setting as (dotted name, value), without the levels that only name a class's arguments."""
+        for part, following in zip(self.parts, [*self.parts[1:], ""], strict=True):
+            if isinstance(part, Layer):
+                yield from _leaves(part.settings, "")
+            elif isinstance(part, str) and part.startswith("--"):
+                name, equals, value = part[2:].partition("=")
+                text = value if equals else following if isinstance(following, str) else ""
+                yield from _leaves(_value(text), ".".join(key for key in name.split(".") if key not in _ARGUMENTS))
+
+
+def as_text(settings: Mapping[str, Any]) -> str:
+    """Settings as YAML that every reader takes for the same values: text is quoted."""
+    return yaml.dump(dict(settings), Dumper=_Quoting, default_flow_style=True, allow_unicode=True, sort_keys=False)
+
+
+class _Quoting(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+def _loaded(value: str) -> Any:
+    """The value of ``--model``: settings as text or in a file, else the name of a class."""
+    if value.lstrip().startswith("{"):
+        return parsed(value, "--model")
+    return str(Path(value).absolute()) if Path(value).is_file() else value
+
+
+def _flat(layer: Layer) -> list[Layer | Choice]:
+    """A layer with its model's settings in flat form, and before it the family that it names."""
+    model, origin = layer.settings.get("model"), f"'{layer.origin}'" if layer.origin else CLASS_PATH
+    if isinstance(model, str) and Path(model).is_file():
+        model = parsed(Path(model).read_text(encoding="utf-8"), "--model", Path(model))
+    if isinstance(model, str):
+        return [Choice(model, origin), replace(layer, settings={**layer.settings, "model": {}})]
+    if not isinstance(model, dict):
+        return [layer]
+    own = dict(model)
+    name = own.pop("class_path", None)
+    for level in _ARGUMENTS:
+        if isinstance(own.get(level), dict):
+            own |= own.pop(level)
+        elif level in own and own[level] is None:  # what an empty `init_args:` says
+            del own[level]
+    flat = replace(layer, settings={**layer.settings, "model": own})
+    if name is None:
+        return [flat]
+    if not isinstance(name, str):
+        raise BaconError(f"{origin}: class_path must be the name of a class, got {one_line(name)}.")
+    return [Choice(name, origin), flat]
+
+
+def _taken(settings: dict[str, Any], name: str, options: Sequence[str]) -> dict[str, Any]:
+    """The settings that are options, or lie within an option that takes a class or a group of them."""
+    kept = {}
+    for key, value in settings.items():
+        option = f"{name}.{key}"
+        parts = [other for other in options if other.startswith(f"{option}.") and not other.endswith(".help")]
+        if parts and isinstance(value, dict):
+            kept[key] = _taken(value, option, options)
+        elif parts or option in options:
+            kept[key] = value
+    return kept
+
+
+def _holds(settings: Any, keys: Sequence[str]) -> bool:
+    if not keys:
+        return True
+    if isinstance(settings, list):
+        return any(_holds(item, keys) for item in settings)
+    if not isinstance(settings, Mapping):
+        return False
+    within = (settings[level] for level in _ARGUMENTS if isinstance(settings.get(level), Mapping))
+    return (keys[0] in settings and _holds(settings[keys[0]], keys[1:])) or any(_holds(one, keys) for one in within)
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, name if key in _ARGUMENTS else f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, name)
+    else:
+        yield name, value
+
+
+def _value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

@@ -1,0 +1,127 @@
+"""The command ``bacon configs``: what configurations there are, and a copy of one to edit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+
+import yaml
+
+from bacon_pl import config_files
+from bacon_pl.errors import BaconError
+
+USAGE = """usage: bacon configs [NAME ...]
+       bacon configs copy NAME [DEST]
+
+List the configurations that --config takes by name (all, or those below a name, e.g. mnist); or write one, with all
+that it extends, as a file of your own to edit.
+
+  DEST    the file to write, or a folder; by default a file here, named as the configuration, e.g. mnist-ipc10.yaml
+"""
+
+
+class Configs:
+    """List the configurations, or copy one."""
+
+    name = "configs"
+
+    def __init__(self, args: Sequence[str]) -> None:
+        words = list(args)
+        if wrong := next((word for word in words if word.startswith("-") and word not in ("-h", "--help")), None):
+            raise BaconError(f"unknown option {wrong}. `--help` shows what may be given.")
+        self.help = any(word.startswith("-") for word in words)
+        self.copies = words[:1] == ["copy"]
+        self.words = words[1:] if self.copies else words
+        if self.copies and not self.help and len(self.words) not in (1, 2):
+            raise BaconError("give a name and, if you like, a file: bacon configs copy NAME [DEST].")
+
+    def run(self) -> None:
+        """List or copy."""
+        if self.help:
+            print(USAGE, end="")
+        elif self.copies:
+            print(copy(*self.words))
+        else:
+            print("\n".join(listing(self.words)))
+
+
+def listing(within: Sequence[str] = ()) -> list[str]:
+    """A line for each configuration: its name and what it says of itself.
+
+    Args:
+        within: Only those of these names, or below them; all by default.
+
+    Raises:
+        BaconError: There is none of such a name.
+    """
+    names = config_files.names()
+    for word in within:
+        if not any(_below(name, word) for name in names):
+            raise BaconError(f"no configuration is called '{word}', and none lies below it: `bacon configs` lists all.")
+    shown = [name for name in names if not within or any(_below(name, word) for word in within)]
+    width = max(map(len, shown))
+    root = config_files.folder()
+    return [f"{name:{width}}  {config_files.headline(root / f'{name}.yaml')}".rstrip() for name in shown]
+
+
+def _below(name: str, word: str) -> bool:
+    return name == word or name.startswith(f"{word.rstrip('/')}/")
+
+
+def copy(given: str, dest: str | os.PathLike[str] | None = None) -> str:
+    """Write a configuration, with all that it extends merged in, as one file.
+
+    Args:
+        given: Its name or path.
+        dest: The file to write, or a folder that is there; by default a file in the working directory.
+
+    Returns:
+        What was written and how it is used.
+
+    Raises:
+        BaconError: There is no such configuration, a file is in the way, or it cannot be written.
+    """
+    layers = config_files.layers(given, "bacon configs copy")
+    own = layers[-1]
+    if own.path is None:
+        raise BaconError(f"bacon configs copy: give a name that `bacon configs` lists, or a file, not '{given}'.")
+    name = given.removesuffix(".yaml").strip("/.").replace("/", "-")
+    path = Path(dest if dest is not None else f"{name}.yaml")
+    if path.is_dir():
+        path = path / f"{name}.yaml"
+    settings = reduce(config_files.laid_over, (layer.settings for layer in layers))
+    extended = ", ".join(layer.origin for layer in layers[:-1])
+    made = f"# A copy of {given}{f', with {extended} merged in' if extended else ''}."
+    text = yaml.dump(settings, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "x", encoding="utf-8") as file:
+            file.write("\n".join([*_comments(own.path), made, text]))
+    except FileExistsError as error:
+        raise BaconError(f"'{path}' is there already: remove it, or give another file as DEST.") from error
+    except OSError as error:
+        raise BaconError(f"cannot write '{path}' ({error.strerror}): give another file as DEST.") from error
+    return f"wrote {path}: edit it, then bacon fit --config {path}"
+
+
+def _comments(path: Path) -> list[str]:
+    """The comment that a file begins with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return lines[:end]
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes lists of plain values in one line, and nothing by reference."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def represent_list(self, data: list[object]) -> yaml.Node:
+        flow = not any(isinstance(item, dict | list) for item in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
+
+
+_Plain.add_representer(list, _Plain.represent_list)

@@ -1,0 +1,224 @@
+"""Configuration files: found by name or path, with what they extend. What their settings mean is not known here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Path as Address
+from jsonargparse import get_loader
+
+from bacon_pl.errors import BaconError, one_line, unknown_name
+
+EXTENDS = "extends"
+"""The key under which a file names those that it builds on: a name or path, or a list of them, later ones on top."""
+
+_SUFFIXES = (".yaml", ".yml")
+_GIVE = "give a YAML file such as --print_config writes, or a name that `bacon configs` lists"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file says itself, without the files that it extends.
+
+    Attributes:
+        origin: How messages call it: its name or path; empty for settings that were given as text.
+        settings: By section.
+        path: Its file, None for text.
+    """
+
+    origin: str
+    settings: dict[str, Any]
+    path: Path | None = None
+
+
+def folder() -> Path:
+    """The package's own configurations: in a wheel beside the modules, in a checkout beside the package.
+
+    Raises:
+        BaconError: The package was installed without them.
+    """
+    package = Path(__file__).parent
+    for found in (package / "configs", package.parent / "configs"):
+        if (found / "methods").is_dir():
+            return found
+    raise BaconError(f"the configurations are missing from '{package}': install the package again.")
+
+
+def names(root: Path | None = None) -> list[str]:
+    """Every configuration of a folder by its name: the path below the folder, without its suffix.
+
+    Args:
+        root: The folder; the package's own by default.
+    """
+    root = root or folder()
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def named(name: str, root: Path | None = None) -> Path | None:
+    """The file of a name, or None; ``mnist/ipc10.yaml`` is understood as ``mnist/ipc10``."""
+    root = root or folder()
+    path = root / f"{name.removesuffix('.yaml')}.yaml"
+    inside = not os.path.isabs(name) and ".." not in Path(name).parts
+    return path if inside and path.is_file() else None
+
+
+def find(given: str, beside: Path | None = None, option: str = "--config") -> Path:
+    """Find a file: an existing one of exactly that path, else the package's of that name.
+
+    Args:
+        given: Path or name.
+        beside: Folder that a relative path starts from; the working directory by default.
+        option: What the user gave it as, for the message.
+
+    Raises:
+        BaconError: There is none.
+    """
+    path = Path(beside or ".", Path(given).expanduser())
+    if path.exists() and not path.is_dir():
+        return path
+    if found := named(given):
+        return found
+    if path.is_dir():
+        raise BaconError(f"{option}: '{one_line(given)}' is a folder, not a file: {_GIVE}.")
+    if path.suffix in _SUFFIXES or given.startswith((os.sep, ".", "~")):
+        near = _near_name(given)
+        hint = f" Did you mean '{near}'?" if near else ""
+        raise BaconError(f"{option}: the file does not exist: '{one_line(given)}'; {_GIVE}.{hint}")
+    raise BaconError(f"{option}: {unknown_name('configuration', given, names())} A path of a YAML file works, too.")
+
+
+def _near_name(path: str) -> str | None:
+    """The package's configuration that the end of a path names, as in ``configs/mnist/ipc10.yaml``."""
+    parts = Path(path).with_suffix("").parts
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if named(end)), None)
+
+
+def layers(given: str, option: str = "--config") -> list[Layer]:
+    """Read a configuration with all that it extends.
+
+    Args:
+        given: A path, a name, or settings as YAML text.
+        option: What the user gave it as, for messages.
+
+    Returns:
+        Layers of settings, each on top of those before it. A file that is extended twice is read once, at its first
+        place.
+
+    Raises:
+        BaconError: A file is missing or is no YAML of settings, or files extend each other in a circle.
+    """
+    if not Path(given).exists():
+        if given.lstrip().startswith("{") or "\n" in given or ": " in given:
+            return _of_text(given, "", option)
+        if "://" in given:
+            return _of_text(_fetched(given, option), given, option)
+    return _expanded(find(given, None, option), given, option, ())
+
+
+def _fetched(address: str, option: str) -> str:
+    try:
+        return Address(address, mode="fsur").get_content()
+    except Exception as error:  # whatever a protocol's own package raises
+        raise BaconError(f"{option}: cannot read '{address}' ({one_line(error).rstrip('.')}): {_GIVE}.") from error
+
+
+def _of_text(text: str, origin: str, option: str) -> list[Layer]:
+    settings = parsed(text, option)
+    below: list[Layer] = []
+    for item in _extended(settings, option, origin):
+        _add(below, _expanded(find(item, None, option), item, option, ()))
+    return [*below, Layer(origin, settings)]
+
+
+def _expanded(path: Path, origin: str, option: str, above: tuple[Path, ...]) -> list[Layer]:
+    own = path.resolve()
+    if own in above:
+        circle = " → ".join(f"'{one.name}'" for one in (*above[above.index(own) :], own))
+        raise BaconError(f"{option}: configurations extend each other in a circle ({circle}): take one `extends` out.")
+    settings = parsed(_text(path, option), option, path)
+    below: list[Layer] = []
+    for item in _extended(settings, option, str(path)):
+        where = f"{option}: `extends` in '{origin}'"
+        _add(below, _expanded(find(item, path.parent, where), item, where, (*above, own)))
+    return [*below, Layer(origin, settings, path)]
+
+
+def _add(below: list[Layer], more: Iterable[Layer]) -> None:
+    known = {layer.path and layer.path.resolve() for layer in below}
+    below += [layer for layer in more if layer.path is None or layer.path.resolve() not in known]
+
+
+def _extended(settings: dict[str, Any], option: str, origin: str) -> list[str]:
+    """Take the names of what a file extends out of its settings."""
+    given = settings.pop(EXTENDS, [])
+    found = [given] if isinstance(given, str) else given
+    if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
+        raise BaconError(
+            f"{option}: `extends` in '{origin}' must be a name or a list of names such as mnist/ipc10, got "
+            f"{one_line(given)}."
+        )
+    return found
+
+
+def _text(path: Path, option: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BaconError(f"{option}: the file '{path}' is no text ({error}): {_GIVE}.") from error
+    except OSError as error:
+        raise BaconError(f"{option}: cannot read '{path}' ({error.strerror}): {_GIVE}.") from error
+
+
+def parsed(text: str, option: str = "--config", path: Path | None = None) -> dict[str, Any]:
+    """Turn YAML into settings, reading numbers as the command line does (``1e-3`` is one).
+
+    Args:
+        text: The YAML; empty is no settings.
+        option: What the user gave it as, for the message.
+        path: Its file; other YAML files that it names are taken from that file's folder.
+
+    Raises:
+        BaconError: It is no YAML, or none of settings.
+    """
+    what = f"the file '{path}'" if path else "the text"
+    try:
+        settings = get_loader("yaml")(text)
+    except yaml.YAMLError as error:
+        raise BaconError(f"{option}: {what} is no YAML ({one_line(error).rstrip('.')}): {_GIVE}.") from error
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise BaconError(f"{option}: {what} is no YAML of settings ({one_line(settings, 80)}): {_GIVE}.")
+    return _anchored(settings, path.parent) if path else settings
+
+
+def _anchored(value: Any, start: Path) -> Any:
+    """Give YAML files that settings name by a path relative to their own file one that is valid everywhere."""
+    if isinstance(value, dict):
+        return {name: item if name == EXTENDS else _anchored(item, start) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_anchored(item, start) for item in value]
+    if isinstance(value, str) and value.endswith(_SUFFIXES) and (start / value).is_file():
+        return str(start / value)
+    return value
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """Settings with others laid over them; arguments of another class are no arguments of this one."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    if "class_path" in above and above["class_path"] != below.get("class_path"):
+        return above
+    return {**below, **{name: laid_over(below.get(name), value) for name, value in above.items()}}
+
+
+def headline(path: Path) -> str:
+    """What a configuration says of itself: its first line, if that is a comment."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").rstrip() if first.startswith("#") else ""
