@@ -94,7 +94,7 @@ class StatelessNetwork:
         """Run a pass of several networks, each on its own images.
 
         On a GPU they are one batched program, which fills it; on a CPU, and where units are dropped at random, they
-        follow each other: on a CPU a batched convolution is slower (see README, Speed).
+        follow each other: on a CPU a batched convolution is slower (see docs/speed.md).
 
         Args:
             weights: The networks' parameters and buffers by name, stacked: (K, …).
