@@ -7,6 +7,7 @@ import enum
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -79,7 +80,12 @@ def plain(value: Any) -> Any:
 
 
 def class_path(cls: type) -> str:
-    """Where a class is imported from."""
+    """The shortest dotted path that a class can be imported by."""
+    parts = cls.__module__.split(".")
+    for length in range(1, len(parts)):
+        package = ".".join(parts[:length])
+        if getattr(sys.modules.get(package), cls.__name__, None) is cls:
+            return f"{package}.{cls.__name__}"
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -82,11 +82,15 @@ class CommandLine:
 
     def _switch(self) -> tuple[type[Any], int]:
         """The family, and how many parts stand before the last change to it."""
-        family, before = DEFAULT, 0
+        return self._families()[-1]
+
+    def _families(self) -> list[tuple[type[Any], int]]:
+        """Every family that was chosen, the default first, and how many parts stand before the choice."""
+        chosen = [(DEFAULT, 0)]
         for place, part in enumerate(self.parts):
-            if isinstance(part, Choice) and (found := find_family(part.name, part.origin)) is not family:
-                family, before = found, place
-        return family, before
+            if isinstance(part, Choice) and (found := find_family(part.name, part.origin)) is not chosen[-1][0]:
+                chosen.append((found, place))
+        return chosen
 
     def words(self, options: Sequence[str] | None) -> list[str]:
         """The arguments for the parser: every layer as YAML text.
@@ -97,7 +101,9 @@ class CommandLine:
                 rates: what they say of the data alone is kept (:data:`OF_THE_DATA`). None drops nothing, for a command
                 that builds no family.
         """
-        before = self._switch()[1] if options is not None else 0
+        family, before = self._switch() if options is not None else (DEFAULT, 0)
+        # A subclass is the same method with something of its own: what was meant for its base is meant for it.
+        own = all(issubclass(family, other) for other, _ in self._families()) if options is not None else True
         words = []
         for place, part in enumerate(self.parts):
             if isinstance(part, str):
@@ -105,8 +111,8 @@ class CommandLine:
             elif isinstance(part, Layer):
                 settings = part.settings
                 if place < before and options is not None and isinstance(settings.get("model"), dict):
-                    of_data = {key: value for key, value in settings["model"].items() if key in OF_THE_DATA}
-                    settings = {**settings, "model": _taken(of_data, "--model", options)}
+                    meant = {key: value for key, value in settings["model"].items() if own or key in OF_THE_DATA}
+                    settings = {**settings, "model": _taken(meant, "--model", options)}
                 words += ["--config", as_text(settings)]
         return words
 

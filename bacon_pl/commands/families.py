@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from typing import Any
 
 from bacon_pl.commands.renamed import new_value
+from bacon_pl.configured import class_path
 from bacon_pl.distillers import Distiller, DistributionMatching
 from bacon_pl.errors import BaconError, one_line, unknown_name
 
@@ -65,13 +65,3 @@ def find_family(name: str, option: str = "--model.class_path") -> type[Any]:
             "defines what is missing."
         )
     return found
-
-
-def class_path(family: type[Any]) -> str:
-    """The shortest dotted path that a class can be imported by."""
-    parts = family.__module__.split(".")
-    for length in range(1, len(parts)):
-        package = ".".join(parts[:length])
-        if getattr(sys.modules.get(package), family.__name__, None) is family:
-            return f"{package}.{family.__name__}"
-    return f"{family.__module__}.{family.__qualname__}"

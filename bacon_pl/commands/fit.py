@@ -10,7 +10,7 @@ from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
 from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.commands.arguments import CLASS_PATH
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
-from bacon_pl.commands.families import class_path
+from bacon_pl.configured import class_path
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError

@@ -112,7 +112,7 @@ ROWS: dict[str, Row] = {
     "lr, eval": (f"{EARLY_EVAL} --evaluation.lr .inf", ["--evaluation.lr must be positive and finite, got inf"]),
     "epochs, eval": (f"{EARLY_EVAL} --evaluation.epochs 0", ["--evaluation.epochs must be at least 1, got 0"]),
     "baseline, eval": (
-        f"{EARLY_EVAL} --baselines [randm]", ["--baselines must be one of random, .*, got randm", "mean random"]
+        f"{EARLY_EVAL} --baselines [randm]", ["--baselines must be one of tiles, random, .*, got randm", "mean random"]
     ),
     "steps 0": (f"{EARLY} --trainer.max_steps 0", ["--trainer.max_steps N, at least 1"]),
     "epochs 0": (f"{EARLY} --trainer.max_epochs 0", ["--trainer.max_epochs 0", "--trainer.max_steps N"]),

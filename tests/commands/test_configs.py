@@ -13,6 +13,8 @@ from tests.paths import CONFIGS, ROOT
 
 EXPERIMENTS = sorted(CONFIGS.glob("*/ipc*.yaml"))
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
+SELECTIONS = {"tiles": ("drawn", 2), "random": ("drawn", 1), "herding": ("herding", 1), "k_center": ("k_center", 1)}
+MATCHING = [path for path in METHODS if path.stem not in SELECTIONS]
 ABLATION = sorted((CONFIGS / "ablation").glob("*.yaml"))
 SMALL, FULL = CONFIGS / "budgets/small.yaml", CONFIGS / "budgets/full.yaml"
 PUBLISHED = CONFIGS / "published.yaml"
@@ -47,7 +49,7 @@ OBJECTIVES = {"bacon": BAYES, "idm": MEANS, "dm": MEANS, "idm+bacon": BOTH, "dm+
 
 # What each file changes, beside the method's name.
 ABLATIONS = {
-    "ce-unweighted": {"model.ce_weight": 20.0, "model.ce_accuracy": "none"},
+    "ce-unweighted": {"model.cross_entropy.weight": 20.0, "model.cross_entropy.accuracy": "none"},
     "lambda-0.0": {"model.objective.init_args.tv_weight": 0.0, "model.objective.init_args.clip": "acting"},
     "lambda-0.2": {"model.objective.init_args.tv_weight": 0.2, "model.objective.init_args.clip": "acting"},
     "lambda-0.5": {"model.objective.init_args.tv_weight": 0.5, "model.objective.init_args.clip": "acting"},
@@ -55,7 +57,7 @@ ABLATIONS = {
     "lambda-1.0": {"model.objective.init_args.tv_weight": 1.0, "model.objective.init_args.clip": "acting"},
     "likelihood": {"model.objective.init_args.tv_weight": 0.0},
     "likelihood+tv": {},
-    "no-ce": {"model.ce_weight": 0.0},
+    "no-ce": {"model.cross_entropy.weight": None, "model.cross_entropy.accuracy": None},
     "partition-1": {"model.factor": 1},
     "partition-3": {"model.factor": 3},
     "symmetric": {"model.objective.init_args.clip": "symmetric"},
@@ -87,6 +89,11 @@ def says(printed, given):
     if isinstance(given, list):
         return len(printed) == len(given) and all(map(says, printed, given))
     return printed == given
+
+
+def ce_weight(model):
+    """Weight of the cross-entropy; 0 where a method has none."""
+    return 0.0 if model["cross_entropy"] is None else model["cross_entropy"]["weight"]
 
 
 def laid_over(below, above):
@@ -146,7 +153,7 @@ def printed(capsys, known):
 def test_every_table_is_complete():
     found = {(path.parent.name, int(path.stem[3:])) for path in EXPERIMENTS}
     assert found == SCHEDULES.keys() | OWN.keys()
-    assert {path.stem for path in METHODS} == OBJECTIVES.keys()
+    assert {path.stem for path in METHODS} == OBJECTIVES.keys() | SELECTIONS.keys()
     assert {path.stem for path in ABLATION} == ABLATIONS.keys()
 
 
@@ -160,13 +167,13 @@ def test_every_config_is_bacon_at_the_published_schedule(config, printed):
     assert (model["lr"], model["momentum"], model["per_class_steps"]) == (0.2, 0.5, True)
     assert (pool["initial"], pool["capacity"], pool["train_networks"]) == (3, 100, 2)
     assert (pool["lr"], pool["momentum"], pool["weight_decay"]) == (0.01, 0.9, 5e-4)
-    found = (model["ce_weight"], data["batch_real"], pool["push_every"], pool["train_steps"], model["accuracy_window"])
+    found = (ce_weight(model), data["batch_real"], pool["push_every"], pool["train_steps"], model["accuracy_window"])
     assert found == {**SCHEDULES, **OWN}[name, ipc]
     assert model["objective"]["class_path"] == "BaconObjective"
     recipe = evaluation["evaluation"]
     assert (recipe["batch_size"], recipe["lr"], recipe["momentum"], recipe["weight_decay"]) == (256, 0.01, 0.9, 5e-4)
     if (name, ipc) in SCHEDULES:
-        assert model["objective"] == BAYES and model["ce_accuracy"] == "percent"
+        assert model["objective"] == BAYES and model["cross_entropy"]["accuracy"] == "percent"
         assert fit["trainer"]["max_steps"] == 20_000 and data["pool_batch"] == 256
         assert (recipe["epochs"], recipe["num_networks"], recipe["lr_drop"]) == (1000, 5, 0.1)
         for network in (model["network"], recipe["network"]):
@@ -179,7 +186,24 @@ def test_the_full_budget_is_what_configs_have_by_themselves(command, printed):
     assert printed(command, config, FULL) == printed(command, config)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
+def test_every_selection_composes_with_every_config_and_budget(config, method, printed):
+    rule, factor = SELECTIONS[method]
+    below = printed("fit", config)["model"]
+    for model in (
+        printed("fit", config, CONFIGS / f"methods/{method}.yaml", *budget)["model"] for budget in ((), (SMALL,))
+    ):
+        assert (model["class_path"], model["method"], model["rule"]) == ("Selection", method, rule)
+        assert model["factor"] == min(factor, below["factor"])
+        assert (model["ipc"], model["augment"]) == (
+            below["ipc"],
+            below["augment"],
+        )  # what the schedule says of the data
+        assert "lr" not in model and "pool" not in model
+
+
+@pytest.mark.parametrize("method", MATCHING, ids=lambda path: path.stem)
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=named)
 def test_every_method_composes_with_every_config_and_budget(config, method, printed):
     key = config.parent.name, int(config.stem[3:])
@@ -193,7 +217,7 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
         model, pool = fit["model"], fit["model"]["pool"]
         assert model["method"] == method.stem and says(model["objective"], OBJECTIVES[method.stem])
         life = pool["initial"], pool["push_every"], pool["capacity"], pool["train_networks"]
-        frame = model["factor"], model["ce_weight"], model["lr"], model["momentum"], model["per_class_steps"]
+        frame = model["factor"], ce_weight(model), model["lr"], model["momentum"], model["per_class_steps"]
         # method.md §2
         if method.stem.startswith("dm"):
             assert frame == (1, 0.0, 1.0, 0.5, False)
@@ -232,7 +256,7 @@ def test_published_choices_change_the_objective_and_augmentation_alone(config, p
     before, after = (leaves(printed("fit", config, *overlay)) for overlay in ((), (PUBLISHED,)))
     changed = {name for name in before | after if before.get(name) != after.get(name)}
     assert changed <= {"model.augment.init_args.strategies", "model.objective.init_args.clip"}
-    assert after["model.objective.init_args.clip"] == "none" and after["model.ce_accuracy"] == "percent"
+    assert after["model.objective.init_args.clip"] == "none" and after["model.cross_entropy.accuracy"] == "percent"
 
 
 @pytest.mark.parametrize("ablation", ABLATION, ids=lambda path: path.stem)

@@ -1,18 +1,13 @@
 """The matching terms against the golden numbers of method.md §1, and their properties."""
 
-import re
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bacon_pl.cli import main
-from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.objectives import BaconObjective, Combined, MeanMatching
 from bacon_pl.objectives import functional as F
-from tests.paths import DIGITS, ROOT
 
 
 def classes(golden, dtype=torch.float64):
@@ -115,17 +110,3 @@ def test_combined_adds_up_weighted_terms():
 def test_combined_refuses_what_does_not_fit(objectives, weights):
     with pytest.raises(BaconError, match="Combined needs"):
         Combined(objectives, weights)
-
-
-def test_the_readmes_own_objective_runs_by_class_path(tmp_path, monkeypatch):
-    readme = (ROOT / "README.md").read_text()
-    for language, name in (("python", "mine.py"), ("yaml", "cosine.yaml")):
-        (block,) = re.findall(rf"```{language}\n(# {name}.*?)```", readme, re.DOTALL)
-        (tmp_path / name).write_text(block)
-    monkeypatch.syspath_prepend(tmp_path)
-    main(["fit", "--config", str(DIGITS), "--config", str(tmp_path / "cosine.yaml"),
-          "--trainer.max_steps", "1", "--trainer.default_root_dir", str(tmp_path / "run"), "--model.network.width", "4",
-          "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"])  # fmt: skip
-    distilled = DistilledSet.load(tmp_path / "run")
-    assert distilled.method == "cosine"
-    assert distilled.config["model"]["objective"]["class_path"] == "mine.CosineMatching"
