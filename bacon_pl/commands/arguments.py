@@ -78,19 +78,20 @@ class CommandLine:
         Raises:
             BaconError: One that is asked for is unknown.
         """
-        return self._switch()[0]
-
-    def _switch(self) -> tuple[type[Any], int]:
-        """The family, and how many parts stand before the last change to it."""
         return self._families()[-1]
 
-    def _families(self) -> list[tuple[type[Any], int]]:
-        """Every family that was chosen, the default first, and how many parts stand before the choice."""
-        chosen = [(DEFAULT, 0)]
-        for place, part in enumerate(self.parts):
-            if isinstance(part, Choice) and (found := find_family(part.name, part.origin)) is not chosen[-1][0]:
-                chosen.append((found, place))
-        return chosen
+    def _families(self) -> list[type[Any]]:
+        """The family in effect before all parts, and after each."""
+        found: list[type[Any]] = [DEFAULT]
+        for part in self.parts:
+            found.append(find_family(part.name, part.origin) if isinstance(part, Choice) else found[-1])
+        return found
+
+    def _change(self) -> int:
+        """The place of the part that changed the family last; 0 if none did."""
+        families = self._families()
+        changes = (place for place in range(len(self.parts)) if families[place] is not families[place + 1])
+        return max(changes, default=0)
 
     def words(self, options: Sequence[str] | None) -> list[str]:
         """The arguments for the parser: every layer as YAML text.
@@ -98,21 +99,20 @@ class CommandLine:
         Args:
             options: Those of the parser, with dashes. Configurations that were given before another family was chosen
                 lose the settings that it does not take, and those that were meant for another method, such as learning
-                rates: what they say of the data alone is kept (:data:`OF_THE_DATA`). None drops nothing, for a command
-                that builds no family.
+                rates: what they say of the data alone is kept (:data:`OF_THE_DATA`), unless the family is a subclass
+                of theirs. None drops nothing, for a command that builds no family.
         """
-        family, before = self._switch() if options is not None else (DEFAULT, 0)
-        # A subclass is the same method with something of its own: what was meant for its base is meant for it.
-        own = all(issubclass(family, other) for other, _ in self._families()) if options is not None else True
+        families, change = (self._families(), self._change()) if options is not None else ([], 0)
         words = []
         for place, part in enumerate(self.parts):
             if isinstance(part, str):
                 words.append(part)
             elif isinstance(part, Layer):
-                settings = part.settings
-                if place < before and options is not None and isinstance(settings.get("model"), dict):
-                    meant = {key: value for key, value in settings["model"].items() if own or key in OF_THE_DATA}
-                    settings = {**settings, "model": _taken(meant, "--model", options)}
+                settings, model = part.settings, part.settings.get("model")
+                if place < change and options is not None and isinstance(model, dict):
+                    if not issubclass(families[-1], families[place]):  # they were meant for another method
+                        model = {key: value for key, value in model.items() if key in OF_THE_DATA}
+                    settings = {**settings, "model": _taken(model, "--model", options)}
                 words += ["--config", as_text(settings)]
         return words
 
@@ -127,9 +127,10 @@ class CommandLine:
             if isinstance(part, str) and part.partition("=")[0] == option:
                 return ""
             if isinstance(part, Layer) and _holds(part.settings, keys) and part.origin:
-                chosen = self.parts[self._switch()[1]]
+                change = self._change()
+                chosen = self.parts[change]
                 after = isinstance(chosen, Choice) and chosen.origin != f"'{part.origin}'" and keys[0] == "model"
-                if after and place > self._switch()[1]:
+                if after and place > change:
                     return f"It stands in '{part.origin}': give that before the family is chosen."
                 return f"It stands in '{part.origin}'."
         return ""
