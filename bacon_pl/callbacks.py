@@ -13,7 +13,6 @@ from torch import Tensor
 from bacon_pl import rng
 from bacon_pl.data import DataModule
 from bacon_pl.distillers import Distiller
-from bacon_pl.distillers.identity import difference
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import Learners, Recipe, TrainingSet
 
@@ -45,6 +44,7 @@ class ImageGrid(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the initial images."""
+        self._shown = None
         if self.every_n_steps and trainer.global_step == 0:
             self._show(trainer, pl_module)
 
@@ -106,7 +106,8 @@ class ValidationAccuracy(Callback):
         self.best_images: Tensor | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check that there are images to validate on, before time is spent."""
+        """Begin anew, and check that there are images to validate on, before time is spent."""
+        self.best_accuracy, self.best_images = -1.0, None
         if self.every_n_steps and self._data(trainer).val is None:
             raise BaconError("validation needs held-out training images: set --data.val_fraction, e.g. to 0.1.")
 
@@ -141,25 +142,23 @@ class ValidationAccuracy(Callback):
             pl_module.images.data.copy_(self.best_images)
 
     @property
-    def _settings(self) -> dict[str, Any]:
+    def run_settings(self) -> dict[str, Any] | None:
+        """What makes a run that is validated the same run when it is resumed; None where nothing is validated."""
+        if not self.every_n_steps:
+            return None
         return {"every_n_steps": self.every_n_steps, "epochs": self.epochs, "keep_best": self.keep_best}
 
     def state_dict(self) -> dict[str, Any]:
-        """The best images so far, and by what they were chosen."""
-        return {"best_accuracy": self.best_accuracy, "best_images": self.best_images, "settings": self._settings}
+        """The best images so far."""
+        return {"best_accuracy": self.best_accuracy, "best_images": self.best_images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best images so far.
-
-        Raises:
-            BaconError: They were chosen by other settings.
-        """
-        if flaw := difference(state_dict["settings"], self._settings, "--validation."):
-            raise BaconError(f"the checkpoint is of another run: {flaw}. Give the settings it was made with.")
+        """Take over the best images so far."""
         self.best_accuracy, self.best_images = state_dict["best_accuracy"], state_dict["best_images"]
 
     @staticmethod
     def _data(trainer: pl.Trainer) -> DataModule:
-        data = getattr(trainer, "datamodule", None)
-        assert isinstance(data, DataModule)
-        return data
+        module = trainer.lightning_module
+        if not isinstance(module, Distiller):
+            raise BaconError("ValidationAccuracy validates a Distiller's images: leave it out of other modules' runs.")
+        return module.data

@@ -174,7 +174,9 @@ class Checkpoints(Checkpoint):
             BaconError: The root directory holds another run's.
         """
         run: Any = trainer
+        self._signal = self._saved = None
         self._writes = not run.fast_dev_run
+        self.replaces = self.replaces or getattr(pl_module, "overwrite", False)
         if self._writes and not (run.ckpt_path or self.replaces) and in_folder(trainer.default_root_dir):
             raise BaconError(
                 f"'{trainer.default_root_dir}' holds an unfinished run: resume it with ckpt_path (--ckpt_path last), "
@@ -237,7 +239,7 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> Path:
-        """Write a checkpoint of this moment and remove those that are too old; returns its path."""
+        """Write a checkpoint of this moment and remove those that are too old, or newer; returns its path."""
         path = Path(trainer.default_root_dir, FOLDER, f"iteration={trainer.global_step}.ckpt")
         trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
@@ -247,7 +249,10 @@ class Checkpoints(Checkpoint):
                     f"last {self.keep} are kept in {path.parent}"
                 )
             parts = path.parent.glob(".*.part")  # of a process that was killed while it wrote
-            for old in [*in_folder(trainer.default_root_dir)[self.keep :], *parts]:
+            there = in_folder(trainer.default_root_dir)
+            # Newer ones are of an attempt that was given up when the run was resumed from before it.
+            given_up = there[: there.index(path)]
+            for old in [*given_up, *there[len(given_up) :][self.keep :], *parts]:
                 old.unlink(missing_ok=True)
         self._saved = trainer.global_step
         return path

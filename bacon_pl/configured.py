@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import hashlib
 import inspect
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+from jsonargparse import ArgumentParser
+from torch import Tensor
+
 Instance = TypeVar("Instance")
 
 
 class Configured:
-    """Remembers the arguments that it was made with, those of a subclass included."""
+    """Remembers the arguments that its constructor was given."""
 
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -33,50 +38,79 @@ def made(default: Instance) -> Instance:
 
 
 def arguments(instance: Configured) -> dict[str, Any]:
-    """The arguments of an object's constructor by name, defaults included, as plain values (see :func:`plain`)."""
+    """The arguments of an object's constructor by name, its own defaults included, as plain values (see :func:`plain`).
+
+    Those that it hands on to a base by ``**kwargs`` are there if they were given.
+    """
     args, kwargs = instance._made_with
     # Not the class's own signature, which is that of __new__ above in some versions of Python.
     bound = inspect.signature(type(instance).__init__).bind_partial(instance, *args, **kwargs)
+    bound.apply_defaults()
     found: dict[str, Any] = {}
     for number, (name, parameter) in enumerate(bound.signature.parameters.items()):
+        if not number or name not in bound.arguments:  # the instance, or what was not given and has no default
+            continue
+        value = bound.arguments[name]
         if parameter.kind is parameter.VAR_KEYWORD:
-            found.update(bound.arguments.get(name, {}))
-        elif name in bound.arguments and number and parameter.kind is not parameter.VAR_POSITIONAL:
-            found[name] = bound.arguments[name]
-    # Defaults of its own, and of the classes that its ``**kwargs`` are handed on to.
-    for name, default in _defaults(type(instance)).items():
-        found.setdefault(name, default)
+            found.update(value)
+        elif parameter.kind is not parameter.VAR_POSITIONAL or len(value):
+            found[name] = value
     return {name: plain(value) for name, value in found.items()}
 
 
+def remake(cls: type, described: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a constructor's arguments again from what :func:`arguments` said of them.
+
+    Args:
+        cls: Whose constructor it is.
+        described: Plain values by name.
+
+    Raises:
+        argparse.ArgumentError: One of them cannot be made of its description.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "made", fail_untyped=False, instantiate=False)
+    found = parser.instantiate_classes(parser.parse_object({"made": dict(described)}))["made"]
+    return {name: found[name] for name in described}
+
+
 def plain(value: Any) -> Any:
-    """Describe a value by numbers, text, lists and dictionaries.
+    """Describe a value by numbers, text, lists and dictionaries, so that different values are described differently.
 
     Objects become ``{"class_path": …, "init_args": …}``, which jsonargparse can make again; so do classes and partial
-    calls of them that stand for factories. A function becomes its import path.
+    calls of them that stand for factories. A function becomes its import path, with a digest where it has no name of
+    its own, and a tensor its shape and a digest.
     """
     value = made(value) if value is not None else None
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, enum.Enum):
         return value.name
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # not a subclass of it, which a checkpoint would refuse to load
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        return _numbers(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
         return {str(name): plain(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset, range)):
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(part) for part in value), key=repr)
+    if isinstance(value, (list, tuple, range)):
         return [plain(part) for part in value]
+    if isinstance(value, Configured):
+        return {"class_path": class_path(type(value)), "init_args": arguments(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
     if isinstance(value, functools.partial):
-        factory = next((part for part in (value.func, *value.args) if isinstance(part, type)), value.func)
-        return _factory(factory, value.keywords)
+        return _partial(value)
     if isinstance(value, type):
         return _factory(value, {})
     if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    path = class_path(type(value))
-    return {"class_path": path, "init_args": arguments(value)} if isinstance(value, Configured) else path
+        return _function(value)
+    state = {name: plain(part) for name, part in sorted(getattr(value, "__dict__", {}).items())}
+    return {"class_path": class_path(type(value)), "state": state}
 
 
 def class_path(cls: type) -> str:
@@ -89,24 +123,43 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _factory(factory: Any, keywords: Mapping[str, Any]) -> Any:
-    if not isinstance(factory, type):
-        path = f"{factory.__module__}.{factory.__qualname__}"
-        return {"class_path": path, "init_args": {k: plain(v) for k, v in keywords.items()}} if keywords else path
+def _numbers(value: np.generic | np.ndarray[Any, Any] | Tensor) -> Any:
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if not array.ndim:
+        return array.item()
+    digest = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "digest": digest}
+
+
+def _partial(value: functools.partial[Any]) -> Any:
+    if getattr(value.func, "__module__", "").startswith("jsonargparse"):  # how its parser stands for a factory
+        factory = next(part for part in value.args if isinstance(part, type))
+        return _factory(factory, value.keywords)
+    if isinstance(value.func, type) and not value.args:
+        return _factory(value.func, value.keywords)
+    found: dict[str, Any] = {"class_path": plain(value.func), "init_args": plain(value.keywords)}
+    return {**found, "args": plain(value.args)} if value.args else found
+
+
+def _function(value: Any) -> str:
+    path = f"{value.__module__}.{value.__qualname__}"
+    code, owner = getattr(value, "__code__", None), getattr(value, "__self__", None)
+    if owner is not None and not inspect.ismodule(owner):  # a method: what it does depends on its object
+        return f"{path} of {plain(owner)}"
+    if code is None or "<" not in value.__qualname__:
+        return path
+    # A lambda or a function within a function: its name says little, its code and what it holds on to say what it is.
+    held = [plain(cell.cell_contents) for cell in value.__closure__ or ()]
+    text = repr((code.co_code, code.co_consts, code.co_names, plain(value.__defaults__), held))
+    return f"{path}:{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+
+def _factory(factory: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
     found = {**_defaults(factory), **keywords}
     return {"class_path": class_path(factory), "init_args": {name: plain(part) for name, part in found.items()}}
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    """Defaults of a constructor's arguments; the bases' too, where it hands on ``**kwargs``."""
-    found: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base) or base is object:
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        for parameter in parameters:
-            if parameter.default is not parameter.empty:
-                found.setdefault(parameter.name, parameter.default)
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return found
+    """Defaults of a constructor's own arguments."""
+    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    return {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -133,5 +133,8 @@ def seeded(*keys: int | str, device: torch.device | None = None) -> Iterator[Non
     """
     devices = [] if device is None or device.type == "cpu" else [device]
     with torch.random.fork_rng(devices=devices, device_type="cuda" if not devices else devices[0].type):
-        torch.manual_seed(derive(*keys))
+        if devices:
+            torch.manual_seed(derive(*keys))
+        else:  # and no other device's generator, which would not be restored
+            torch.default_generator.manual_seed(derive(*keys))
         yield

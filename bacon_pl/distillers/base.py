@@ -15,8 +15,12 @@ from bacon_pl.data import IterationBatch, normalize
 from bacon_pl.distillers.check_finite import FiniteCheck
 from bacon_pl.distillers.lifecycle import Lifecycle
 from bacon_pl.distillers.synthetic_set import SyntheticSet
+from bacon_pl.errors import BaconError
 from bacon_pl.networks import Network, NetworkFactory
 from bacon_pl.selection.tiles import Start
+
+ASK_EVERY = 50
+"""Iterations between two questions to a GPU whether its numbers are finite."""
 
 
 class Distiller(Lifecycle):
@@ -49,6 +53,21 @@ class Distiller(Lifecycle):
     ) -> None:
         super().__init__(SyntheticSet(ipc, factor, start), method, seed)
         self._finite = FiniteCheck()
+        self._at_start: list[int] = []
+
+    def on_fit_start(self) -> None:
+        """Begin anew to look for numbers that are not finite."""
+        self._finite = FiniteCheck()
+        super().on_fit_start()
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """See :meth:`Lifecycle.training_step`."""
+        self._at_start = self._versions()
+        super().training_step(batch, batch_idx)
+
+    def _versions(self) -> list[int]:
+        """How often each parameter has been written to, which torch counts."""
+        return [parameter._version for parameter in self.parameters()]
 
     # What a subclass says.
 
@@ -92,15 +111,27 @@ class Distiller(Lifecycle):
             terms: 0-d each, by name.
 
         Raises:
-            DivergedError: A term or a gradient is not finite.
+            BaconError: There is no optimizer, or the terms do not depend on its parameters.
+            DivergedError: A term or a gradient is not finite, or a learned step size is not positive.
         """
         found: Any = self.optimizers(use_pl_optimizer=False)
         optimizers: list[torch.optim.Optimizer] = found if isinstance(found, list) else [found]
-        parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-        gradients = torch.autograd.grad(torch.stack(list(terms.values())).sum(), parameters)
+        parameters = [p for o in optimizers if o for group in o.param_groups for p in group["params"]]
+        total = torch.stack(list(terms.values())).sum()
+        if not parameters or not total.requires_grad:
+            raise BaconError(
+                f"{type(self).__name__} has nothing to descend by: configure_optimizers must give an optimizer, and "
+                "the terms must depend on its parameters."
+            )
+        # A parameter that this loss does not depend on has no gradient, and its optimizer leaves it alone.
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.check_finite({**{name: [t] for name, t in terms.items()}, "gradient": list(gradients)}, True)
+        numbers = {name: [t] for name, t in terms.items()}
+        numbers["gradient"] = [gradient for gradient in gradients if gradient is not None]
+        if self.synthetic.step_size is not None:
+            numbers["logarithm of the step size"] = [self.synthetic.step_size.detach().log()]
+        self.check_finite(numbers, state_is_good=self._versions() == self._at_start)
         for optimizer in optimizers:
             optimizer.step()
         self.log_terms({name: value.detach() for name, value in terms.items()})
@@ -127,7 +158,7 @@ class Distiller(Lifecycle):
         self._finite.record(self.iteration, numbers)
         if self.device.type == "cpu":
             self.raise_if_diverged(state_is_good)
-        elif self.iteration % getattr(self.trainer, "log_every_n_steps", 50) == 0:
+        elif self.iteration % ASK_EVERY == 0:
             self.raise_if_diverged()
 
     def raise_if_diverged(self, state_is_good: bool = False) -> None:

@@ -64,7 +64,7 @@ class BoundLog:
         Args:
             iteration: Its number.
             zeros: (C,), to be filled in.
-            logged: There is a logger.
+            logged: There is a logger, and there are embeddings.
         """
         every = self.settings.every_n_steps
         self._iteration = iteration

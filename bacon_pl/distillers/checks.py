@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
+# Trainer flags that a distillation, one epoch of iterations without validation, could not heed: what they are by
+# default, and what to do instead.
+_ITERATIONS = "count the iterations by max_steps"
+_NO_VALIDATION = "there is no validation loop; ValidationAccuracy (--validation.every_n_steps) validates"
+_FLAGS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "limit_train_batches": ((None, 1.0), _ITERATIONS),
+    "overfit_batches": ((0.0,), _ITERATIONS),
+    "min_steps": ((None,), _ITERATIONS),
+    "min_epochs": ((None, 0), _ITERATIONS),
+    "reload_dataloaders_every_n_epochs": ((0,), "there is one epoch"),
+    "val_check_interval": ((None, 1.0), _NO_VALIDATION),
+    "check_val_every_n_epoch": ((1,), _NO_VALIDATION),
+    "limit_val_batches": ((None, 1.0), _NO_VALIDATION),
+    "gradient_clip_val": ((None, 0, 0.0), "set the method's own, such as --model.clip_gradient"),
+    "accumulate_grad_batches": ((1,), "an iteration takes all its images at once, in blocks by --model.memory_gib"),
+}
+
 
 def run_seed(seed: int | None) -> int:
     """The seed of a run: the one given, else that of ``lightning.seed_everything``, else 0.
 
     Raises:
-        BaconError: It is negative.
+        BaconError: It is negative, or no whole number.
     """
-    found = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+    try:
+        found = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else operator.index(seed)
+    except TypeError:
+        found = -1
     if found < 0:
-        raise BaconError(f"the seed must be zero or positive, got {found}.")
+        raise BaconError(f"the seed must be a whole number, zero or positive, got {seed}.")
     return found
 
 
@@ -41,6 +62,15 @@ def check_trainer(trainer: Any) -> None:
         raise BaconError(
             f"--trainer.precision {trainer.precision} would make the images themselves half precision, and steps "
             f"smaller than their rounding would be lost: use one of {', '.join(_PRECISIONS)}."
+        )
+    for flag, (defaults, instead) in _FLAGS.items():
+        if (given := getattr(trainer, flag, defaults[0])) not in defaults and not trainer.fast_dev_run:
+            raise BaconError(f"--trainer.{flag} {given} does not go with a distillation: {instead}.")
+    if trainer.max_epochs == 0:
+        raise BaconError(f"--trainer.max_epochs 0 does not go with a distillation: {_ITERATIONS}.")
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
+        raise BaconError(
+            "StochasticWeightAveraging averages over epochs, and a distillation is one epoch: take it out."
         )
     if any(isinstance(callback, EarlyStopping) for callback in trainer.callbacks):
         raise BaconError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from jsonargparse import lazy_instance
@@ -80,6 +81,7 @@ class DistributionMatching(Distiller):
     """
 
     free_settings = ("real_chunk", "memory_gib", "acceleration", "bound")
+    attribute_of: ClassVar[dict[str, str]] = {"pool": "pool_settings"}
 
     def __init__(
         self,

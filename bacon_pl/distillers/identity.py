@@ -13,25 +13,32 @@ def identity(config: Mapping[str, Any], free: Collection[str] = ()) -> dict[str,
     """The part of a run's resolved settings that must stay the same when it is resumed.
 
     Args:
-        config: Settings by section: ``model``, ``data``, ``trainer``, and ``seed_everything``.
+        config: Settings by section: ``model``, ``data``, ``trainer``, ``validation``, and ``seed_everything``.
         free: Settings of the model that may change, because they change no result but by rounding.
     """
     kept: dict[str, Any] = {"seed_everything": config.get("seed_everything")}
     for section, left_out in (("data", _FREE), ("model", (*free, "seed"))):
         if section in config:
             kept[section] = {name: value for name, value in config[section].items() if name not in left_out}
+    if "validation" in config:
+        kept["validation"] = config["validation"]
     if precision := config.get("trainer", {}).get("precision"):
         kept["trainer"] = {"precision": str(precision)}
     return kept
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "--") -> str:
-    """Say in which settings two runs differ; empty if in none, or if one of them was not recorded."""
+    """Say in which settings two runs differ; empty if in none.
+
+    A setting that only one of them has is no difference, for a newer version may have it first; but it is where an
+    object was made with it (``init_args``).
+    """
     if "class_path" in old and "class_path" in new and old["class_path"] != new["class_path"]:
         return f"{prefix}class_path was {old['class_path']}, now {new['class_path']}"
     found = []
-    for name in sorted(old.keys() & new.keys()):
-        a, b = old[name], new[name]
+    strict = prefix.endswith(".init_args.")
+    for name in sorted(old.keys() | new.keys() if strict else old.keys() & new.keys()):
+        a, b = old.get(name, "not given"), new.get(name, "not given")
         if isinstance(a, dict) and isinstance(b, dict):
             found += [part for part in [difference(a, b, f"{prefix}{name}.")] if part]
         elif a != b:

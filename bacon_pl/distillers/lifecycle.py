@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import numpy as np
+import torch
 from torch import nn
 
-from bacon_pl.configured import Configured, arguments, class_path
+from bacon_pl.configured import Configured, arguments, class_path, plain, remake
 from bacon_pl.data import DataModule, DatasetMeta, IterationBatch
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, package_version
 from bacon_pl.distillers.checks import check_nothing_is_lost, check_trainer, run_seed
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.distillers.synthetic_set import SyntheticSet
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
+from bacon_pl.selection import Start
 
 CHECKPOINT_FORMAT = 2
 """Version of what a checkpoint holds under ``bacon_pl``."""
@@ -46,13 +51,16 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         self.iteration = 0
         self.overwrite = False
         self.config: dict[str, Any] = {}
-        # Lightning's loggers show them, and its ``load_from_checkpoint`` makes a module again from them.
-        self.save_hyperparameters(
-            {**arguments(self), "seed": self.seed, "_instantiator": "lightning.pytorch.cli.instantiate_module"}
-        )
+        # Lightning's loggers show them, and ``load_from_checkpoint`` makes a module again from them.
+        given = arguments(self)
+        self.save_hyperparameters({**given, **({"seed": self.seed} if "seed" in given else {})})
         self._done_before = 0
+        self._prepared = False
         self._pending: dict[str, Any] | None = None
         self._last_step: float | None = None
+
+    attribute_of: ClassVar[dict[str, str]] = {}
+    """Attributes that hold a setting under another name than the constructor's argument has."""
 
     @abstractmethod
     def iterate(self, batch: IterationBatch) -> None:
@@ -61,6 +69,10 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Make what iterations need."""
+
+    @abstractmethod
+    def raise_if_diverged(self, state_is_good: bool = False) -> None:
+        """Stop if something has not been finite."""
 
     @abstractmethod
     def extra_state(self) -> dict[str, Any]:
@@ -73,6 +85,21 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """Nothing is optimized, unless a method says what; Lightning takes any number of optimizers."""
         return
+
+    @property
+    def ipc(self) -> int:
+        """Images per class."""
+        return self.synthetic.ipc
+
+    @property
+    def factor(self) -> int:
+        """Tiles per side of a canvas."""
+        return self.synthetic.factor
+
+    @property
+    def start(self) -> Start:
+        """What the images start from."""
+        return self.synthetic.start
 
     @property
     def images(self) -> nn.Parameter:
@@ -120,7 +147,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         """Make what iterations need where the images have been moved to.
 
         Raises:
-            BaconError: A finished set would be lost, or this module has been fitted already.
+            BaconError: A finished set would be lost, or this module or its Trainer has been used already.
         """
         # Here, for only now the Trainer tells whether it resumes.
         check_nothing_is_lost(self.trainer, self.overwrite)
@@ -129,7 +156,25 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
                 f"this module has done {self._done_before} iterations already: make a new one for another run, or "
                 "resume its own with trainer.fit(..., ckpt_path=...)."
             )
+        if self.trainer.global_step and not self.trainer.ckpt_path:
+            raise BaconError(
+                f"this Trainer has counted {self.trainer.global_step} iterations of another run: make a new Trainer "
+                "for every module."
+            )
+        most = self.trainer.max_steps
+        if 0 <= most < self.iteration:
+            raise BaconError(
+                f"the checkpoint is of iteration {self.iteration}, and --trainer.max_steps is {most}: give at least as "
+                "many iterations as are done."
+            )
+        before = set(self.state_dict())
         self.prepare()
+        if new := sorted({name.partition(".")[0] for name in set(self.state_dict()) - before}):
+            raise BaconError(
+                f"{type(self).__name__}.prepare makes '{new[0]}' a part of the module, which no checkpoint could bring "
+                "back: make it in __init__, or keep it in a list or dictionary and save it by extra_state."
+            )
+        self._prepared = True
         if self._pending is not None:
             self.load_extra_state(self._pending)
             self._pending = None
@@ -141,13 +186,18 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         return self.data.iteration_batch(self.iteration, self.seed, self.device)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Run one iteration.
+        """Run one iteration, and a step of every learning-rate scheduler that ``configure_optimizers`` gave.
 
         Args:
             batch: Unused: the images are drawn on the device, by the iteration.
             batch_idx: Unused.
         """
+        if self.num_iterations is not None and self.iteration >= self.num_iterations:
+            self.trainer.should_stop = True  # a finished run that is resumed
+            return
         self.iterate(self.real_images())
+        for scheduler in self._schedulers():
+            scheduler.step()
         self.iteration += 1
         # Lightning counts the steps of optimizers, of which an iteration may take any number: its own count, which
         # limits, checkpoints and loggers go by, is set to ours.
@@ -160,6 +210,10 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         if self.num_iterations is not None and self.iteration >= self.num_iterations:
             self.trainer.should_stop = True
 
+    def _schedulers(self) -> list[Any]:
+        found: Any = self.lr_schedulers()
+        return found if isinstance(found, list) else [] if found is None else [found]
+
     # Checkpoints.
 
     def settings(self) -> dict[str, Any]:
@@ -167,19 +221,37 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         return self.config or self._own_settings()
 
     def _own_settings(self) -> dict[str, Any]:
-        model = {name: value for name, value in self.hparams.items() if name not in ("_instantiator", "seed")}
+        model = {name: value for name, value in self.hparams.items() if name != "seed"}
+        # What the bases were given, too, which a subclass may have fixed or changed.
+        for base in type(self).__mro__:
+            for name in inspect.signature(base.__init__).parameters if issubclass(base, Lifecycle) else ():
+                attribute = self.attribute_of.get(name, name)
+                if name in ("self", "seed", "synthetic", "kwargs", "args") or attribute not in dir(self):
+                    continue
+                model[name] = plain(getattr(self, attribute))
         found: dict[str, Any] = {"seed_everything": self.seed, "model": {"class_path": class_path(type(self)), **model}}
         if self._trainer is not None:
             found |= {"data": dict(self.data.hparams), "trainer": {"precision": str(self.trainer.precision)}}
+            # Callbacks that choose the images say how.
+            callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
+            found["validation"] = next((c.run_settings for c in callbacks if getattr(c, "run_settings", None)), None)
         return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the run is, and the method's own state."""
+        """Add what the run is, and the method's own state.
+
+        Raises:
+            DivergedError: Something is not finite, so that the checkpoint would be worth nothing.
+        """
+        self.raise_if_diverged()
+        for state in checkpoint.get("optimizer_states", []):  # a learning rate may have been a number of numpy's
+            for group in state["param_groups"]:
+                group.update({name: value.item() for name, value in group.items() if isinstance(value, np.generic)})
         checkpoint["bacon_pl"] = {
             "format": CHECKPOINT_FORMAT,
             "version": package_version(),
             "run": identity(self._own_settings(), self.free_settings),
-            "extra": self.extra_state(),
+            "extra": self.extra_state() if self._prepared else self._pending or {},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -194,6 +266,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
                 "the checkpoint is of another version of this package, or no distillation's: start anew in another "
                 "default_root_dir, or use the version that wrote it."
             )
+        self._pending = found["extra"]
         if self._trainer is None:
             return  # load_from_checkpoint has made this module from the checkpoint's own settings
         if flaw := difference(found["run"], identity(self._own_settings(), self.free_settings)):
@@ -203,7 +276,30 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
             )
         # What was the last iteration of a shorter run is not the last one of this.
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
-        self._pending = found["extra"]
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make a module again from a checkpoint, with its images.
+
+        Args:
+            checkpoint_path: The file.
+            args: See Lightning.
+            kwargs: See Lightning; and arguments of the constructor that the checkpoint cannot describe, such as a
+                function that makes networks, or that are to differ.
+
+        Raises:
+            BaconError: This class, or an argument, cannot be made of what the checkpoint says.
+        """
+        try:
+            held = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+            described = dict(held.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}))
+            made = remake(cls, {name: value for name, value in described.items() if name not in kwargs})
+            return super().load_from_checkpoint(checkpoint_path, *args, **{**made, **kwargs})
+        except (argparse.ArgumentError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise BaconError(
+                f"cannot make a {cls.__name__} of '{checkpoint_path}' ({one_line(error).rstrip('.')}): call this of "
+                "the class that the checkpoint is of, and pass what it cannot make by itself, such as network=..."
+            ) from error
 
     def get_extra_state(self) -> dict[str, Any]:
         """The count of iterations, which is part of the state dict."""
@@ -223,7 +319,18 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         """Write ``distilled.safetensors`` into the Trainer's root directory; a ``fast_dev_run`` leaves nothing.
 
         Callbacks that choose the images do so when training ends, which is before.
+
+        Raises:
+            BaconError: The run ended before its last iteration, and nothing had asked it to.
         """
         trainer: Any = self.trainer
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.fast_dev_run:
+            return
+        self.raise_if_diverged()
+        if 0 <= self.iteration < trainer.max_steps and not trainer.should_stop:
+            raise BaconError(
+                f"the run ended after {self.iteration} of {trainer.max_steps} iterations, so no set is written: resume "
+                "it from a checkpoint of bacon_pl.checkpoints.Checkpoints, or with a larger max_epochs."
+            )
+        if trainer.is_global_zero:
             self.distilled().save(Path(self.trainer.default_root_dir) / FILE_NAME)

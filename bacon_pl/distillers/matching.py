@@ -8,15 +8,19 @@ gradients by the leaves go back through each block's own pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
+from bacon_pl import rng
 from bacon_pl.data import IterationBatch
 from bacon_pl.distributed import all_reduce_sum, shard
 from bacon_pl.errors import BaconError
+from bacon_pl.networks import StatelessNetwork
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.partition import expand
@@ -46,10 +50,12 @@ class Matching:
         meta, template = distiller.meta, distiller.pool.template
         image = (meta.channels, *meta.size)
         keeps = distiller.synthetic.ipc * distiller.synthetic.factor**2 * activation_bytes(template, image, self.read)
-        self.fits = int(distiller.memory_gib * 2**30 / keeps)
+        self.fits = int(min(distiller.memory_gib * 2**30 / keeps, meta.num_classes))
         """Classes whose synthetic images' pass fits the memory."""
-        self.whole = not template.rows_are_independent
+        self.whole = not template.rows_are_independent or draws(distiller.pool.model, image)
         """Whether all images go through the network in one pass, for it lets them meet."""
+        self.embeddings = self._embeddings(image)
+        """Under which name embeddings are kept, for the bound and the risk; None where they are not."""
         if self.whole and self.fits < meta.num_classes:
             raise BaconError(
                 f"{type(template).__name__} lets the images of a pass meet (batch norm, or dropout), so all "
@@ -57,6 +63,21 @@ class Matching:
                 f"{meta.num_classes * keeps / 2**30:.1f} GiB: raise --model.memory_gib, or use another norm."
             )
         self._found: dict[str, tuple[int, ...]] | None = None
+
+    def _embeddings(self, image: tuple[int, int, int]) -> str | None:
+        """Try the objective's reading on blank images, and find the embeddings among what it keeps."""
+        pool = self.distiller.pool
+        state = {**dict(pool.template.named_parameters()), **dict(pool.template.named_buffers())}
+        x = torch.zeros(2, *image, device=self.distiller.device, dtype=self.distiller.images.dtype)
+        with torch.no_grad():
+            kept, _ = functional_call(pool.template, {k: t.clone() for k, t in state.items()}, (x, self.read))
+        for name, value in kept.items():
+            if value.ndim < 1 or len(value) != len(x) or not value.is_floating_point():
+                raise BaconError(
+                    f"{type(self.distiller.objective).__name__} keeps '{name}' of shape {tuple(value.shape)} and type "
+                    f"{value.dtype} of {len(x)} images: it must be floating-point, with a row for each image."
+                )
+        return next((name for name in kept if name.rpartition(".")[2] == "z"), None)
 
     # Blocks.
 
@@ -97,7 +118,8 @@ class Matching:
         """
         d = self.distiller
         gradient = torch.zeros_like(d.synthetic.by_class())
-        d.bound_log.begin(batch.iteration, gradient.new_zeros(len(gradient)), bool(d.loggers))
+        logged = bool(d.loggers) and self.embeddings is not None
+        d.bound_log.begin(batch.iteration, gradient.new_zeros(len(gradient)), logged)
         across = self._match_across if d.objective.cross_class else self._match_apart
         terms = across(batch, network_id, accuracy, gradient)
         return terms, gradient.flatten(0, 1)
@@ -113,7 +135,7 @@ class Matching:
                 canvases = d.synthetic.by_class()[classes].requires_grad_()
                 syn, logits = self.read_synthetic(canvases, network_id, classes, batch.iteration)
             with d.profile("objective"):
-                terms = dict(d.objective.terms(syn, real, mask))
+                terms = self.terms(syn, real, mask, len(classes))
                 self.add_cross_entropy(terms, logits, classes, accuracy)
             with d.profile("bound"):
                 self._measure(syn, real, mask, classes)
@@ -158,8 +180,13 @@ class Matching:
                 mask = found["mask"] > 0
             leaves = {k[len("syn.") :]: v.requires_grad_() for k, v in found.items() if k.startswith("syn.")}
             real = {k[len("real.") :]: v for k, v in found.items() if k.startswith("real.")}
-            terms = dict(d.objective.terms(leaves, real, mask))
+            terms = self.terms(leaves, real, mask, len(gradient))
             total = torch.stack([value.sum() for value in terms.values()]).sum()
+            if not total.requires_grad:
+                raise BaconError(
+                    f"the terms of {type(d.objective).__name__} do not depend on what it keeps of the synthetic images "
+                    "in a way that has a gradient."
+                )
             by_leaf = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
         terms = {name: value.detach() for name, value in terms.items()}
         ce = gradient.new_zeros(len(gradient))
@@ -183,6 +210,27 @@ class Matching:
             all_reduce_sum([gradient, ce])
         return terms if d.cross_entropy is None else {**terms, "ce": ce}
 
+    def terms(self, syn: Readings, real: Readings, mask: Tensor | None, classes: int) -> Readings:
+        """The objective's terms, checked.
+
+        Raises:
+            BaconError: There are none, one is not a number per class, or one has the cross-entropy's name.
+        """
+        d = self.distiller
+        found = dict(d.objective.terms(syn, real, mask))
+        wrong = [f"'{name}' of shape {tuple(v.shape)}" for name, v in found.items() if tuple(v.shape) != (classes,)]
+        if wrong or not found:
+            raise BaconError(
+                f"{type(d.objective).__name__}.terms must give at least one term, each of one number per class, shape "
+                f"({classes},) here; it gives {', '.join(wrong) or 'none'}."
+            )
+        if "ce" in found and d.cross_entropy is not None:
+            raise BaconError(
+                f"{type(d.objective).__name__} calls a term 'ce', which is the cross-entropy's name: rename it, or set "
+                "--model.cross_entropy null."
+            )
+        return found
+
     def add_cross_entropy(self, terms: Readings, logits: Tensor, classes: Tensor, accuracy: Tensor) -> None:
         """Add the term ``ce``, where the method has it."""
         if self.distiller.cross_entropy is not None:
@@ -195,8 +243,8 @@ class Matching:
 
     def _measure(self, syn: Mapping[str, Tensor], real: Mapping[str, Tensor], mask: Tensor | None, ids: Tensor) -> None:
         """Measure bound and risk, where embeddings are at hand."""
-        if "z" in syn:
-            self.distiller.bound_log.measure(syn["z"].detach(), real["z"], mask, ids)
+        if (name := self.embeddings) is not None:
+            self.distiller.bound_log.measure(syn[name].detach(), real[name], mask, ids)
 
     def _fill_in(self, found: Readings, like: Tensor) -> None:
         """Add the zeros of a process that has no classes, which does not know the names by itself."""
@@ -246,6 +294,24 @@ class Matching:
         kept, logits = d.pool.forward(network_id, x.flatten(0, 1), self.read, ("synthetic", iteration))
         shape = x.shape[:2]
         return {name: value.unflatten(0, shape) for name, value in kept.items()}, logits.unflatten(0, shape)
+
+
+def draws(model: StatelessNetwork, image: tuple[int, int, int]) -> bool:
+    """Tell whether a network's pass in training mode draws at random, by trying it under two seeds.
+
+    Args:
+        model: The architecture.
+        image: Channels, height and width.
+    """
+    template = model.template
+    reference = next(template.parameters())
+    x = torch.linspace(-1, 1, 2 * math.prod(image), device=reference.device, dtype=reference.dtype).view(2, *image)
+    found = []
+    for seed in (0, 1):
+        state = {**dict(template.named_parameters()), **dict(template.named_buffers())}
+        with rng.seeded(seed, "trial", device=x.device), torch.no_grad():
+            found.append(functional_call(template, {k: t.clone() for k, t in state.items()}, (x,))[1])
+    return not torch.equal(*found)
 
 
 def _join(parts: list[Readings], dim: int) -> Readings:

@@ -36,7 +36,7 @@ class Selection(Distiller):
         start: What drawn images are, and how chosen ones are scaled down to tiles.
         method: Name under which results are recorded.
         rule: ``drawn``, ``herding`` or ``k_center``.
-        network: Architecture whose features images are chosen by.
+        network: Architecture whose features images are chosen by; where they are drawn, it is not read.
         augment: Augmentation of its training.
         coreset_steps: Steps of its training, rounded up to whole passes over the real images.
         seed: Seed of every draw; by default that of ``seed_everything``.
@@ -62,6 +62,11 @@ class Selection(Distiller):
         super().__init__(ipc, factor, start, method, seed)
         if rule not in get_args(Rule):
             raise unknown_name("rule of Selection", str(rule), get_args(Rule))
+        if rule != "drawn" and start.images != "tiles":
+            raise BaconError(
+                f"--model.start.images {start.images} does not go with the rule {rule}, which chooses real images: "
+                "leave one of them out."
+            )
         if coreset_steps < 1:
             raise BaconError(f"--model.coreset_steps must be at least 1, got {coreset_steps}.")
         self.rule = rule

@@ -72,7 +72,7 @@ class Network(nn.Module, ABC):
         It does not where batch norm takes statistics over the batch, or where units are dropped at random. Such a
         network gets all images of an iteration in one pass, so that memory settings cannot change a result.
         """
-        return not any(isinstance(module, _BatchNorm) or _drops(module) for module in self.modules())
+        return not self.draws_at_random and not any(isinstance(module, _BatchNorm) for module in self.modules())
 
 
 Read = Callable[[Network, Tensor], Any]

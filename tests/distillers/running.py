@@ -3,6 +3,7 @@
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from bacon_pl.checkpoints import Checkpoints, newest
 from bacon_pl.data import DataModule
 from bacon_pl.distillers import DistributionMatching, PoolSettings
 from bacon_pl.networks import ConvNet
@@ -38,4 +39,17 @@ def distill(root, steps=3, *, data=None, flags=None, ckpt_path=None, module=None
     module = matching(**settings) if module is None else module
     module.overwrite = True
     trainer(root, steps, **(flags or {})).fit(module, datamodule=digits(**(data or {})), ckpt_path=ckpt_path)
+    return module
+
+
+def fit(module, root, steps=3, *callbacks, data=None, **flags):
+    trainer(root, steps, callbacks=list(callbacks), **flags).fit(module, datamodule=data or digits())
+    return module
+
+
+def resume(module, root, steps=6, *callbacks, **flags):
+    path = newest(root)
+    trainer(root, steps, callbacks=[*callbacks, Checkpoints(2)], **flags).fit(
+        module, datamodule=digits(), ckpt_path=path
+    )
     return module

@@ -150,6 +150,60 @@ def test_objectives_that_share_a_pass_keep_their_own(tmp_path):
     assert Combined([MeanMatching(), Discrimination()]).cross_class
 
 
+class Malformed(MeanMatching):
+    def __init__(self, kind="none"):
+        self.kind = kind
+
+    def keep(self, trace):
+        kept = super().keep(trace)
+        return {**kept, "hits": trace.logits.argmax(1)} if self.kind == "integers" else kept
+
+    def terms(self, syn, real, mask=None):
+        term = super().terms(syn, real, mask)["match"]
+        return {
+            "none": {}, "0-d": {"a": term.sum()}, "matrix": {"a": term[:, None].expand(-1, 2)}, "ce": {"ce": term},
+        }.get(self.kind, {"match": term})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("none", r"at least one term.*shape \(2,\) here; it gives none"),
+        ("0-d", r"it gives 'a' of shape \(\)"),
+        ("matrix", r"it gives 'a' of shape \(2, 2\)"),
+        ("ce", "calls a term 'ce', which is the cross-entropy's name"),
+        ("integers", "keeps 'hits' of shape .*int64.*must be floating-point"),
+    ],
+)
+def test_malformed_terms_are_one_sentence(tmp_path, kind, sentence):
+    with pytest.raises(BaconError, match=sentence):
+        distill(tmp_path, 1, objective=Malformed(kind))
+
+
+def test_bound_and_risk_are_logged_of_embeddings_wherever_they_are_kept(tmp_path):
+    for objective, name in ((Hidden(), "z"), (Combined([Hidden(), MeanMatching()]), "0.z"), (Maps(), None)):
+        assert distill(tmp_path, 1, objective=objective).matching.embeddings == name
+
+
+class Maps(Hidden):
+    """Keeps no embeddings."""
+
+    def keep(self, trace):
+        return {"maps": super().keep(trace)["maps"]}
+
+
+class Functional(Dropping):
+    """Drops by a function, which no module tells of."""
+
+    def embed(self, x):
+        return F.dropout(self.features[:2](x), 0.5, self.training)
+
+
+def test_dropout_by_a_function_is_found_by_trying(tmp_path):
+    whole, chunked = (distill(tmp_path, 2, network=Functional, real_chunk=chunk) for chunk in (512, 3))
+    assert torch.equal(whole.images, chunked.images)
+
+
 def test_the_base_class_is_abstract():
     with pytest.raises(TypeError, match="iterate"):
         Distiller()
