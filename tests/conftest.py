@@ -3,6 +3,7 @@
 import os
 import sys
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,10 @@ from tests.paths import GOLDEN
 # Helpers' assertions show what they compared, like those of the tests.
 for helper in ("commands.bad_input", "distilled_set.hostile", "distilled_set.making"):
     pytest.register_assert_rewrite(f"tests.{helper}")
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 # Before torch starts its threads: small tests are faster with one, and two suites may share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

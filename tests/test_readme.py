@@ -99,7 +99,7 @@ def test_a_family_of_ones_own_is_killed_resumed_and_shared_with_the_same_bits(fo
         checkpoints.read(folder / f"{name}-{how}/checkpoints/iteration={STEPS}.ckpt") for how in ("whole", "killed")
     ]
     optimizers = [end["optimizer_states"] for end in ends]
-    assert len(optimizers[0]) == len(optimizers[1]) == (2 if family == "one_step.OneStep" else 0)
+    assert len([state for state in optimizers[0] if state]) == (2 if family == "one_step.OneStep" else 0)
     for kind in ("state_dict", "optimizer_states"):
         assert all(torch.equal(a, b) for a, b in zip(*(tensors(end[kind]) for end in ends), strict=True))
     if family == "one_step.OneStep":

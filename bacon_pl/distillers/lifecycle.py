@@ -245,7 +245,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         """
         self.raise_if_diverged()
         for state in checkpoint.get("optimizer_states", []):  # a learning rate may have been a number of numpy's
-            for group in state["param_groups"]:
+            for group in state.get("param_groups", []):
                 group.update({name: value.item() for name, value in group.items() if isinstance(value, np.generic)})
         checkpoint["bacon_pl"] = {
             "format": CHECKPOINT_FORMAT,
