@@ -15,7 +15,7 @@ from bacon_pl.data import IterationBatch, normalize
 from bacon_pl.distillers.check_finite import FiniteCheck
 from bacon_pl.distillers.lifecycle import Lifecycle
 from bacon_pl.distillers.synthetic_set import SyntheticSet
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.networks import Network, NetworkFactory
 from bacon_pl.selection.tiles import Start
 
@@ -167,7 +167,12 @@ class Distiller(Lifecycle):
         Raises:
             DivergedError: Names the iteration and what it was.
         """
-        self._finite.raise_if_any(state_is_good)
+        try:
+            self._finite.raise_if_any(state_is_good)
+        except DivergedError as error:
+            if error.state_is_good:  # what was found has not reached the state, which may still be saved
+                self._finite = FiniteCheck()
+            raise
 
     def profile(self, part: str) -> AbstractContextManager[None]:
         """Name a part of the iteration for ``--trainer.profiler``."""
