@@ -77,7 +77,7 @@ commands:
   convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
   configs  what --config takes by name: bacon configs; one to edit: bacon configs copy mnist/ipc10
 
-`bacon COMMAND --help` lists a command's options, `bacon COMMAND --print_config` prints its settings as YAML.
+`bacon COMMAND --help` lists a command's options; with --print_config, fit and eval print their settings as YAML.
 """
 
 

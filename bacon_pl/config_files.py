@@ -36,6 +36,15 @@ class Layer:
     path: Path | None = None
 
 
+OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
+"""A model's settings that follow from the data, so that they hold for a schedule's other methods, too."""
+
+
+def is_own(layer: Layer) -> bool:
+    """Whether a layer is one of the package's own configurations."""
+    return layer.path is not None and layer.path.resolve().is_relative_to(folder().resolve())
+
+
 def folder() -> Path:
     """The package's own configurations: in a wheel beside the modules, in a checkout beside the package.
 
@@ -207,6 +216,20 @@ def _anchored(value: Any, start: Path) -> Any:
     if isinstance(value, str) and value.endswith(_SUFFIXES) and (start / value).is_file():
         return str(start / value)
     return value
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One configuration with another laid over it, as the command line does it.
+
+    Where another family of methods is chosen, what was said of the data stays (:data:`OF_THE_DATA`).
+    """
+    model: Any = below.get("model")
+    other: Any = above.get("model")
+    model, other = (side if isinstance(side, Mapping) else {} for side in (model, other))
+    if other.get("class_path", model.get("class_path")) != model.get("class_path"):
+        stays = {name: value for name, value in model.items() if name in OF_THE_DATA}
+        below = {**below, "model": {**stays, "class_path": other["class_path"]}}
+    return dict(laid_over(below, above))
 
 
 def laid_over(below: Any, above: Any) -> Any:

@@ -26,9 +26,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BaconError:
     options = sorted(known)
     near = difflib.get_close_matches(name.lower(), [o.lower() for o in options], n=1, cutoff=0.5)
     hint = next((f" Did you mean '{o}'?" for o in options if near and o.lower() == near[0]), "")
+    options = [name for name in options if name]
     shown, others = options, ""
     if len(options) > _MOST_NAMES:
-        shown = sorted(difflib.get_close_matches(name.lower(), options, n=_MOST_NAMES // 2, cutoff=0.1))
+        near_ones = difflib.get_close_matches(name.lower(), options, n=_MOST_NAMES // 2, cutoff=0.1)
+        shown = sorted(near_ones or options[: _MOST_NAMES // 2])
         others = f" and {len(options) - len(shown)} others"
     return BaconError(f"unknown {kind} '{one_line(name, 80)}'.{hint} Known: {', '.join(shown)}{others}.")
 

@@ -15,15 +15,12 @@ from typing import Any
 import yaml
 
 from bacon_pl.commands.families import DEFAULT, find_family
-from bacon_pl.config_files import Layer, layers, parsed
+from bacon_pl.config_files import OF_THE_DATA, Layer, is_own, layers, parsed
 from bacon_pl.errors import BaconError, one_line
 
 CLASS_PATH = "--model.class_path"
 _VALUED = ("--config", "-c", "--model", CLASS_PATH)
 _ARGUMENTS = ("init_args", "dict_kwargs")
-
-OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
-"""A model's settings that follow from the data, so that they hold for a schedule's other methods, too."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,8 @@ class CommandLine:
         Args:
             options: Those of the parser, with dashes. Configurations that were given before another family was chosen
                 lose the settings that it does not take, and those that were meant for another method, such as learning
-                rates: what they say of the data alone is kept (:data:`OF_THE_DATA`), unless the family is a subclass
-                of theirs. None drops nothing, for a command that builds no family.
+                rates: what they say of the data alone is kept (``config_files.OF_THE_DATA``), unless the family is a
+                subclass of theirs. None drops nothing, for a command that builds no family.
         """
         families, change = (self._families(), self._change()) if options is not None else ([], 0)
         words = []
@@ -113,6 +110,11 @@ class CommandLine:
                     if not issubclass(families[-1], families[place]):  # they were meant for another method
                         model = {key: value for key, value in model.items() if key in OF_THE_DATA}
                     settings = {**settings, "model": _taken(model, "--model", options)}
+                elif options is not None and isinstance(model, dict) and is_own(part):
+                    # A budget of the package's says a network for every method, whether it has one or not.
+                    of_data = {key: value for key, value in model.items() if key in OF_THE_DATA}
+                    rest = {key: value for key, value in model.items() if key not in OF_THE_DATA}
+                    settings = {**settings, "model": {**rest, **_taken(of_data, "--model", options)}}
                 words += ["--config", as_text(settings)]
         return words
 
@@ -173,8 +175,10 @@ def _flat(layer: Layer) -> list[Layer | Choice]:
         model = parsed(Path(model).read_text(encoding="utf-8"), "--model", Path(model))
     if isinstance(model, str):
         return [Choice(model, origin), replace(layer, settings={**layer.settings, "model": {}})]
-    if not isinstance(model, dict):
+    if model is None:
         return [layer]
+    if not isinstance(model, dict):
+        raise BaconError(f"{origin}: model must be settings or the name of a class, got {one_line(model)}.")
     own = dict(model)
     name = own.pop("class_path", None)
     for level in _ARGUMENTS:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -115,12 +117,39 @@ class LightningCommand(LightningCLI):
         return exists
 
     def instantiate_classes(self) -> None:
-        """Build the objects. The name of the family is a setting of the run, and no argument of the family."""
+        """Build the objects. The name of the family is a setting of the run, and no argument of the family.
+
+        Raises:
+            BaconError: One of them refuses its settings.
+        """
+        self._check_groups()
         self._whole = self.config
         if self.builds_model:
             self.config = self.config.clone()
             self.config.pop(CLASS_PATH.removeprefix("--"))
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, AttributeError) as error:
+            if os.environ.get("BACON_DEBUG") == "1":
+                raise
+            # An alternative's own sentence stands in the parser's list of what was wrong with each of them.
+            listed = re.search(r"^ +- (--.*|the .*)$", str(error), re.MULTILINE)
+            who = self.family.__name__ if self.builds_model else "the evaluation"
+            raise BaconError(
+                listed[1] if listed else f"{who} cannot be made of its settings ({one_line(error).rstrip('.')})."
+            ) from error
+
+    def _check_groups(self) -> None:
+        """Refuse a number, or nothing, where settings by name are needed.
+
+        Raises:
+            BaconError: There is one.
+        """
+        for name in ("data", "trainer", "model", "validation", "checkpoint", "image_grid", "evaluation"):
+            value = self.config.get(name, {})
+            if not isinstance(value, (dict, Namespace)):
+                said = f"--{name} must be settings by name, such as {name}: {{…}} in a file, got {one_line(value, 40)}."
+                raise BaconError(self._placed(said))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the Trainer; what it refuses is bad input, whichever exception it chose."""

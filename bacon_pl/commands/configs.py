@@ -91,7 +91,7 @@ def copy(given: str, dest: str | os.PathLike[str] | None = None) -> str:
     path = Path(dest if dest is not None else f"{name}.yaml")
     if path.is_dir():
         path = path / f"{name}.yaml"
-    settings = reduce(config_files.laid_over, (layer.settings for layer in layers))
+    settings = reduce(config_files.merged, (layer.settings for layer in layers))
     extended = ", ".join(layer.origin for layer in layers[:-1])
     made = f"# A copy of {given}{f', with {extended} merged in' if extended else ''}."
     text = yaml.dump(settings, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)

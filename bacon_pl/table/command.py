@@ -110,6 +110,8 @@ class Table:
         methods = overlays(_words(c.methods, "--methods"), configs)
         cells, without = plan(methods, given, _whole(c.ipcs), budget, configs)
         absent = [f"{dataset}, ipc {ipc}: {reason}" for (dataset, ipc), reason in without.items()]
+        if not cells:
+            raise BaconError(f"there is nothing to run: {'; '.join(absent)}. `bacon configs` lists the schedules.")
         sources, reasons = self._sources(cells, given)
         jobs = self._jobs([cell for cell in cells if cell.dataset in sources], seeds, sources, out)
         for job in jobs:
