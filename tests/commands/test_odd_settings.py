@@ -18,7 +18,7 @@ class Plain(Distiller):
 
 
 class Stubborn(Plain):
-    def __init__(self, ipc: int = 1, **kwargs):
+    def __init__(self, ipc: int = 1, seed: int = 0):
         raise ValueError("no")
 """
 
