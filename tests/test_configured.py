@@ -11,7 +11,7 @@ import torch
 from bacon_pl import checkpoints
 from bacon_pl.checkpoints import Checkpoints, newest
 from bacon_pl.configured import plain
-from bacon_pl.distillers import DistributionMatching
+from bacon_pl.distillers import Distiller, DistributionMatching
 from bacon_pl.distillers.identity import difference
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
@@ -90,6 +90,26 @@ def test_what_a_subclass_decides_is_recorded_and_made_again(tmp_path):
     assert (again.lr, again.factor, again.network(1, (8, 8), 10).features[0].out_channels) == (1.5, 1, 4)
     with pytest.raises(BaconError, match="--model.lr was 1.5, now 0.7"):
         resume(Fixed(ipc=1, network=partial(ConvNet, width=4, depth=2), lr=0.7), tmp_path)
+
+
+class Changing(Distiller):
+    """Makes a network of its argument, under the argument's name, and lowers its rate as it goes."""
+
+    def __init__(self, network=small, rate: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.network, self.rate = network(1, (8, 8), 10), rate
+
+    def iterate(self, batch):
+        self.images.data.add_(self.rate)
+        self.rate /= 2
+        self.network.classifier.bias.data.add_(1)
+
+
+def test_what_changes_while_a_run_goes_on_is_no_setting(tmp_path):
+    fit(Changing(ipc=1), tmp_path, 4, Checkpoints(2))
+    resume(Changing(ipc=1), tmp_path)
+    with pytest.raises(BaconError, match="--model.rate was 1.0, now 3.0"):
+        resume(Changing(ipc=1, rate=3.0), tmp_path, 8)
 
 
 def test_what_cannot_be_made_again_is_told(tmp_path):

@@ -54,6 +54,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         # Lightning's loggers show them, and ``load_from_checkpoint`` makes a module again from them.
         given = arguments(self)
         self.save_hyperparameters({**given, **({"seed": self.seed} if "seed" in given else {})})
+        self._described: dict[str, Any] = {}
         self._done_before = 0
         self._prepared = False
         self._pending: dict[str, Any] | None = None
@@ -134,6 +135,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         if stage != "fit":
             return
         check_trainer(self.trainer)
+        self._described = self._describe()  # now, for a method may change its attributes while it runs
         self._done_before = self.iteration
         if self.synthetic.images is None:
             self.synthetic.initialize(self.data.train, self.data.meta, self.seed)
@@ -221,20 +223,25 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         return self.config or self._own_settings()
 
     def _own_settings(self) -> dict[str, Any]:
-        model = {name: value for name, value in self.hparams.items() if name != "seed"}
-        # What the bases were given, too, which a subclass may have fixed or changed.
-        for base in type(self).__mro__:
-            for name in inspect.signature(base.__init__).parameters if issubclass(base, Lifecycle) else ():
-                attribute = self.attribute_of.get(name, name)
-                if name in ("self", "seed", "synthetic", "kwargs", "args") or attribute not in dir(self):
-                    continue
-                model[name] = plain(getattr(self, attribute))
+        model = self._described or self._describe()
         found: dict[str, Any] = {"seed_everything": self.seed, "model": {"class_path": class_path(type(self)), **model}}
         if self._trainer is not None:
             found |= {"data": dict(self.data.hparams), "trainer": {"precision": str(self.trainer.precision)}}
             # Callbacks that choose the images say how.
             callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
             found["validation"] = next((c.run_settings for c in callbacks if getattr(c, "run_settings", None)), None)
+        return found
+
+    def _describe(self) -> dict[str, Any]:
+        """This module's arguments, and those of its bases, which a subclass may have fixed or changed."""
+        found = {name: value for name, value in self.hparams.items() if name != "seed"}
+        known = set(dir(self)) - {"self", "seed", "synthetic"}
+        for base in type(self).__mro__:
+            for name in inspect.signature(base.__init__).parameters if issubclass(base, Lifecycle) else ():
+                attribute = self.attribute_of.get(name, name)
+                # A module under an argument's name was made of it, and changes: the argument tells more.
+                if attribute in known and not isinstance(value := getattr(self, attribute), nn.Module):
+                    found[name] = plain(value)
         return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from bacon_pl import rng
 from bacon_pl.data import IterationBatch
 from bacon_pl.distributed import all_reduce_sum, shard
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import StatelessNetwork
+from bacon_pl.networks import Network, Read, embedding
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.partition import expand
@@ -52,7 +52,7 @@ class Matching:
         keeps = distiller.synthetic.ipc * distiller.synthetic.factor**2 * activation_bytes(template, image, self.read)
         self.fits = int(min(distiller.memory_gib * 2**30 / keeps, meta.num_classes))
         """Classes whose synthetic images' pass fits the memory."""
-        self.whole = not template.rows_are_independent or draws(distiller.pool.model, image)
+        self.whole = not template.rows_are_independent or draws(template, image)
         """Whether all images go through the network in one pass, for it lets them meet."""
         self.embeddings = self._embeddings(image)
         """Under which name embeddings are kept, for the bound and the risk; None where they are not."""
@@ -66,11 +66,8 @@ class Matching:
 
     def _embeddings(self, image: tuple[int, int, int]) -> str | None:
         """Try the objective's reading on blank images, and find the embeddings among what it keeps."""
-        pool = self.distiller.pool
-        state = {**dict(pool.template.named_parameters()), **dict(pool.template.named_buffers())}
         x = torch.zeros(2, *image, device=self.distiller.device, dtype=self.distiller.images.dtype)
-        with torch.no_grad():
-            kept, _ = functional_call(pool.template, {k: t.clone() for k, t in state.items()}, (x, self.read))
+        kept, _ = _tried(self.distiller.pool.template, x, self.read)
         for name, value in kept.items():
             if value.ndim < 1 or len(value) != len(x) or not value.is_floating_point():
                 raise BaconError(
@@ -296,22 +293,27 @@ class Matching:
         return {name: value.unflatten(0, shape) for name, value in kept.items()}, logits.unflatten(0, shape)
 
 
-def draws(model: StatelessNetwork, image: tuple[int, int, int]) -> bool:
+def draws(template: Network, image: tuple[int, int, int]) -> bool:
     """Tell whether a network's pass in training mode draws at random, by trying it under two seeds.
 
     Args:
-        model: The architecture.
+        template: The architecture.
         image: Channels, height and width.
     """
-    template = model.template
     reference = next(template.parameters())
     x = torch.linspace(-1, 1, 2 * math.prod(image), device=reference.device, dtype=reference.dtype).view(2, *image)
     found = []
     for seed in (0, 1):
-        state = {**dict(template.named_parameters()), **dict(template.named_buffers())}
-        with rng.seeded(seed, "trial", device=x.device), torch.no_grad():
-            found.append(functional_call(template, {k: t.clone() for k, t in state.items()}, (x,))[1])
+        with rng.seeded(seed, "trial", device=x.device):
+            found.append(_tried(template, x, embedding)[1])
     return not torch.equal(*found)
+
+
+def _tried(template: Network, x: Tensor, read: Read) -> Any:
+    """What a pass gives, which leaves the network's running statistics as they were."""
+    state = {**dict(template.named_parameters()), **dict(template.named_buffers())}
+    with torch.no_grad():
+        return functional_call(template, {name: t.clone() for name, t in state.items()}, (x, read))
 
 
 def _join(parts: list[Readings], dim: int) -> Readings:

@@ -1,7 +1,6 @@
 """The distillation step: the golden trajectory of method.md §5, and what must not change a result."""
 
 import logging
-from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -24,7 +23,6 @@ class FixedNetwork:
 
     def __init__(self, model, accuracy):
         self.template, self.percent = model, accuracy
-        self.model = SimpleNamespace(template=model)
 
     advance = reset_meters = train = lambda self, *_: None
     matched = lambda self, t: 0  # noqa: E731
