@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -103,6 +104,15 @@ def bits(*keys: Key) -> Tensor:
 def uniform(*keys: Key) -> Tensor:
     """Draw float32 numbers uniform in [0, 1), one per element of the broadcast keys (see :func:`bits`)."""
     return _shift(bits(*keys), 39).to(torch.float32) / (1 << 24)
+
+
+def normal(*keys: Key) -> Tensor:
+    """Draw float32 standard normal numbers, one per element of the broadcast keys (see :func:`bits`).
+
+    Pairs of uniform draws are turned into normal ones by the method of Box and Muller.
+    """
+    radius = (-2 * torch.log1p(-uniform(*keys, "radius"))).sqrt()
+    return radius * torch.cos(2 * math.pi * uniform(*keys, "angle"))
 
 
 def integers(high: int | Tensor, *keys: Key) -> Tensor:

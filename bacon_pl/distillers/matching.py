@@ -63,6 +63,7 @@ class Matching:
                 f"{meta.num_classes * keeps / 2**30:.1f} GiB: raise --model.memory_gib, or use another norm."
             )
         self._found: dict[str, tuple[int, ...]] | None = None
+        self._drawn: tuple[int, Readings] = (-1, {})
 
     def _embeddings(self, image: tuple[int, int, int]) -> str | None:
         """Try the objective's reading on blank images, and find the embeddings among what it keeps."""
@@ -214,7 +215,9 @@ class Matching:
             BaconError: There are none, one is not a number per class, or one has the cross-entropy's name.
         """
         d = self.distiller
-        found = dict(d.objective.terms(syn, real, mask))
+        if self._drawn[0] != d.iteration:  # one draw for all blocks of classes
+            self._drawn = (d.iteration, d.objective.draw(real, d.seed, "objective", d.iteration))
+        found = dict(d.objective.terms(syn, {**real, **self._drawn[1]}, mask))
         wrong = [f"'{name}' of shape {tuple(v.shape)}" for name, v in found.items() if tuple(v.shape) != (classes,)]
         if wrong or not found:
             raise BaconError(

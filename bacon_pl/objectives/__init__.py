@@ -4,14 +4,22 @@ from bacon_pl.objectives.bacon import BaconObjective
 from bacon_pl.objectives.base import Objective, Readings
 from bacon_pl.objectives.combined import Combined
 from bacon_pl.objectives.cross_entropy import AccuracyScale, CrossEntropy
+from bacon_pl.objectives.datadam import DataDAM
+from bacon_pl.objectives.iid import IID
+from bacon_pl.objectives.m3d import M3D
 from bacon_pl.objectives.mean_matching import MeanMatching
+from bacon_pl.objectives.ncfm import NCFM
 
 __all__ = [
     "AccuracyScale",
     "BaconObjective",
     "Combined",
     "CrossEntropy",
+    "DataDAM",
+    "IID",
+    "M3D",
     "MeanMatching",
+    "NCFM",
     "Objective",
     "Readings",
 ]

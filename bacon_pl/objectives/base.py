@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from bacon_pl import rng
 from bacon_pl.configured import Configured
 from bacon_pl.networks import Network, Trace, embedding
 
@@ -57,6 +58,18 @@ class Objective(Configured, ABC):
         """
         trace = Trace(*embedding(network, x)) if self.keeps_embeddings_alone else network.trace(x)
         return self.keep(trace), trace.logits
+
+    def draw(self, real: Readings, *keys: rng.Key) -> dict[str, Tensor]:
+        """Draw at random what the terms need, as a function of coordinates alone; here nothing.
+
+        Args:
+            real: What was kept of the real images' pass, for shapes, type and device.
+            keys: Coordinates of the draw: seed, purpose, iteration.
+
+        Returns:
+            Tensors by name, which :meth:`terms` finds among ``real``.
+        """
+        return {}
 
     @abstractmethod
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:

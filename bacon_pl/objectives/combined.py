@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from bacon_pl import rng
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import Trace
 from bacon_pl.objectives.base import Objective, Readings
@@ -58,6 +59,11 @@ class Combined(Objective):
         parts = enumerate(objective.keep(trace) for objective in self.objectives)
         return {f"{i}.{name}": value for i, part in parts for name, value in part.items()}
 
+    def draw(self, real: Readings, *keys: rng.Key) -> dict[str, Tensor]:
+        """See :meth:`Objective.draw`: what each objective draws, its number before it."""
+        parts = enumerate(o.draw(self._own(real, i), *keys, i) for i, o in enumerate(self.objectives))
+        return {f"{i}.{name}": value for i, part in parts for name, value in part.items()}
+
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`; a name that two objectives share is numbered: ``match``, ``match_2``."""
         found: dict[str, Tensor] = {}
@@ -72,7 +78,7 @@ class Combined(Objective):
         return found
 
     def _own(self, readings: Readings, i: int) -> Readings:
-        """What objective i kept."""
-        if self.keeps_embeddings_alone:
-            return readings
-        return {name[len(f"{i}.") :]: value for name, value in readings.items() if name.startswith(f"{i}.")}
+        """What objective i kept and drew."""
+        shared = {"z": readings["z"]} if self.keeps_embeddings_alone else {}
+        own = {name[len(f"{i}.") :]: value for name, value in readings.items() if name.startswith(f"{i}.")}
+        return {**shared, **own}

@@ -31,6 +31,27 @@ def moments(z: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt()
 
 
+def class_mean(z: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of each class's rows.
+
+    Args:
+        z: (C, n, …).
+        mask: (C, n) bool, rows that count; None for all.
+
+    Returns:
+        (C, …).
+    """
+    if mask is None:
+        return z.mean(1)
+    weight = mask.to(z.dtype)
+    return torch.einsum("cn,cn...->c...", weight / weight.sum(1, keepdim=True), z)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers in float32 where their type is a shorter one."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def likelihood(mean_syn: Tensor, mean_real: Tensor, std_real: Tensor) -> Tensor:
     """L_LH: Gaussian NEGATIVE log-likelihood of the synthetic mean, with log σ = the real standard deviation.
 
