@@ -55,3 +55,22 @@ def own_share(pieces: int) -> range:
     share = shard(range(pieces), dist.get_rank(), dist.get_world_size())
     assert isinstance(share, range)
     return share
+
+
+def process_rank() -> int:
+    """Number of this process; 0 where it is the only one."""
+    return 0 if _alone() else dist.get_rank()
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return 1 if _alone() else dist.get_world_size()
+
+
+def gather_objects(value: T) -> list[T]:
+    """Small plain values of all processes, in the order of their numbers; all of them call this together."""
+    if _alone():
+        return [value]
+    found: list[T] = [value] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -33,13 +34,18 @@ class Mixing(ABC):
 class _TorchvisionMixing(Mixing):
     transform: type[v2.CutMix] | type[v2.MixUp]
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, probability: float = 1.0) -> None:
         if not (alpha > 0 and math.isfinite(alpha)):
             raise BaconError(f"{type(self).__name__}'s alpha must be positive and finite, got {alpha}.")
+        if not 0 < probability <= 1:
+            raise BaconError(f"{type(self).__name__}'s probability must be above 0 and at most 1, got {probability}.")
         self.alpha = alpha
+        self.probability = probability
 
     def mix(self, x: Tensor, labels: Tensor, num_classes: int, *keys: int | str) -> tuple[Tensor, Tensor]:
         """See :meth:`Mixing.mix`; every image meets its neighbor in the batch, whose order is random already."""
+        if self.probability < 1 and rng.derive(*keys, "mixed") >= self.probability * 2**63:
+            return x, F.one_hot(labels, num_classes).float()
         with rng.seeded(*keys):
             mixed: tuple[Tensor, Tensor] = self.transform(alpha=self.alpha, num_classes=num_classes)(x, labels)
         return mixed
@@ -50,9 +56,10 @@ class CutMix(_TorchvisionMixing):
 
     Args:
         alpha: The shares are drawn from Beta(alpha, alpha), one draw per batch.
+        probability: Of a batch to be mixed at all, above 0.
 
     Raises:
-        BaconError: The argument is out of range.
+        BaconError: An argument is out of range.
     """
 
     transform = v2.CutMix
@@ -63,9 +70,10 @@ class MixUp(_TorchvisionMixing):
 
     Args:
         alpha: The weights are drawn from Beta(alpha, alpha), one draw per batch.
+        probability: Of a batch to be mixed at all, above 0.
 
     Raises:
-        BaconError: The argument is out of range.
+        BaconError: An argument is out of range.
     """
 
     transform = v2.MixUp

@@ -4,6 +4,18 @@ from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.numbers import accuracies, spread
 from bacon_pl.learners.recipe import Recipe, SoftLabels
 from bacon_pl.learners.teachers import Teacher, feature_spaces
+from bacon_pl.learners.trained import TrainedNetworks, trained_networks
 from bacon_pl.learners.training_set import TrainingSet
 
-__all__ = ["Learners", "Recipe", "SoftLabels", "Teacher", "TrainingSet", "accuracies", "feature_spaces", "spread"]
+__all__ = [
+    "Learners",
+    "Recipe",
+    "SoftLabels",
+    "Teacher",
+    "TrainedNetworks",
+    "TrainingSet",
+    "accuracies",
+    "feature_spaces",
+    "spread",
+    "trained_networks",
+]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -41,6 +40,8 @@ class Learners(nn.Module):
         meta: The dataset.
         seed: Seed of every draw.
         teacher: Where the labels come from if ``recipe.soft_labels`` is set.
+        numbers: The networks trained, by number; by default the first ``recipe.num_networks``. On a CPU a network's
+            bits are the same whichever others there are.
 
     Attributes:
         name: Name of the training set.
@@ -67,6 +68,7 @@ class Learners(nn.Module):
         meta: DatasetMeta,
         seed: int = 0,
         teacher: Teacher | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if (recipe.soft_labels is None) != (teacher is None):
@@ -80,8 +82,9 @@ class Learners(nn.Module):
         self.teacher = teacher
         for name in ("images", "labels", "index"):
             self.register_buffer(name, getattr(training_set, name), persistent=False)
+        self.numbers = tuple(range(recipe.num_networks) if numbers is None else numbers)
         networks = []
-        for k in range(recipe.num_networks):
+        for k in self.numbers:
             with rng.seeded(seed, "evaluation network", k):
                 networks.append(recipe.network(meta.channels, meta.size, meta.num_classes))
         self.networks = nn.ModuleList(networks)
@@ -106,7 +109,7 @@ class Learners(nn.Module):
 
     @property
     def share(self) -> range:
-        """Numbers of the networks that this process trains and tests."""
+        """Which of ``networks`` this process trains and tests."""
         return own_share(len(self.networks))
 
     @property
@@ -165,18 +168,11 @@ class Learners(nn.Module):
         return torch.optim.SGD(self.networks.parameters(), lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay)
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Set the learning rate of a step.
-
-        ``step``: half-way through, multiply it by ``recipe.lr_drop`` and restart the optimizer's state;
-        ``cosine``: fall from ``recipe.lr`` towards 0.
-        """
+        """Set the learning rate of a step; where the schedule is ``step``, the optimizer's state restarts half-way."""
         r = self.recipe
-        if r.schedule == "cosine":
-            for group in optimizer.param_groups:
-                group["lr"] = r.lr * (1 + math.cos(math.pi * step / self.total_steps)) / 2
-        elif step == self.total_steps // 2 and r.lr_drop != 1:
-            for group in optimizer.param_groups:
-                group["lr"] = r.lr * r.lr_drop
+        for group in optimizer.param_groups:
+            group["lr"] = r.lr_at(step, self.steps_per_epoch)
+        if r.schedule == "step" and step == self.total_steps // 2 and r.lr_drop != 1:
             optimizer.state.clear()
 
     def descend(self, step: int) -> Tensor:
@@ -196,12 +192,13 @@ class Learners(nn.Module):
         """Loss of each of this process's networks on its own augmented batch: (networks,)."""
         if not self.share:
             return self.epoch_loss.new_zeros(0)
-        batches = (self.augmented_batch(k, step) for k in self.share)
+        numbers = [self.numbers[i] for i in self.share]
+        batches = (self.augmented_batch(k, step) for k in numbers)
         x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
         networks = [self.networks[k] for k in self.share]
         states = [_state(network) for network in networks]
         stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
-        keys = [(self.seed, "forward", k, step) for k in self.share]
+        keys = [(self.seed, "forward", k, step) for k in numbers]
         logits = self._network.side_by_side(stacked, x, keys=keys)[1]
         for i, network in enumerate(networks):  # running statistics, where there are any
             for name, buffer in network.named_buffers():

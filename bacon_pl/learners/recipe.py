@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -15,7 +16,7 @@ from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
 
 Optimizer = Literal["sgd", "adamw"]
-Schedule = Literal["step", "cosine"]
+Schedule = Literal["step", "cosine", "milestones"]
 SoftLoss = Literal["kl", "cross_entropy"]
 
 
@@ -82,18 +83,21 @@ class Recipe:
         momentum: Momentum of SGD; AdamW keeps its own defaults.
         weight_decay: Weight decay.
         lr_drop: With the ``step`` schedule the learning rate is multiplied by this half-way, where the optimizer's
-            state restarts; 1 changes nothing.
+            state restarts; 1 changes nothing. With ``milestones`` it is multiplied by this at each of them.
         augment: Augmentation of every batch.
         acceleration: Compile the networks and run them in bfloat16 where the device has it: ``on``, ``off``, or
             ``auto``, which does so where the training is long enough to repay it.
         optimizer: ``sgd``, or ``adamw``, which needs another learning rate (0.001).
-        schedule: ``step``: one drop half-way; ``cosine``: from lr to 0 over the whole training.
+        schedule: ``step``: one drop half-way; ``cosine``: from lr to 0 over the whole training; ``milestones``: a drop
+            at each of ``milestones``, where the optimizer goes on as it is.
         mixing: CutMix or MixUp on top of the augmentation.
         soft_labels: Labels from a teacher instead of the set's own; give {} for the defaults.
         whole_epochs: Passes where the training set is all real images, which takes far more steps a pass; by default
             ``epochs``.
         coreset_steps: Steps, rounded up to whole epochs, for which the networks are trained on the real images whose
             feature spaces herding and k-center choose in.
+        milestones: With the schedule of that name, after which shares of the epochs, rounded to whole ones, the
+            learning rate drops: ascending, between 0 and 1.
 
     Raises:
         BaconError: An argument is out of range.
@@ -115,6 +119,7 @@ class Recipe:
     soft_labels: SoftLabels | None = None
     whole_epochs: int | None = None
     coreset_steps: int = 500
+    milestones: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps"):
@@ -127,6 +132,31 @@ class Recipe:
         for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in choices:
                 raise unknown_name(name, str(getattr(self, name)), choices)
+        if (self.schedule == "milestones") != bool(self.milestones):
+            raise BaconError(
+                "--evaluation.milestones and --evaluation.schedule milestones need each other: give both, or neither, "
+                f"got {list(self.milestones)} with the schedule {self.schedule}."
+            )
+        marks = [0.0, *self.milestones, 1.0]
+        if not all(a < b for a, b in itertools.pairwise(marks)):
+            raise BaconError(
+                f"--evaluation.milestones must ascend, between 0 and 1, got {', '.join(map(str, self.milestones))}."
+            )
+
+    def lr_at(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step.
+
+        Args:
+            step: Number of the step, from 0.
+            steps_per_epoch: Steps in an epoch.
+        """
+        total = self.epochs * steps_per_epoch
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * step / total)) / 2
+        if self.schedule == "milestones":
+            epoch = step // steps_per_epoch
+            return self.lr * self.lr_drop ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
+        return self.lr * self.lr_drop if step >= total // 2 else self.lr
 
     def described(self) -> dict[str, Any]:
         """What a reader of results wants to know about the recipe, as JSON values."""
@@ -139,9 +169,10 @@ class Recipe:
             "momentum": self.momentum if self.optimizer == "sgd" else None,
             "weight_decay": self.weight_decay,
             "schedule": self.schedule,
-            "lr_drop": self.lr_drop if self.schedule == "step" else None,
+            "lr_drop": None if self.schedule == "cosine" else self.lr_drop,
+            "milestones": list(self.milestones) or None,
             "augment": _class_name(self.augment),
-            "mixing": None if self.mixing is None else _class_name(self.mixing),
+            "mixing": None if self.mixing is None else _mixing_name(self.mixing),
             "labels": "hard" if soft is None else "soft",
             "soft_loss": soft and soft.loss,
             "temperature": soft and soft.temperature,
@@ -152,3 +183,9 @@ class Recipe:
 def _class_name(instance: object) -> str:
     """Name an object's class, past those that wrap a default."""
     return next(c.__name__ for c in type(instance).__mro__ if "Lazy" not in c.__name__)
+
+
+def _mixing_name(mixing: Mixing) -> str:
+    """Name a mixing, with its probability where it has one below 1."""
+    probability = getattr(mixing, "probability", 1.0)
+    return _class_name(mixing) + (f" with probability {probability:g}" if probability < 1 else "")

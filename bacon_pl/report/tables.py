@@ -52,6 +52,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _recipe(run: Mapping[str, Any]) -> str:
     r = run["recipe"]
     schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
+    if r["schedule"] == "milestones":
+        schedule = f"× {r['lr_drop']} at {', '.join(f'{share:.3g}' for share in r['milestones'])} of the epochs"
     labels = "hard labels"
     if r["labels"] == "soft":
         labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"

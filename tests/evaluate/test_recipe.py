@@ -158,6 +158,40 @@ def test_cosine_falls_from_lr_to_zero(data, real):
     assert rates[0] == 0.5 and rates[4] == pytest.approx(0.25) and rates[-1] < 0.02
 
 
+def test_milestones_drop_at_whole_epochs_and_keep_the_momentum(data, real):
+    settings = recipe(schedule="milestones", milestones=(2 / 3, 5 / 6), lr_drop=0.2, epochs=6, lr=0.5)
+    module = Learners(real, settings, data.meta)
+    optimizer = module.optimizer()
+    rates, kept = [], []
+    for step in range(module.total_steps):
+        module.schedule(optimizer, step)
+        rates.append(optimizer.param_groups[0]["lr"])
+        module.descend(step)
+        optimizer.step()
+        kept.append(len(optimizer.state))
+    assert rates == pytest.approx([0.5] * 8 + [0.1] * 2 + [0.02] * 2)
+    assert min(kept) == len(list(module.networks.parameters()))
+    described = settings.described()
+    assert (described["milestones"], described["lr_drop"]) == ([2 / 3, 5 / 6], 0.2)
+
+
+@pytest.mark.parametrize("mixing", [CutMix, MixUp])
+def test_mixing_with_a_probability_mixes_some_batches_as_it_would_all(data, real, mixing):
+    x = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(6)
+    plain = 0
+    for step in range(200):
+        whole = mixing().mix(x, labels, 6, 7, "mix", step)
+        mixed, y = mixing(probability=0.3).mix(x, labels, 6, 7, "mix", step)
+        if torch.equal(y, torch.eye(6)) and torch.equal(mixed, x):
+            plain += 1
+        else:
+            assert torch.equal(mixed, whole[0]) and torch.equal(y, whole[1])
+    assert 115 < plain < 165
+    assert recipe(mixing=mixing(probability=0.3)).described()["mixing"] == f"{mixing.__name__} with probability 0.3"
+    Learners(real, recipe(mixing=mixing(probability=0.5), epochs=1), data.meta).fit()  # networks mix apart
+
+
 def test_soft_losses_by_hand():
     generator = torch.Generator().manual_seed(0)
     pupils, teacher = torch.randn(2, 3, 4, generator=generator), torch.randn(2, 3, 4, generator=generator)
@@ -214,6 +248,11 @@ def test_description_names_what_a_default_wraps():
     [
         (lambda: recipe(optimizer="sdg"), "unknown optimizer 'sdg'.*Did you mean 'sgd'"),
         (lambda: recipe(schedule="cosin"), "unknown schedule 'cosin'.*cosine"),
+        (lambda: recipe(schedule="milestones"), "milestones and --evaluation.schedule milestones need each other"),
+        (lambda: recipe(milestones=(0.5,)), r"need each other: .*got \[0.5\] with the schedule step"),
+        (lambda: recipe(schedule="milestones", milestones=(0.5, 0.5)), "must ascend, between 0 and 1, got 0.5, 0.5"),
+        (lambda: recipe(schedule="milestones", milestones=(0.5, 1.0)), "must ascend, between 0 and 1"),
+        (lambda: CutMix(probability=0.0), "CutMix's probability must be above 0 and at most 1"),
         (lambda: recipe(coreset_steps=0), "--evaluation.coreset_steps must be at least 1"),
         (lambda: SoftLabels(temperature=0.0), "temperature must be positive"),
         (lambda: SoftLabels(steps=0), "steps must be at least 1"),

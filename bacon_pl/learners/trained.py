@@ -1,0 +1,386 @@
+"""Networks trained on the real images, kept as files that runs, commands and processes share.
+
+A folder holds the networks of one fingerprint: the images and labels, their normalization, the architecture, the recipe
+and the seed. Network k of it depends on that and on k alone, so that more of them may be added at any time. A file
+holds one network after so many epochs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.configured import plain
+from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.distilled_set.provenance import git_commit, package_version
+from bacon_pl.distributed import gather_objects, process_rank, world_size
+from bacon_pl.errors import BaconError
+from bacon_pl.learners import network_files as files
+from bacon_pl.learners.learners import Learners
+from bacon_pl.learners.recipe import Recipe
+from bacon_pl.learners.training_set import TrainingSet
+from bacon_pl.networks import Network
+from bacon_pl.runtime import cache_dir, lock, replacing
+
+FORMAT = 1
+"""Raised whenever the networks of a fingerprint, or their files, would change."""
+
+SIDE_BY_SIDE = 5
+"""Networks that a GPU trains at once; a CPU gains nothing by more than one."""
+
+SAVE_EVERY = 30.0
+"""Seconds of training after which the state of networks that are not finished is saved, at the end of an epoch."""
+
+_NOT_THE_NETWORKS = ("num_networks", "soft_labels", "whole_epochs", "coreset_steps")
+"""Settings of a recipe that say nothing about a network trained on the real images."""
+
+
+class TrainedNetworks:
+    """Networks trained on the real images, read from their files when they are asked for.
+
+    Attributes:
+        folder: Where they are kept.
+        count: How many there are, from network 0.
+        snapshots: After how many epochs their states are kept; 0 is before training.
+    """
+
+    def __init__(self, folder: Path, count: int, snapshots: tuple[int, ...], facts: Any, expected: files.Shapes):
+        self.folder = folder
+        self.count = count
+        self.snapshots = snapshots
+        self._facts = facts
+        self._expected = expected
+
+    def state(self, number: int, epochs: int | None = None) -> dict[str, Tensor]:
+        """A network's parameters and buffers by name, on the CPU.
+
+        Args:
+            number: Which network, from 0.
+            epochs: After how many epochs; by default the last of ``snapshots``.
+
+        Raises:
+            BaconError: Its file has been damaged or taken away since it was checked.
+        """
+        epochs = self.snapshots[-1] if epochs is None else epochs
+        path = self._path(number, epochs)
+        try:
+            return files.read(path, self._facts(number, epochs), self._expected)
+        except files.DamagedError as error:
+            raise BaconError(
+                f"'{path}' cannot be read any more ({error}): start again, and the network is trained anew."
+            ) from error
+
+    def usable(self, number: int, epochs: int, warn: bool = False) -> bool:
+        """Whether a network's file is there and whole; one that is damaged is told of, if asked to."""
+        path = self._path(number, epochs)
+        try:
+            files.read(path, self._facts(number, epochs), self._expected)
+        except files.DamagedError as error:
+            if warn and path.exists():
+                warnings.warn(
+                    f"the trained network '{path}' cannot be used ({error}); training it again.", stacklevel=2
+                )
+            return False
+        return True
+
+    def missing(self, warn: bool = False) -> dict[int, set[int]]:
+        """Which networks, by number, lack usable files of which epochs."""
+        lacking: dict[int, set[int]] = {}
+        for number in range(self.count):
+            for epochs in self.snapshots:
+                if not self.usable(number, epochs, warn):
+                    lacking.setdefault(number, set()).add(epochs)
+        return lacking
+
+    def write(self, number: int, epochs: int, state: dict[str, Tensor]) -> None:
+        """Write a network's file."""
+        files.write(self._path(number, epochs), state, self._facts(number, epochs))
+
+    def unfinished(self, number: int) -> Path:
+        """The file of a network whose training was cut short."""
+        return self.folder / f"network{number:04d}.unfinished"
+
+    def _path(self, number: int, epochs: int) -> Path:
+        return self.folder / f"network{number:04d}-epoch{epochs:04d}.safetensors"
+
+
+def trained_networks(
+    store: LabeledImages,
+    meta: DatasetMeta,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    count: int = 1,
+    snapshots: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+) -> TrainedNetworks:
+    """Networks trained on real images: those that are kept already, and the others once they have been trained.
+
+    All processes of a run call this together and share the training. Another run that needs the same networks waits.
+    Training that was cut short goes on where it was last saved. On a CPU the result has the same bits however many
+    networks and processes there are; on a GPU it differs by rounding.
+
+    Args:
+        store: The images they are trained on, all of them and no others.
+        meta: What the images are.
+        recipe: How they are trained, for ``recipe.epochs`` epochs; ``num_networks`` and what else says nothing about a
+            single network plays no part.
+        seed: Network k depends on (seed, k) alone.
+        count: How many networks are needed, from network 0.
+        snapshots: After how many epochs their states are needed, each in [0, epochs]; by default at the end.
+        device: Where they are trained.
+        folder: Where such folders are kept; by default ``networks`` in the cache.
+
+    Raises:
+        BaconError: The folder cannot be written.
+        ValueError: A snapshot is asked for that does not come.
+    """
+    wanted = tuple(sorted({recipe.epochs} if snapshots is None else set(snapshots)))
+    if beyond := [epochs for epochs in wanted if not 0 <= epochs <= recipe.epochs]:
+        raise ValueError(f"snapshots after epochs {beyond} were asked for, the training has {recipe.epochs}.")
+    recipe = replace(recipe, num_networks=1, soft_labels=None)
+    described = _described(store, meta, recipe, seed)
+    text = json.dumps(described, sort_keys=True)
+    fingerprint = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
+    place = (cache_dir() / "networks" if folder is None else folder) / fingerprint
+
+    def facts(number: int, epochs: int) -> dict[str, Any]:
+        return {"format": FORMAT, "fingerprint": fingerprint, "network": number, "epochs": epochs}
+
+    with _float32():
+        with rng.seeded(seed, "trained networks"):
+            template = recipe.network(meta.channels, meta.size, meta.num_classes)
+        expected = files.shapes(dict(template.named_parameters()) | dict(template.named_buffers()))
+        networks = TrainedNetworks(place, count, wanted, facts, expected)
+        if _missing_anywhere(networks):
+            about = {"format": FORMAT, "fingerprint": fingerprint, "dataset": meta.name, **described}
+            try:
+                with _folder(networks, about):
+                    _Training(networks, store, meta, recipe, seed, torch.device(device), template).run()
+            except OSError as error:
+                raise BaconError(
+                    f"networks trained on the real images cannot be kept in '{place}' ({error}): set BACON_CACHE to a "
+                    "folder that can be written."
+                ) from error
+    return networks
+
+
+def _described(store: LabeledImages, meta: DatasetMeta, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """All that a network depends on but its number, as plain values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in (store.images, store.labels):
+        digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+    kept = [field.name for field in fields(recipe) if field.name not in _NOT_THE_NETWORKS]
+    return {
+        "images": {"number": len(store), "digest": digest.hexdigest()},
+        "channels": meta.channels,
+        "size": list(meta.size),
+        "classes": meta.num_classes,
+        "mean": list(meta.mean),
+        "std": list(meta.std),
+        "recipe": {name: plain(getattr(recipe, name)) for name in kept},
+        "seed": seed,
+        "training": FORMAT,
+    }
+
+
+def _missing_anywhere(networks: TrainedNetworks, warn: bool = False) -> dict[int, set[int]]:
+    """Which networks lack which files in the view of any process; nodes may have folders of their own."""
+    found: dict[int, set[int]] = {}
+    for own in gather_objects(networks.missing(warn and process_rank() == 0)):
+        for number, epochs in own.items():
+            found.setdefault(number, set()).update(epochs)
+    return dict(sorted(found.items()))
+
+
+@contextlib.contextmanager
+def _folder(networks: TrainedNetworks, about: dict[str, Any]) -> Iterator[None]:
+    """Make the folder, say in it what it holds, and keep other runs from training the same networks meanwhile."""
+    networks.folder.mkdir(parents=True, exist_ok=True)
+    with open(networks.folder / "lock", "a") as file:
+        waiting = False
+        # Asked again and again, for a process that waited for long would make the others give up.
+        while not gather_objects(process_rank() > 0 or lock(file))[0]:
+            if not waiting:
+                rank_zero_info(f"Waiting for another run that trains the networks in '{networks.folder}'.")
+            waiting = True
+            time.sleep(0.2)
+        if process_rank() == 0:
+            for left in networks.folder.glob(".*.part"):  # of one that was killed
+                left.unlink(missing_ok=True)
+        if not (path := networks.folder / "about.json").exists():
+            made = {"version": package_version(), "commit": git_commit()}
+            created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            with replacing(path) as out:
+                out.write(json.dumps({**about, **made, "created": created}, indent=2).encode(errors="replace"))
+        yield
+
+
+class _Training:
+    """Trains the networks that are missing, a few at a time."""
+
+    def __init__(
+        self,
+        networks: TrainedNetworks,
+        store: LabeledImages,
+        meta: DatasetMeta,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        template: Network,
+    ) -> None:
+        self.networks = networks
+        self.real = TrainingSet.whole(store)
+        self.recipe = recipe
+        self.device = device
+        self.meta = meta
+        self.seed = rng.derive(seed, "trained networks")
+        together = device.type == "cuda" and template.batchable and not template.draws_at_random
+        self.at_once = world_size() * (SIDE_BY_SIDE if together else 1)
+        self.saved = time.monotonic()
+
+    def run(self) -> None:
+        """Train all that is missing."""
+        missing = _missing_anywhere(self.networks, warn=True)  # anew: another run may have been at it
+        done_before = self._done_before(missing)
+        todo = sorted(missing, key=lambda number: (done_before[number], number))
+        while todo:
+            # Networks that are trained together take the same steps.
+            same = [number for number in todo if done_before[number] == done_before[todo[0]]]
+            group = sorted(same[: self.at_once])
+            todo = [number for number in todo if number not in group]
+            self._train(group, done_before[group[0]], {number: missing[number] for number in group})
+
+    def _train(self, group: list[int], start: int, missing: dict[int, set[int]]) -> None:
+        """Train some networks from the end of an epoch on, and write what is missing of them."""
+        began = self.saved = time.monotonic()
+        learners = Learners(self.real, self.recipe, self.meta, self.seed, numbers=group).to(self.device)
+        optimizer = learners.optimizer()
+        if start:
+            self._take_up(learners, optimizer, start)
+        last = max(epochs for lacking in missing.values() for epochs in lacking)
+        names = ", ".join(str(number + 1) for number in group)
+        if last > start:
+            rank_zero_info(
+                f"Training network {names} of {self.networks.count} on the {len(self.real.images)} real images, "
+                f"{last - start} epochs{f' after {start}' if start else ''}."
+            )
+        for epoch in range(start, last + 1):
+            if any(epoch in lacking for lacking in missing.values()):
+                self._keep(learners, epoch, missing)
+            if epoch == last:
+                break
+            self._epoch(learners, optimizer, epoch)
+            if epoch + 1 < last and any(gather_objects(time.monotonic() - self.saved >= SAVE_EVERY)):
+                self._save(learners, optimizer, epoch + 1)
+        for number in group:
+            self.networks.unfinished(number).unlink(missing_ok=True)
+        if last > start:
+            rank_zero_info(f"Network {names} of {self.networks.count} took {time.monotonic() - began:.0f} s.")
+
+    @torch.enable_grad()
+    def _epoch(self, learners: Learners, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+        for step in range(epoch * learners.steps_per_epoch, (epoch + 1) * learners.steps_per_epoch):
+            learners.schedule(optimizer, step)
+            learners.descend(step)
+            optimizer.step()
+
+    def _keep(self, learners: Learners, epoch: int, missing: dict[int, set[int]]) -> None:
+        """Write the networks as they are; first one process, then those that do not see its files."""
+        learners.broadcast_networks()
+        states = {
+            number: dict(network.named_parameters()) | dict(network.named_buffers())
+            for number, network in zip(learners.numbers, learners.networks, strict=True)
+            if epoch in missing[number]
+        }
+        for number, state in states.items():
+            self._check(state, number)
+        for first in (True, False):
+            failed = None
+            if first == (process_rank() == 0):
+                try:
+                    for number, state in states.items():
+                        if not self.networks.usable(number, epoch):
+                            self.networks.write(number, epoch, state)
+                except OSError as error:
+                    failed = str(error)
+            if reasons := [reason for reason in gather_objects(failed) if reason]:  # all of them give up together
+                raise OSError(reasons[0])
+
+    @staticmethod
+    def _check(state: dict[str, Tensor], number: int) -> None:
+        if wrong := [name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()]:
+            raise BaconError(
+                f"network {number + 1} trained on the real images went wrong: '{wrong[0]}' is not finite; lower its "
+                "learning rate."
+            )
+
+    # Training that is cut short.
+
+    def _save(self, learners: Learners, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+        """Save the state of this process's networks after so many epochs."""
+        for i in learners.share:
+            network, number = learners.networks[i], learners.numbers[i]
+            held = {f"network.{name}": t for name, t in [*network.named_parameters(), *network.named_buffers()]}
+            for j, p in enumerate(network.parameters()):
+                state: dict[str, Any] = optimizer.state.get(p, {})
+                held |= {f"optimizer.{j}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
+            files.write(self.networks.unfinished(number), held, self._progress(number, epochs))
+        self.saved = time.monotonic()
+
+    def _take_up(self, learners: Learners, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+        """Bring this process's networks to where they were saved."""
+        for i in learners.share:
+            network, number = learners.networks[i], learners.numbers[i]
+            held = files.read(self.networks.unfinished(number), self._progress(number, epochs))
+            with torch.no_grad():
+                for name, t in [*network.named_parameters(), *network.named_buffers()]:
+                    t.copy_(held[f"network.{name}"])
+            for j, p in enumerate(network.parameters()):
+                prefix = f"optimizer.{j}."
+                state = {name[len(prefix) :]: t for name, t in held.items() if name.startswith(prefix)}
+                if state:  # a count of steps stays on the CPU
+                    optimizer.state[p] = {key: t.to(p.device) if t.ndim else t for key, t in state.items()}
+
+    def _done_before(self, missing: dict[int, set[int]]) -> dict[int, int]:
+        """After how many epochs the training of each network can be taken up, as every process sees it; 0: anew."""
+        own = {}
+        for number, lacking in missing.items():
+            epochs = files.fact(self.networks.unfinished(number), "epochs")
+            own[number] = 0
+            if isinstance(epochs, int) and 0 < epochs <= min(lacking):
+                with contextlib.suppress(files.DamagedError):
+                    files.read(self.networks.unfinished(number), self._progress(number, epochs))
+                    own[number] = epochs
+        views = gather_objects(own)
+        return {number: epochs if all(v[number] == epochs for v in views) else 0 for number, epochs in own.items()}
+
+    def _progress(self, number: int, epochs: int) -> dict[str, Any]:
+        return {"format": FORMAT, "fingerprint": self.networks.folder.name, "network": number, "epochs": epochs}
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+    """Make tensors as float32 by default, whatever precision the run has that needs the networks."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
