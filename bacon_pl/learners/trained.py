@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,26 +27,21 @@ from bacon_pl import rng
 from bacon_pl.configured import plain
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.distilled_set.provenance import git_commit, package_version
-from bacon_pl.distributed import gather_objects, process_rank, world_size
+from bacon_pl.distributed import gather_objects, process_rank
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
-from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.recipe import Recipe
-from bacon_pl.learners.training_set import TrainingSet
-from bacon_pl.networks import Network
+from bacon_pl.learners.training import Training
 from bacon_pl.runtime import cache_dir, lock, replacing
 
 FORMAT = 1
 """Raised whenever the networks of a fingerprint, or their files, would change."""
 
-SIDE_BY_SIDE = 5
-"""Networks that a GPU trains at once; a CPU gains nothing by more than one."""
-
-SAVE_EVERY = 30.0
-"""Seconds of training after which the state of networks that are not finished is saved, at the end of an epoch."""
-
 _NOT_THE_NETWORKS = ("num_networks", "soft_labels", "whole_epochs", "coreset_steps")
 """Settings of a recipe that say nothing about a network trained on the real images."""
+
+
+Facts = Callable[[int, int], dict[str, Any]]
 
 
 class TrainedNetworks:
@@ -54,15 +49,16 @@ class TrainedNetworks:
 
     Attributes:
         folder: Where they are kept.
+        facts: Gives what a file of a network after so many epochs says of itself.
         count: How many there are, from network 0.
         snapshots: After how many epochs their states are kept; 0 is before training.
     """
 
-    def __init__(self, folder: Path, count: int, snapshots: tuple[int, ...], facts: Any, expected: files.Shapes):
+    def __init__(self, folder: Path, count: int, snapshots: tuple[int, ...], facts: Facts, expected: files.Shapes):
         self.folder = folder
         self.count = count
         self.snapshots = snapshots
-        self._facts = facts
+        self.facts = facts
         self._expected = expected
 
     def state(self, number: int, epochs: int | None = None) -> dict[str, Tensor]:
@@ -78,7 +74,7 @@ class TrainedNetworks:
         epochs = self.snapshots[-1] if epochs is None else epochs
         path = self._path(number, epochs)
         try:
-            return files.read(path, self._facts(number, epochs), self._expected)
+            return files.read(path, self.facts(number, epochs), self._expected)
         except files.DamagedError as error:
             raise BaconError(
                 f"'{path}' cannot be read any more ({error}): start again, and the network is trained anew."
@@ -88,7 +84,7 @@ class TrainedNetworks:
         """Whether a network's file is there and whole; one that is damaged is told of, if asked to."""
         path = self._path(number, epochs)
         try:
-            files.read(path, self._facts(number, epochs), self._expected)
+            files.read(path, self.facts(number, epochs), self._expected)
         except files.DamagedError as error:
             if warn and path.exists():
                 warnings.warn(
@@ -98,17 +94,19 @@ class TrainedNetworks:
         return True
 
     def missing(self, warn: bool = False) -> dict[int, set[int]]:
-        """Which networks, by number, lack usable files of which epochs."""
+        """Which networks, by number, lack usable files of which epochs, in the view of any process.
+
+        All processes of a run call this together; nodes may have folders of their own.
+        """
+        own = [(k, epochs) for k in range(self.count) for epochs in self.snapshots if not self.usable(k, epochs, warn)]
         lacking: dict[int, set[int]] = {}
-        for number in range(self.count):
-            for epochs in self.snapshots:
-                if not self.usable(number, epochs, warn):
-                    lacking.setdefault(number, set()).add(epochs)
+        for number, epochs in sorted(pair for pairs in gather_objects(own) for pair in pairs):
+            lacking.setdefault(number, set()).add(epochs)
         return lacking
 
     def write(self, number: int, epochs: int, state: dict[str, Tensor]) -> None:
         """Write a network's file."""
-        files.write(self._path(number, epochs), state, self._facts(number, epochs))
+        files.write(self._path(number, epochs), state, self.facts(number, epochs))
 
     def unfinished(self, number: int) -> Path:
         """The file of a network whose training was cut short."""
@@ -167,11 +165,11 @@ def trained_networks(
             template = recipe.network(meta.channels, meta.size, meta.num_classes)
         expected = files.shapes(dict(template.named_parameters()) | dict(template.named_buffers()))
         networks = TrainedNetworks(place, count, wanted, facts, expected)
-        if _missing_anywhere(networks):
+        if networks.missing():
             about = {"format": FORMAT, "fingerprint": fingerprint, "dataset": meta.name, **described}
             try:
                 with _folder(networks, about):
-                    _Training(networks, store, meta, recipe, seed, torch.device(device), template).run()
+                    Training(networks, store, meta, recipe, seed, torch.device(device), template).run()
             except OSError as error:
                 raise BaconError(
                     f"networks trained on the real images cannot be kept in '{place}' ({error}): set BACON_CACHE to a "
@@ -200,15 +198,6 @@ def _described(store: LabeledImages, meta: DatasetMeta, recipe: Recipe, seed: in
     }
 
 
-def _missing_anywhere(networks: TrainedNetworks, warn: bool = False) -> dict[int, set[int]]:
-    """Which networks lack which files in the view of any process; nodes may have folders of their own."""
-    found: dict[int, set[int]] = {}
-    for own in gather_objects(networks.missing(warn and process_rank() == 0)):
-        for number, epochs in own.items():
-            found.setdefault(number, set()).update(epochs)
-    return dict(sorted(found.items()))
-
-
 @contextlib.contextmanager
 def _folder(networks: TrainedNetworks, about: dict[str, Any]) -> Iterator[None]:
     """Make the folder, say in it what it holds, and keep other runs from training the same networks meanwhile."""
@@ -230,149 +219,6 @@ def _folder(networks: TrainedNetworks, about: dict[str, Any]) -> Iterator[None]:
             with replacing(path) as out:
                 out.write(json.dumps({**about, **made, "created": created}, indent=2).encode(errors="replace"))
         yield
-
-
-class _Training:
-    """Trains the networks that are missing, a few at a time."""
-
-    def __init__(
-        self,
-        networks: TrainedNetworks,
-        store: LabeledImages,
-        meta: DatasetMeta,
-        recipe: Recipe,
-        seed: int,
-        device: torch.device,
-        template: Network,
-    ) -> None:
-        self.networks = networks
-        self.real = TrainingSet.whole(store)
-        self.recipe = recipe
-        self.device = device
-        self.meta = meta
-        self.seed = rng.derive(seed, "trained networks")
-        together = device.type == "cuda" and template.batchable and not template.draws_at_random
-        self.at_once = world_size() * (SIDE_BY_SIDE if together else 1)
-        self.saved = time.monotonic()
-
-    def run(self) -> None:
-        """Train all that is missing."""
-        missing = _missing_anywhere(self.networks, warn=True)  # anew: another run may have been at it
-        done_before = self._done_before(missing)
-        todo = sorted(missing, key=lambda number: (done_before[number], number))
-        while todo:
-            # Networks that are trained together take the same steps.
-            same = [number for number in todo if done_before[number] == done_before[todo[0]]]
-            group = sorted(same[: self.at_once])
-            todo = [number for number in todo if number not in group]
-            self._train(group, done_before[group[0]], {number: missing[number] for number in group})
-
-    def _train(self, group: list[int], start: int, missing: dict[int, set[int]]) -> None:
-        """Train some networks from the end of an epoch on, and write what is missing of them."""
-        began = self.saved = time.monotonic()
-        learners = Learners(self.real, self.recipe, self.meta, self.seed, numbers=group).to(self.device)
-        optimizer = learners.optimizer()
-        if start:
-            self._take_up(learners, optimizer, start)
-        last = max(epochs for lacking in missing.values() for epochs in lacking)
-        names = ", ".join(str(number + 1) for number in group)
-        if last > start:
-            rank_zero_info(
-                f"Training network {names} of {self.networks.count} on the {len(self.real.images)} real images, "
-                f"{last - start} epochs{f' after {start}' if start else ''}."
-            )
-        for epoch in range(start, last + 1):
-            if any(epoch in lacking for lacking in missing.values()):
-                self._keep(learners, epoch, missing)
-            if epoch == last:
-                break
-            self._epoch(learners, optimizer, epoch)
-            if epoch + 1 < last and any(gather_objects(time.monotonic() - self.saved >= SAVE_EVERY)):
-                self._save(learners, optimizer, epoch + 1)
-        for number in group:
-            self.networks.unfinished(number).unlink(missing_ok=True)
-        if last > start:
-            rank_zero_info(f"Network {names} of {self.networks.count} took {time.monotonic() - began:.0f} s.")
-
-    @torch.enable_grad()
-    def _epoch(self, learners: Learners, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-        for step in range(epoch * learners.steps_per_epoch, (epoch + 1) * learners.steps_per_epoch):
-            learners.schedule(optimizer, step)
-            learners.descend(step)
-            optimizer.step()
-
-    def _keep(self, learners: Learners, epoch: int, missing: dict[int, set[int]]) -> None:
-        """Write the networks as they are; first one process, then those that do not see its files."""
-        learners.broadcast_networks()
-        states = {
-            number: dict(network.named_parameters()) | dict(network.named_buffers())
-            for number, network in zip(learners.numbers, learners.networks, strict=True)
-            if epoch in missing[number]
-        }
-        for number, state in states.items():
-            self._check(state, number)
-        for first in (True, False):
-            failed = None
-            if first == (process_rank() == 0):
-                try:
-                    for number, state in states.items():
-                        if not self.networks.usable(number, epoch):
-                            self.networks.write(number, epoch, state)
-                except OSError as error:
-                    failed = str(error)
-            if reasons := [reason for reason in gather_objects(failed) if reason]:  # all of them give up together
-                raise OSError(reasons[0])
-
-    @staticmethod
-    def _check(state: dict[str, Tensor], number: int) -> None:
-        if wrong := [name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()]:
-            raise BaconError(
-                f"network {number + 1} trained on the real images went wrong: '{wrong[0]}' is not finite; lower its "
-                "learning rate."
-            )
-
-    # Training that is cut short.
-
-    def _save(self, learners: Learners, optimizer: torch.optim.Optimizer, epochs: int) -> None:
-        """Save the state of this process's networks after so many epochs."""
-        for i in learners.share:
-            network, number = learners.networks[i], learners.numbers[i]
-            held = {f"network.{name}": t for name, t in [*network.named_parameters(), *network.named_buffers()]}
-            for j, p in enumerate(network.parameters()):
-                state: dict[str, Any] = optimizer.state.get(p, {})
-                held |= {f"optimizer.{j}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
-            files.write(self.networks.unfinished(number), held, self._progress(number, epochs))
-        self.saved = time.monotonic()
-
-    def _take_up(self, learners: Learners, optimizer: torch.optim.Optimizer, epochs: int) -> None:
-        """Bring this process's networks to where they were saved."""
-        for i in learners.share:
-            network, number = learners.networks[i], learners.numbers[i]
-            held = files.read(self.networks.unfinished(number), self._progress(number, epochs))
-            with torch.no_grad():
-                for name, t in [*network.named_parameters(), *network.named_buffers()]:
-                    t.copy_(held[f"network.{name}"])
-            for j, p in enumerate(network.parameters()):
-                prefix = f"optimizer.{j}."
-                state = {name[len(prefix) :]: t for name, t in held.items() if name.startswith(prefix)}
-                if state:  # a count of steps stays on the CPU
-                    optimizer.state[p] = {key: t.to(p.device) if t.ndim else t for key, t in state.items()}
-
-    def _done_before(self, missing: dict[int, set[int]]) -> dict[int, int]:
-        """After how many epochs the training of each network can be taken up, as every process sees it; 0: anew."""
-        own = {}
-        for number, lacking in missing.items():
-            epochs = files.fact(self.networks.unfinished(number), "epochs")
-            own[number] = 0
-            if isinstance(epochs, int) and 0 < epochs <= min(lacking):
-                with contextlib.suppress(files.DamagedError):
-                    files.read(self.networks.unfinished(number), self._progress(number, epochs))
-                    own[number] = epochs
-        views = gather_objects(own)
-        return {number: epochs if all(v[number] == epochs for v in views) else 0 for number, epochs in own.items()}
-
-    def _progress(self, number: int, epochs: int) -> dict[str, Any]:
-        return {"format": FORMAT, "fingerprint": self.networks.folder.name, "network": number, "epochs": epochs}
 
 
 @contextlib.contextmanager

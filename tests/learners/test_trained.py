@@ -18,7 +18,7 @@ from bacon_pl import rng
 from bacon_pl.augment import DSA, CutMix, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError
-from bacon_pl.learners import Learners, Recipe, TrainingSet, trained, trained_networks
+from bacon_pl.learners import Learners, Recipe, TrainingSet, trained, trained_networks, training
 from bacon_pl.networks import ConvNet
 from bacon_pl.runtime import lock
 
@@ -76,7 +76,7 @@ def test_a_network_depends_on_its_number_alone_and_only_missing_ones_are_trained
 
 def test_networks_trained_side_by_side_are_those_trained_alone(data, tmp_path, monkeypatch):
     alone = make(data, tmp_path / "a", count=3)
-    monkeypatch.setattr(trained, "world_size", lambda: 2)
+    monkeypatch.setattr(training, "world_size", lambda: 2)
     together = make(data, tmp_path / "b", count=3)
     assert all(same(alone.state(k), together.state(k)) for k in range(3))
 
@@ -157,7 +157,7 @@ def test_training_that_was_cut_short_goes_on(data, tmp_path, monkeypatch, settin
         return descend(self, step)
 
     monkeypatch.setattr(Learners, "descend", cut)
-    monkeypatch.setattr(trained, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     with pytest.raises(CutError):
         make(data, tmp_path / "cut", recipe, count=2)
     steps_per_epoch = -(-len(data.train) // 256)
@@ -175,7 +175,7 @@ def test_unfinished_training_that_cannot_be_used_is_begun_again(data, tmp_path, 
     (whole.folder / "network0001.unfinished").write_bytes(b"nothing")
     assert same(make(data, tmp_path, count=2).state(1), make(data, tmp_path / "b", count=2).state(1))
     # An earlier snapshot than the one that was saved needs the training from its start.
-    monkeypatch.setattr(trained, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     write = trained.TrainedNetworks.write
     monkeypatch.setattr(trained.TrainedNetworks, "write", lambda *given: (_ for _ in ()).throw(CutError))
     with pytest.raises(CutError):
@@ -240,7 +240,7 @@ def test_one_that_needs_what_another_trains_waits_for_it(data, tmp_path, killed,
 
 def test_progress_is_told_and_silence_kept(data, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(trained, "rank_zero_info", told.append)
+    monkeypatch.setattr(training, "rank_zero_info", told.append)
     make(data, tmp_path, count=2)
     assert len(told) == 4
     assert told[2] == f"Training network 2 of 2 on the {len(data.train)} real images, 3 epochs."
