@@ -50,7 +50,7 @@ def test_the_closed_form_of_many_classes_is_the_steps_one_by_one(monkeypatch):
     for few in (0, 100):
         monkeypatch.setattr(pixel_adamw, "FEW_CLASSES", few)
         images = torch.nn.Parameter(start.clone())
-        optimizer = PixelAdamW(images, (0.5,), (0.3,), 20, lr=0.01, weight_decay=0.1, eps=1e-14)
+        optimizer = PixelAdamW(images, (0.5,), (0.3,), 20, lr=0.01, weight_decay=0.1, eps=1e-18)
         for gradient in gradients:
             images.grad = gradient
             optimizer.step()
