@@ -130,9 +130,9 @@ class DistributionMatching(Distiller):
             raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
         if not (clip_gradient >= 0 and math.isfinite(clip_gradient)):
             raise BaconError(f"--model.clip_gradient must be zero or positive and finite, got {clip_gradient}.")
-        for name, value, choices in (("optimizer", optimizer, ImageOptimizer), ("space", space, Space)):
-            if value not in get_args(choices):
-                raise unknown_name(f"--model.{name}", str(value), get_args(choices))
+        for name, given, choices in (("optimizer", optimizer, ImageOptimizer), ("space", space, Space)):
+            if given not in get_args(choices):
+                raise unknown_name(f"--model.{name}", str(given), get_args(choices))
         if not (weight_decay >= 0 and math.isfinite(weight_decay)) or (weight_decay and optimizer != "adamw"):
             raise BaconError(
                 "--model.weight_decay must be zero or positive and finite, and is AdamW's alone (--model.optimizer "
@@ -163,8 +163,8 @@ class DistributionMatching(Distiller):
             pixels = self.space == "pixels"
             mean, std = (self.meta.mean, self.meta.std) if pixels else ((0.0,), (1.0,))
             classes, per_class = self.meta.num_classes, self.per_class_steps
-            own = {"weight_decay": self.weight_decay, "per_class_steps": per_class}
-            return PixelAdamW(self.images, mean, std, classes, self.lr, **own)
+            decay = self.weight_decay
+            return PixelAdamW(self.images, mean, std, classes, self.lr, weight_decay=decay, per_class_steps=per_class)
         lr, momentum = self.lr, self.momentum
         if self.per_class_steps:
             lr, momentum = batched_sgd(lr, momentum, self.meta.num_classes)

@@ -53,7 +53,7 @@ class PixelAdamW(torch.optim.Optimizer):
         self.per_class_steps = per_class_steps
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Take the steps of all classes.
 
         Args:
