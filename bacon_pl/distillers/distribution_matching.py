@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jsonargparse import lazy_instance
@@ -15,12 +15,16 @@ from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.matching import Matching
+from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distributed import broadcast, shard
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
+
+ImageOptimizer = Literal["sgd", "adamw"]
+Space = Literal["normalized", "pixels"]
 
 
 def batched_sgd(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
@@ -61,6 +65,11 @@ class DistributionMatching(Distiller):
         augment: Siamese augmentation: one draw per class and iteration for real and synthetic images alike.
         lr: Learning rate of the images' SGD.
         momentum: Momentum of the images' SGD, in [0, 1).
+        optimizer: Of the images: ``sgd``, or ``adamw``, whose learning rate is another (0.001) and which has a momentum
+            of its own.
+        weight_decay: Weight decay of AdamW.
+        space: Where steps are taken: in ``normalized`` space, as published for BACON, IDM and DM, or in that of
+            ``pixels`` in [0, 1], as for M3D and NCFM; a learning rate means something else in each.
         clip_gradient: Largest norm of an image's gradient; longer ones are shortened to it. 0 lets all be.
         clamp_pixels: Keep the images within black and white.
         per_class_steps: The published schedule of one step per class, done as one equivalent step; false makes one
@@ -95,6 +104,9 @@ class DistributionMatching(Distiller):
         augment: Augmentation = lazy_instance(DSA),
         lr: float = 0.2,
         momentum: float = 0.5,
+        optimizer: ImageOptimizer = "sgd",
+        weight_decay: float = 0.0,
+        space: Space = "normalized",
         clip_gradient: float = 0.0,
         clamp_pixels: bool = False,
         per_class_steps: bool = True,
@@ -118,12 +130,23 @@ class DistributionMatching(Distiller):
             raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
         if not (clip_gradient >= 0 and math.isfinite(clip_gradient)):
             raise BaconError(f"--model.clip_gradient must be zero or positive and finite, got {clip_gradient}.")
+        for name, given, choices in (("optimizer", optimizer, ImageOptimizer), ("space", space, Space)):
+            if given not in get_args(choices):
+                raise unknown_name(f"--model.{name}", str(given), get_args(choices))
+        if not (weight_decay >= 0 and math.isfinite(weight_decay)) or (weight_decay and optimizer != "adamw"):
+            raise BaconError(
+                "--model.weight_decay must be zero or positive and finite, and is AdamW's alone (--model.optimizer "
+                f"adamw), got {weight_decay} with {optimizer}."
+            )
         self.objective = made(objective)
         self.cross_entropy = cross_entropy
         self.network = network
         self.augment = made(augment)
         self.lr = lr
         self.momentum = momentum
+        self.optimizer: ImageOptimizer = optimizer
+        self.weight_decay = weight_decay
+        self.space: Space = space
         self.clip_gradient = clip_gradient
         self.clamp_pixels = clamp_pixels
         self.per_class_steps = per_class_steps
@@ -135,7 +158,13 @@ class DistributionMatching(Distiller):
         self.bound_log = BoundLog(bound, self.seed)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD on the images, in the one-step form of :func:`batched_sgd` where the schedule is one step per class."""
+        """The images' optimizer, in a form that does all classes' steps at once where the schedule is one per class."""
+        if self.optimizer == "adamw":
+            pixels = self.space == "pixels"
+            mean, std = (self.meta.mean, self.meta.std) if pixels else ((0.0,), (1.0,))
+            classes, per_class = self.meta.num_classes, self.per_class_steps
+            decay = self.weight_decay
+            return PixelAdamW(self.images, mean, std, classes, self.lr, weight_decay=decay, per_class_steps=per_class)
         lr, momentum = self.lr, self.momentum
         if self.per_class_steps:
             lr, momentum = batched_sgd(lr, momentum, self.meta.num_classes)
@@ -207,6 +236,9 @@ class DistributionMatching(Distiller):
         if self.clip_gradient > 0:
             norms = gradient.flatten(1).norm(dim=1).clamp(min=self.clip_gradient)
             gradient.mul_((self.clip_gradient / norms).view(-1, 1, 1, 1))
+        if self.space == "pixels" and self.optimizer == "sgd":  # a pixel is std times a normalized one
+            std = torch.tensor(self.meta.std, device=self.device, dtype=gradient.dtype).view(-1, 1, 1)
+            gradient = gradient / std.square()
         # Not through backward(): a data-parallel wrapper would average, and round, what is complete already.
         self.images.grad = gradient
         optimizer = self.optimizers(use_pl_optimizer=False)

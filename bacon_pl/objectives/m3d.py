@@ -71,13 +71,7 @@ class M3D(Objective):
         distance = squared_distances(rows)
         if self.kernel == "laplace":
             return _summed(lambda gamma: (-gamma * distance).exp(), _GAMMAS)
-        if self.bandwidth is not None:
-            return _summed(lambda scale: (-distance / (scale * self.bandwidth)).exp(), _SCALES)
-        count = weight.sum(1)
-        with torch.no_grad():
-            spread = torch.einsum("ca,cab,cb->c", weight, distance, weight) / (count.square() - count).clamp(min=1)
-            # Where all rows are one point any bandwidth gives the same.
-            bandwidth = torch.where(spread > 0, spread, 1).view(-1, 1, 1)
+        bandwidth = _mean(distance.detach(), weight) if self.bandwidth is None else self.bandwidth
         return _summed(lambda scale: (-distance / (scale * bandwidth)).exp(), _SCALES)
 
 
@@ -85,6 +79,13 @@ def squared_distances(rows: Tensor) -> Tensor:
     """Squared distances of all pairs of rows: (C, N, d) → (C, N, N)."""
     square = rows.square().sum(-1)
     return (square.unsqueeze(2) + square.unsqueeze(1) - 2 * rows @ rows.mT).clamp(min=0)
+
+
+def _mean(distance: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared distance of different rows that count: (C, N, N) and (C, N) → (C, 1, 1)."""
+    count = weight.sum(1)
+    spread = torch.einsum("ca,cab,cb->c", weight, distance, weight) / (count.square() - count).clamp(min=1)
+    return torch.where(spread > 0, spread, 1).view(-1, 1, 1)  # where all rows are one point, any bandwidth will do
 
 
 def _summed(part: Callable[[float], Tensor], numbers: tuple[float, ...]) -> Tensor:
