@@ -7,7 +7,7 @@ adding zero is exact. Averages, as data-parallel wrappers take them, would round
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -74,3 +74,28 @@ def gather_objects(value: T) -> list[T]:
     found: list[T] = [value] * dist.get_world_size()
     dist.all_gather_object(found, value)
     return found
+
+
+def together(action: Callable[[], object]) -> None:
+    """Do something with files; if it fails on one process, all of them raise, for none must wait for the others.
+
+    Raises:
+        OSError: It failed somewhere.
+    """
+    failed = None
+    try:
+        action()
+    except OSError as error:
+        failed = str(error) or type(error).__name__
+    if reasons := [reason for reason in gather_objects(failed) if reason]:
+        raise OSError(reasons[0])
+
+
+def first_then_others(action: Callable[[], object]) -> None:
+    """Do something with files that processes may share: the first process does it, and then all others.
+
+    Raises:
+        OSError: It failed somewhere.
+    """
+    for first in (True, False):
+        together(action if first == (process_rank() == 0) else lambda: None)

@@ -4,6 +4,7 @@ from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.bound_log import LoggedBound
 from bacon_pl.distillers.distribution_matching import DistributionMatching, batched_sgd
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
+from bacon_pl.distillers.reference import Reference
 from bacon_pl.distillers.selection import Selection
 from bacon_pl.distillers.synthetic_set import SyntheticSet
 
@@ -13,6 +14,7 @@ __all__ = [
     "LoggedBound",
     "NetworkPool",
     "PoolSettings",
+    "Reference",
     "Selection",
     "SyntheticSet",
     "batched_sgd",

@@ -17,8 +17,10 @@ from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
+from bacon_pl.distillers.reference import Reference, ReferenceNetworks
 from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.learners import trained_networks
 from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
@@ -75,6 +77,8 @@ class DistributionMatching(Distiller):
         per_class_steps: The published schedule of one step per class, done as one equivalent step; false makes one
             plain step for all classes.
         pool: How the network pool lives.
+        reference: Networks trained on the real images, for an objective that reads what one of them makes of the
+            synthetic images (IID); they are trained before the first run that needs them. null has none.
         bound: How and when BACON's bound and risk are logged, if embeddings are compared; they do not enter the loss.
         accuracy_window: Running accuracies restart every this many iterations.
         real_chunk: Most real images embedded at once: bounds memory, changes no result beyond rounding.
@@ -111,6 +115,7 @@ class DistributionMatching(Distiller):
         clamp_pixels: bool = False,
         per_class_steps: bool = True,
         pool: PoolSettings = PoolSettings(),
+        reference: Reference | None = None,
         bound: LoggedBound = LoggedBound(),
         accuracy_window: int = 100,
         real_chunk: int = 512,
@@ -139,6 +144,11 @@ class DistributionMatching(Distiller):
                 f"adamw), got {weight_decay} with {optimizer}."
             )
         self.objective = made(objective)
+        if reference is not None and not self.objective.uses_reference:
+            raise BaconError(
+                f"--model.reference gives networks that {type(self.objective).__name__} does not read: set it to null, "
+                "or take an objective that reads them, such as IID."
+            )
         self.cross_entropy = cross_entropy
         self.network = network
         self.augment = made(augment)
@@ -151,6 +161,8 @@ class DistributionMatching(Distiller):
         self.clamp_pixels = clamp_pixels
         self.per_class_steps = per_class_steps
         self.pool_settings = pool
+        self.reference = reference
+        self.references: ReferenceNetworks | None = None
         self.accuracy_window = accuracy_window
         self.real_chunk = real_chunk
         self.memory_gib = memory_gib
@@ -171,12 +183,14 @@ class DistributionMatching(Distiller):
         return torch.optim.SGD([self.images], lr=lr, momentum=momentum)
 
     def prepare(self) -> None:
-        """Build the pool, and what matches through it, where the images are.
+        """Build the pool, and what matches through it, where the images are; train reference networks, if need be.
 
         Raises:
             BaconError: All classes have to be taken at once, and do not fit the memory.
         """
         meta = self.meta
+        if self.reference is not None:
+            self.references = self._references(self.reference)
         self.pool = NetworkPool(
             self.pool_settings,
             lambda: self.network(meta.channels, meta.size, meta.num_classes),
@@ -186,6 +200,23 @@ class DistributionMatching(Distiller):
             self._plan,
         )
         self.matching = Matching(self)
+
+    def _references(self, settings: Reference) -> ReferenceNetworks:
+        """The reference networks, which are trained now if they are not in the cache."""
+        factory = settings.network or self.network
+        trained = trained_networks(
+            self.data.train,
+            self.meta,
+            settings.recipe(factory, self.acceleration),
+            seed=settings.seed,
+            count=settings.count,
+            device=self.device,
+        )
+        template = self.make_network(factory, "reference template")
+        images = max(self.trainer.max_steps, 0) * len(self.images) * self.synthetic.factor**2
+        image = (self.meta.channels, *self.meta.size)
+        plan = resolve_acceleration(self.acceleration, template, image, images, self.device)
+        return ReferenceNetworks(trained, template, plan, self.seed)
 
     def _plan(self, template: Network) -> Plan:
         """How passes are run, by this run's work."""

@@ -49,7 +49,10 @@ class Matching:
         self.read = distiller.objective.read
         meta, template = distiller.meta, distiller.pool.template
         image = (meta.channels, *meta.size)
-        keeps = distiller.synthetic.ipc * distiller.synthetic.factor**2 * activation_bytes(template, image, self.read)
+        kept = activation_bytes(template, image, self.read)
+        if distiller.references is not None:
+            kept += activation_bytes(distiller.references.template, image)
+        keeps = distiller.synthetic.ipc * distiller.synthetic.factor**2 * kept
         self.fits = int(min(distiller.memory_gib * 2**30 / keeps, meta.num_classes))
         """Classes whose synthetic images' pass fits the memory."""
         self.whole = not template.rows_are_independent or draws(template, image)
@@ -286,12 +289,15 @@ class Matching:
         """Expand, augment and run the synthetic images (C, ipc, ch, H, W) of the given classes through a network.
 
         Returns:
-            What the objective keeps, (C, factor²·ipc, …) each, and logits (C, factor²·ipc, number of classes).
+            What the objective keeps, (C, factor²·ipc, …) each, with the embeddings of the reference network as
+            ``reference`` where there is one, and logits (C, factor²·ipc, number of classes).
         """
         d = self.distiller
         x = expand(canvases, d.synthetic.factor)
         x = d.augment.siamese(x, classes, d.seed, "augment", iteration)
         kept, logits = d.pool.forward(network_id, x.flatten(0, 1), self.read, ("synthetic", iteration))
+        if d.references is not None:
+            kept = {**kept, "reference": d.references.embed(x.flatten(0, 1), iteration)}
         shape = x.shape[:2]
         return {name: value.unflatten(0, shape) for name, value in kept.items()}, logits.unflatten(0, shape)
 

@@ -27,7 +27,7 @@ from bacon_pl import rng
 from bacon_pl.configured import plain
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.distilled_set.provenance import git_commit, package_version
-from bacon_pl.distributed import gather_objects, process_rank
+from bacon_pl.distributed import first_then_others, gather_objects, process_rank, together
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
 from bacon_pl.learners.recipe import Recipe
@@ -201,7 +201,7 @@ def _described(store: LabeledImages, meta: DatasetMeta, recipe: Recipe, seed: in
 @contextlib.contextmanager
 def _folder(networks: TrainedNetworks, about: dict[str, Any]) -> Iterator[None]:
     """Make the folder, say in it what it holds, and keep other runs from training the same networks meanwhile."""
-    networks.folder.mkdir(parents=True, exist_ok=True)
+    together(lambda: networks.folder.mkdir(parents=True, exist_ok=True))
     with open(networks.folder / "lock", "a") as file:
         waiting = False
         # Asked again and again, for a process that waited for long would make the others give up.
@@ -210,14 +210,18 @@ def _folder(networks: TrainedNetworks, about: dict[str, Any]) -> Iterator[None]:
                 rank_zero_info(f"Waiting for another run that trains the networks in '{networks.folder}'.")
             waiting = True
             time.sleep(0.2)
-        if process_rank() == 0:
-            for left in networks.folder.glob(".*.part"):  # of one that was killed
-                left.unlink(missing_ok=True)
-        if not (path := networks.folder / "about.json").exists():
-            made = {"version": package_version(), "commit": git_commit()}
-            created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            with replacing(path) as out:
-                out.write(json.dumps({**about, **made, "created": created}, indent=2).encode(errors="replace"))
+
+        def furnish() -> None:
+            if process_rank() == 0:
+                for left in networks.folder.glob(".*.part"):  # of one that was killed
+                    left.unlink(missing_ok=True)
+            if not (path := networks.folder / "about.json").exists():
+                made = {"version": package_version(), "commit": git_commit()}
+                created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+                with replacing(path) as out:
+                    out.write(json.dumps({**about, **made, "created": created}, indent=2).encode(errors="replace"))
+
+        first_then_others(furnish)
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, LabeledImages
-from bacon_pl.distributed import gather_objects, process_rank, world_size
+from bacon_pl.distributed import first_then_others, gather_objects, process_rank, together, world_size
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
 from bacon_pl.learners.learners import Learners
@@ -86,7 +87,7 @@ class Training:
                 break
             self._epoch(learners, optimizer, epoch)
             if epoch + 1 < last and any(gather_objects(time.monotonic() - self.saved >= SAVE_EVERY)):
-                self._save(learners, optimizer, epoch + 1)
+                together(partial(self._save, learners, optimizer, epoch + 1))
         for number in group:
             self.networks.unfinished(number).unlink(missing_ok=True)
         if last > start:
@@ -109,17 +110,13 @@ class Training:
         }
         for number, state in states.items():
             self._check(state, number)
-        for first in (True, False):
-            failed = None
-            if first == (process_rank() == 0):
-                try:
-                    for number, state in states.items():
-                        if not self.networks.usable(number, epoch):
-                            self.networks.write(number, epoch, state)
-                except OSError as error:
-                    failed = str(error)
-            if reasons := [reason for reason in gather_objects(failed) if reason]:  # all of them give up together
-                raise OSError(reasons[0])
+
+        def write() -> None:
+            for number, state in states.items():
+                if not self.networks.usable(number, epoch):
+                    self.networks.write(number, epoch, state)
+
+        first_then_others(write)  # who does not see the first one's files, writes his own
 
     @staticmethod
     def _check(state: dict[str, Tensor], number: int) -> None:

@@ -24,9 +24,12 @@ class Objective(Configured, ABC):
     Attributes:
         cross_class: The terms compare classes with each other, so :meth:`terms` gets all of them at once, in order.
             Otherwise it may get any of them together, as memory and devices allow.
+        uses_reference: Where the method has reference networks, trained on the real images, the terms read one's
+            embeddings of the synthetic images, as ``reference`` (C, m, d') among ``syn``; it must do without, too.
     """
 
     cross_class: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = False
 
     def keep(self, trace: Trace) -> dict[str, Tensor]:
         """Say what of a network's pass is compared: here the embeddings, as ``z`` (B, d).

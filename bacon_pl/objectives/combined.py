@@ -48,6 +48,11 @@ class Combined(Objective):
         return any(objective.cross_class for objective in self.objectives)
 
     @property
+    def uses_reference(self) -> bool:  # type: ignore[override]
+        """Whether one of the objectives reads a reference network's embeddings."""
+        return any(objective.uses_reference for objective in self.objectives)
+
+    @property
     def keeps_embeddings_alone(self) -> bool:
         """Whether all objectives compare embeddings alone."""
         return all(objective.keeps_embeddings_alone for objective in self.objectives)
@@ -78,7 +83,7 @@ class Combined(Objective):
         return found
 
     def _own(self, readings: Readings, i: int) -> Readings:
-        """What objective i kept and drew."""
-        shared = {"z": readings["z"]} if self.keeps_embeddings_alone else {}
+        """What objective i kept and drew, and what is for all of them."""
+        shared = {name: readings[name] for name in ("z", "reference") if name in readings}
         own = {name[len(f"{i}.") :]: value for name, value in readings.items() if name.startswith(f"{i}.")}
         return {**shared, **own}

@@ -41,6 +41,8 @@ class IID(Objective):
         {'match': (10,), 'covariance': (10,), 'center': (10,)}
     """
 
+    uses_reference = True
+
     def __init__(self, covariance: float = 0.03, center: float = 0.01, rows: int = 1) -> None:
         for name, value in (("covariance", covariance), ("center", center)):
             if not (value >= 0 and math.isfinite(value)):

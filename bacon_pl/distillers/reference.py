@@ -1,0 +1,146 @@
+"""Reference networks: trained on the real images and fixed, they see the synthetic ones beside the matched network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.augment import Augmentation, NoAugmentation
+from bacon_pl.errors import BaconError
+from bacon_pl.learners import Recipe, TrainedNetworks
+from bacon_pl.networks import Acceleration, Network, NetworkFactory, Plan, StatelessNetwork
+
+MOST_HELD = 16
+"""Networks whose weights are held in memory; beyond, they are read from their files again when they are drawn."""
+
+
+@dataclass(frozen=True)
+class RealTraining:
+    """How networks are trained on the real images before a run; runs, whatever their seed, share those of equal
+    settings, which lie in the cache.
+
+    Args:
+        count: How many.
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        lr: Learning rate of their SGD, constant.
+        momentum: Momentum of their SGD.
+        weight_decay: Weight decay of their SGD.
+        augment: Augmentation of every batch; null, as published for IID, is none.
+        seed: Seed of their weights, batches and augmentation; the run's own plays no part.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    count: int = 10
+    epochs: int = 40
+    batch_size: int = 256
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: Augmentation | None = None
+    seed: int = 0
+
+    option: ClassVar[str] = "--model.reference"
+
+    def __post_init__(self) -> None:
+        for name, low in (("count", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise BaconError(f"{self.option}.{name} must be at least {low}, got {getattr(self, name)}.")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise BaconError(f"{self.option}.lr must be positive and finite, got {self.lr}.")
+        if not 0 <= self.momentum < 1:
+            raise BaconError(f"{self.option}.momentum must be in [0, 1), got {self.momentum}.")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise BaconError(
+                f"{self.option}.weight_decay must be zero or positive and finite, got {self.weight_decay}."
+            )
+
+    def recipe(self, network: NetworkFactory, acceleration: Acceleration) -> Recipe:
+        """How they are trained.
+
+        Args:
+            network: What they are.
+            acceleration: See :class:`Recipe`.
+        """
+        return Recipe(
+            network=network,
+            num_networks=1,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            lr_drop=1.0,
+            augment=self.augment or NoAugmentation(),
+            acceleration=acceleration,
+        )
+
+
+@dataclass(frozen=True)
+class Reference(RealTraining):
+    """Networks trained on the real images, one of which, drawn in every iteration, sees the synthetic images, too.
+
+    Its weights are fixed. What it makes of the images, augmented as for the matched network, is read by an objective
+    such as IID. IID (arXiv 2404.00563) has a thousand ResNet18; its code says that fewer do.
+
+    Args:
+        count: How many.
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        lr: Learning rate of their SGD, constant.
+        momentum: Momentum of their SGD.
+        weight_decay: Weight decay of their SGD.
+        augment: Augmentation of every batch; null, as published for IID, is none.
+        seed: Seed of their weights, batches and augmentation; the run's own plays no part, so that runs share them.
+        network: What they are; the matched network's architecture by default.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    network: NetworkFactory | None = None
+
+
+class ReferenceNetworks:
+    """Networks trained on the real images, of which an iteration draws one.
+
+    Args:
+        trained: Their files.
+        template: The architecture, where the images are and of their type; its own weights are never used.
+        plan: How passes are run.
+        seed: The run's seed.
+    """
+
+    def __init__(self, trained: TrainedNetworks, template: Network, plan: Plan, seed: int) -> None:
+        self.trained = trained
+        self.model = StatelessNetwork(template, plan)
+        # As trained networks are used: statistics are those of training, nothing is dropped, so rows never meet.
+        self.template = template.eval()
+        self.seed = seed
+        self._held: dict[int, dict[str, Tensor]] = {}
+
+    def drawn(self, iteration: int) -> int:
+        """Number of the network that an iteration draws."""
+        return rng.derive(self.seed, "reference network", iteration) % self.trained.count
+
+    def embed(self, x: Tensor, iteration: int) -> Tensor:
+        """Embed normalized images (B, ch, H, W) by the iteration's network, with gradient: (B, d)."""
+        z: Tensor = self.model(self._state(self.drawn(iteration)), x)[0]
+        return z
+
+    def _state(self, number: int) -> dict[str, Tensor]:
+        if number not in self._held:
+            if len(self._held) >= MOST_HELD:
+                del self._held[next(iter(self._held))]
+            like = next(self.template.parameters())
+            state = self.trained.state(number)
+            self._held[number] = {
+                name: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype) for name, t in state.items()
+            }
+        return self._held[number]
