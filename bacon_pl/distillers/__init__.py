@@ -3,6 +3,7 @@
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.bound_log import LoggedBound
 from bacon_pl.distillers.distribution_matching import DistributionMatching, batched_sgd
+from bacon_pl.distillers.pairs import PairSettings
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.reference import Reference
 from bacon_pl.distillers.selection import Selection
@@ -13,6 +14,7 @@ __all__ = [
     "DistributionMatching",
     "LoggedBound",
     "NetworkPool",
+    "PairSettings",
     "PoolSettings",
     "Reference",
     "Selection",

@@ -15,12 +15,13 @@ from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.matching import Matching
+from bacon_pl.distillers.pairs import PairPool, PairSettings
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
-from bacon_pl.distillers.reference import Reference, ReferenceNetworks
+from bacon_pl.distillers.reference import RealTraining, Reference, ReferenceNetworks
 from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
-from bacon_pl.learners import trained_networks
+from bacon_pl.learners import TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
@@ -76,7 +77,9 @@ class DistributionMatching(Distiller):
         clamp_pixels: Keep the images within black and white.
         per_class_steps: The published schedule of one step per class, done as one equivalent step; false makes one
             plain step for all classes.
-        pool: How the network pool lives.
+        pool: How the network pool lives; null, if there are ``pairs`` in its place.
+        pairs: Networks trained on the real images, matched through between their initial and their trained weights, as
+            for NCFM; needs ``pool: null``.
         reference: Networks trained on the real images, for an objective that reads what one of them makes of the
             synthetic images (IID); they are trained before the first run that needs them. null has none.
         bound: How and when BACON's bound and risk are logged, if embeddings are compared; they do not enter the loss.
@@ -114,7 +117,8 @@ class DistributionMatching(Distiller):
         clip_gradient: float = 0.0,
         clamp_pixels: bool = False,
         per_class_steps: bool = True,
-        pool: PoolSettings = PoolSettings(),
+        pool: PoolSettings | None = PoolSettings(),
+        pairs: PairSettings | None = None,
         reference: Reference | None = None,
         bound: LoggedBound = LoggedBound(),
         accuracy_window: int = 100,
@@ -149,6 +153,13 @@ class DistributionMatching(Distiller):
                 f"--model.reference gives networks that {type(self.objective).__name__} does not read: set it to null, "
                 "or take an objective that reads them, such as IID."
             )
+        if (pool is None) == (pairs is None):
+            raise BaconError("one of --model.pool and --model.pairs has to be null: images are matched through either.")
+        if pairs is not None and cross_entropy is not None and cross_entropy.accuracy != "none":
+            raise BaconError(
+                "--model.pairs has no running accuracies for the cross-entropy: set --model.cross_entropy.accuracy "
+                "none, or --model.cross_entropy null."
+            )
         self.cross_entropy = cross_entropy
         self.network = network
         self.augment = made(augment)
@@ -161,6 +172,7 @@ class DistributionMatching(Distiller):
         self.clamp_pixels = clamp_pixels
         self.per_class_steps = per_class_steps
         self.pool_settings = pool
+        self.pairs = pairs
         self.reference = reference
         self.references: ReferenceNetworks | None = None
         self.accuracy_window = accuracy_window
@@ -190,41 +202,59 @@ class DistributionMatching(Distiller):
         """
         meta = self.meta
         if self.reference is not None:
-            self.references = self._references(self.reference)
-        self.pool = NetworkPool(
-            self.pool_settings,
-            lambda: self.network(meta.channels, meta.size, meta.num_classes),
-            self.seed,
-            self.device,
-            self.images.dtype,
-            self._plan,
-        )
+            factory = self.reference.network or self.network
+            networks, template = self._trained(self.reference, factory, (self.reference.epochs,))
+            plan = self._plan(template, self._synthetic)
+            self.references = ReferenceNetworks(networks, template, plan, self.seed)
+        self.pool: NetworkPool | PairPool
+        if self.pairs is not None:
+            networks, template = self._trained(self.pairs, self.network, (0, self.pairs.epochs))
+            self.pool = PairPool(networks, template, self._plan(template), self.seed)
+        else:
+            assert self.pool_settings is not None
+            self.pool = NetworkPool(
+                self.pool_settings,
+                lambda: self.network(meta.channels, meta.size, meta.num_classes),
+                self.seed,
+                self.device,
+                self.images.dtype,
+                self._plan,
+            )
         self.matching = Matching(self)
 
-    def _references(self, settings: Reference) -> ReferenceNetworks:
-        """The reference networks, which are trained now if they are not in the cache."""
-        factory = settings.network or self.network
-        trained = trained_networks(
+    def _trained(
+        self, settings: RealTraining, factory: NetworkFactory, snapshots: tuple[int, ...]
+    ) -> tuple[TrainedNetworks, Network]:
+        """Networks trained on the real images, now if they are not in the cache, and their architecture."""
+        networks = trained_networks(
             self.data.train,
             self.meta,
             settings.recipe(factory, self.acceleration),
             seed=settings.seed,
             count=settings.count,
+            snapshots=snapshots,
             device=self.device,
         )
-        template = self.make_network(factory, "reference template")
-        images = max(self.trainer.max_steps, 0) * len(self.images) * self.synthetic.factor**2
-        image = (self.meta.channels, *self.meta.size)
-        plan = resolve_acceleration(self.acceleration, template, image, images, self.device)
-        return ReferenceNetworks(trained, template, plan, self.seed)
+        return networks, self.make_network(factory, "template")
 
-    def _plan(self, template: Network) -> Plan:
-        """How passes are run, by this run's work."""
+    @property
+    def _synthetic(self) -> int:
+        """Synthetic images, tiles counted."""
+        return len(self.images) * self.synthetic.factor**2
+
+    def _plan(self, template: Network, images: float | None = None) -> Plan:
+        """How passes are run, by this run's work: images an iteration, by default all that are matched and trained on.
+
+        Args:
+            template: The architecture.
+            images: Images an iteration, forward passes without gradient counting a third.
+        """
         meta, data, pool = self.meta, self.data, self.pool_settings
-        real = meta.num_classes * data.batch_real / 3  # forward only: a third of the work
-        synthetic = len(self.images) * self.synthetic.factor**2
-        trained = pool.train_networks * pool.train_steps * data.pool_batch
-        images = max(self.trainer.max_steps, 0) * (real + synthetic + trained)
+        if images is None:
+            real = meta.num_classes * data.batch_real / 3
+            trained = 0 if pool is None else pool.train_networks * pool.train_steps * data.pool_batch
+            images = real + self._synthetic + trained
+        images *= max(self.trainer.max_steps, 0)
         return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device)
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -285,6 +315,9 @@ class DistributionMatching(Distiller):
 
     def train_pool(self, batch: IterationBatch) -> None:
         """Train the pool networks whose turn it is, each on one device, and tell the others."""
+        if isinstance(self.pool, PairPool):
+            return
+        assert self.pool_settings is not None
         network_ids = self.pool.trained(batch.iteration)
         rank, devices = self.global_rank, self.trainer.world_size
         steps = self.pool_settings.train_steps

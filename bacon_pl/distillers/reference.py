@@ -14,8 +14,8 @@ from bacon_pl.errors import BaconError
 from bacon_pl.learners import Recipe, TrainedNetworks
 from bacon_pl.networks import Acceleration, Network, NetworkFactory, Plan, StatelessNetwork
 
-MOST_HELD = 16
-"""Networks whose weights are held in memory; beyond, they are read from their files again when they are drawn."""
+MOST_HELD = 40
+"""States of networks that are held in memory; beyond, they are read from their files again when they are drawn."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,32 @@ class Reference(RealTraining):
     network: NetworkFactory | None = None
 
 
+class HeldNetworks:
+    """Networks trained on the real images, their weights where they are used.
+
+    Args:
+        trained: Their files.
+        template: The architecture, on the device and of the type that they are to have.
+    """
+
+    def __init__(self, trained: TrainedNetworks, template: Network) -> None:
+        self.trained = trained
+        self.template = template
+        self._held: dict[tuple[int, int], dict[str, Tensor]] = {}
+
+    def state(self, number: int, epochs: int) -> dict[str, Tensor]:
+        """A network's parameters and buffers by name after so many epochs."""
+        if (number, epochs) not in self._held:
+            if len(self._held) >= MOST_HELD:
+                del self._held[next(iter(self._held))]
+            like = next(self.template.parameters())
+            self._held[number, epochs] = {
+                name: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype)
+                for name, t in self.trained.state(number, epochs).items()
+            }
+        return self._held[number, epochs]
+
+
 class ReferenceNetworks:
     """Networks trained on the real images, of which an iteration draws one.
 
@@ -123,7 +149,7 @@ class ReferenceNetworks:
         # As trained networks are used: statistics are those of training, nothing is dropped, so rows never meet.
         self.template = template.eval()
         self.seed = seed
-        self._held: dict[int, dict[str, Tensor]] = {}
+        self._held = HeldNetworks(trained, template)
 
     def drawn(self, iteration: int) -> int:
         """Number of the network that an iteration draws."""
@@ -131,16 +157,6 @@ class ReferenceNetworks:
 
     def embed(self, x: Tensor, iteration: int) -> Tensor:
         """Embed normalized images (B, ch, H, W) by the iteration's network, with gradient: (B, d)."""
-        z: Tensor = self.model(self._state(self.drawn(iteration)), x)[0]
+        state = self._held.state(self.drawn(iteration), self.trained.snapshots[-1])
+        z: Tensor = self.model(state, x)[0]
         return z
-
-    def _state(self, number: int) -> dict[str, Tensor]:
-        if number not in self._held:
-            if len(self._held) >= MOST_HELD:
-                del self._held[next(iter(self._held))]
-            like = next(self.template.parameters())
-            state = self.trained.state(number)
-            self._held[number] = {
-                name: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype) for name, t in state.items()
-            }
-        return self._held[number]
