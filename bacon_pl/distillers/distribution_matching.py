@@ -77,9 +77,9 @@ class DistributionMatching(Distiller):
         clamp_pixels: Keep the images within black and white.
         per_class_steps: The published schedule of one step per class, done as one equivalent step; false makes one
             plain step for all classes.
-        pool: How the network pool lives; null, if there are ``pairs`` in its place.
+        pool: How the network pool lives, where there are no ``pairs``.
         pairs: Networks trained on the real images, matched through between their initial and their trained weights, as
-            for NCFM; needs ``pool: null``.
+            for NCFM, in place of the pool, whose settings play no part then. null has the pool.
         reference: Networks trained on the real images, for an objective that reads what one of them makes of the
             synthetic images (IID); they are trained before the first run that needs them. null has none.
         bound: How and when BACON's bound and risk are logged, if embeddings are compared; they do not enter the loss.
@@ -117,7 +117,7 @@ class DistributionMatching(Distiller):
         clip_gradient: float = 0.0,
         clamp_pixels: bool = False,
         per_class_steps: bool = True,
-        pool: PoolSettings | None = PoolSettings(),
+        pool: PoolSettings = PoolSettings(),
         pairs: PairSettings | None = None,
         reference: Reference | None = None,
         bound: LoggedBound = LoggedBound(),
@@ -153,8 +153,6 @@ class DistributionMatching(Distiller):
                 f"--model.reference gives networks that {type(self.objective).__name__} does not read: set it to null, "
                 "or take an objective that reads them, such as IID."
             )
-        if (pool is None) == (pairs is None):
-            raise BaconError("one of --model.pool and --model.pairs has to be null: images are matched through either.")
         if pairs is not None and cross_entropy is not None and cross_entropy.accuracy != "none":
             raise BaconError(
                 "--model.pairs has no running accuracies for the cross-entropy: set --model.cross_entropy.accuracy "
@@ -211,7 +209,6 @@ class DistributionMatching(Distiller):
             networks, template = self._trained(self.pairs, self.network, (0, self.pairs.epochs))
             self.pool = PairPool(networks, template, self._plan(template), self.seed)
         else:
-            assert self.pool_settings is not None
             self.pool = NetworkPool(
                 self.pool_settings,
                 lambda: self.network(meta.channels, meta.size, meta.num_classes),
@@ -252,7 +249,7 @@ class DistributionMatching(Distiller):
         meta, data, pool = self.meta, self.data, self.pool_settings
         if images is None:
             real = meta.num_classes * data.batch_real / 3
-            trained = 0 if pool is None else pool.train_networks * pool.train_steps * data.pool_batch
+            trained = 0 if self.pairs else pool.train_networks * pool.train_steps * data.pool_batch
             images = real + self._synthetic + trained
         images *= max(self.trainer.max_steps, 0)
         return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device)
@@ -317,7 +314,6 @@ class DistributionMatching(Distiller):
         """Train the pool networks whose turn it is, each on one device, and tell the others."""
         if isinstance(self.pool, PairPool):
             return
-        assert self.pool_settings is not None
         network_ids = self.pool.trained(batch.iteration)
         rank, devices = self.global_rank, self.trainer.world_size
         steps = self.pool_settings.train_steps

@@ -5,14 +5,14 @@ import torch
 
 from bacon_pl.augment import Chain, CutMix
 from bacon_pl.checkpoints import Checkpoints, in_folder
-from bacon_pl.distillers import DistributionMatching, PairSettings, PoolSettings
+from bacon_pl.distillers import DistributionMatching, PairSettings
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
 from bacon_pl.objectives import NCFM, CrossEntropy
 from tests.distillers.running import distill, small
 
 PAIRS = PairSettings(count=3, epochs=3, augment=Chain(["color", "crop"]), mixing=CutMix(probability=0.5))
-NCFM_FRAME = {"objective": NCFM(frequencies=32), "cross_entropy": None, "pool": None, "pairs": PAIRS}
+NCFM_FRAME = {"objective": NCFM(frequencies=32), "cross_entropy": None, "pairs": PAIRS}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_runs_repeat_resume_and_share_the_networks(tmp_path):
     assert torch.equal(whole.images, distill(tmp_path / "b", 6, ckpt_path=path, **NCFM_FRAME).images)
     distill(tmp_path / "c", 1, seed=3, **NCFM_FRAME)
     assert len(list((tmp_path / "cache" / "networks").iterdir())) == 1
-    few = {**NCFM_FRAME, "pairs": None, "pool": PoolSettings()}
+    few = {**NCFM_FRAME, "pairs": None}
     with pytest.raises(BaconError, match="checkpoint is of another run: --model.pairs was"):
         distill(tmp_path / "d", 6, ckpt_path=path, **few)
 
@@ -78,9 +78,7 @@ def test_a_cross_entropy_is_of_the_mixed_network(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"pairs": PAIRS}, "one of --model.pool and --model.pairs has to be null"),
-        ({"pool": None}, "one of --model.pool and --model.pairs has to be null"),
-        ({"pool": None, "pairs": PAIRS}, "--model.pairs has no running accuracies for the cross-entropy"),
+        ({"pairs": PAIRS}, "--model.pairs has no running accuracies for the cross-entropy"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, sentence):
