@@ -18,7 +18,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from bacon_pl import grid, partition
 from bacon_pl.data.images import DatasetMeta, denormalize
-from bacon_pl.distilled_set.file import file_in, read, shape_flaw, value_flaw, write
+from bacon_pl.distilled_set.file import checksum, describe, file_in, read, shape_flaw, value_flaw, write
 from bacon_pl.distilled_set.folders import folder_names
 from bacon_pl.distilled_set.provenance import package_version
 from bacon_pl.errors import BaconError, one_line
@@ -130,6 +130,19 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         """``pixel_bytes`` as a fraction of the uint8 training images, or None where their size is unknown."""
         return self.pixel_bytes / self.meta.train_bytes if self.meta.train_bytes else None
 
+    @cached_property
+    def checksum(self) -> str:
+        """Eight hexadecimal digits that name the set: the CRC-32 of its images, labels, description and provenance.
+
+        It is the checksum that the set's file records, so a set keeps it through saving and loading, and sets that
+        differ in anything have different ones. It is computed once: do not write to a set's images afterwards.
+        """
+        return f"{checksum(self.images, self.labels, describe(self.meta, self._fields())):08x}"
+
+    def _fields(self) -> dict[str, Any]:
+        """What a file keeps beside images, labels and dataset."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
     def __repr__(self) -> str:
         return (
             f"DistilledSet({self.meta.name}, method={self.method!r}, {self.meta.num_classes} classes × {self.ipc} "
@@ -201,8 +214,7 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
             BaconError: The file cannot be written.
         """
         target = file_in(path)
-        fields = {name: getattr(self, name) for name in _FIELDS}
-        write(target, self.images, self.labels, self.meta, fields)
+        write(target, self.images, self.labels, self.meta, self._fields())
         return target
 
     @classmethod
