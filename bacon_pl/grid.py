@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DPI = 100
 _CELL = 64  # Small images are enlarged to about this many pixels a side,
@@ -41,6 +43,10 @@ def grid_figure(images: Tensor, class_names: Sequence[str], scale: int | None = 
     Returns:
         A figure with its own Agg canvas, outside pyplot's state.
     """
+    # Imported here: whoever reads a set or logs a tensor does not wait for matplotlib.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     picture = grid_tensor(images).permute(1, 2, 0).float().cpu().numpy()
     height, width = picture.shape[:2]
     if scale is None:

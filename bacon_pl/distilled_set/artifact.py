@@ -8,10 +8,9 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import to_pil_image
@@ -22,6 +21,9 @@ from bacon_pl.distilled_set.file import checksum, describe, file_in, read, shape
 from bacon_pl.distilled_set.folders import folder_names
 from bacon_pl.distilled_set.provenance import package_version
 from bacon_pl.errors import BaconError, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FIELDS = ("factor", "method", "config", "seed", "version", "commit", "step_size")
 

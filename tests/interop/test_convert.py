@@ -24,7 +24,11 @@ def test_convert_there_and_back(tmp_path, capsys):
     torch.save({"data": [[images, labels], [images + 1, labels]], "accs_all_exps": ACCURACIES}, tmp_path / "theirs.pt")
     ours = tmp_path / "ours.safetensors"
     convert(tmp_path / "theirs.pt", ours, "--dataset", "CIFAR10", "--factor", 2, "--epoch-index", 0)
-    assert capsys.readouterr().out == f"distilled set: {ours}\n"
+    assert capsys.readouterr().out == (
+        "wrote 10 canvases of 3×32×32 (1 for each of 10 classes, class by class); factor 2: 40 images are to be cut "
+        "out of them; pixels float32, normalized by mean (0.4914, 0.4822, 0.4465) and std (0.2023, 0.1994, 0.201); to "
+        f"{ours}\n"
+    )
     distilled = DistilledSet.load(ours)
     assert torch.equal(distilled.images, images)
     assert (distilled.factor, distilled.meta.name, distilled.config) == (2, "cifar10", {"converted_from": "theirs.pt"})
@@ -36,7 +40,7 @@ def test_convert_there_and_back(tmp_path, capsys):
         assert file["images"].max() <= 1
     with pytest.raises(SystemExit):
         convert(ours, tmp_path / "a.npz")
-    convert(ours, tmp_path / "a.npz", "--overwrite", "true")
+    convert(ours, tmp_path / "a.npz", "--overwrite", "true", "--canvases")
     assert torch.equal(open_set(tmp_path / "a.npz", CIFAR).images, images)
 
 
