@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set.pictures import share_clipped
 from bacon_pl.errors import BaconError
 
 _PICTURE = re.compile(r"\d{4,}\.png")
@@ -140,9 +141,8 @@ def written(distilled: DistilledSet, target: str | os.PathLike[str], *, canvases
     if path.suffix:
         parts.append(f"pixels float32, normalized by mean {_numbers(meta.mean)} and std {_numbers(meta.std)}")
     else:
-        pixels = form.images * torch.tensor(meta.std).view(-1, 1, 1) + torch.tensor(meta.mean).view(-1, 1, 1)
-        outside = float(((pixels < 0) | (pixels > 1)).float().mean())
-        clipped = f", {100 * outside:.2g} % of them clipped" if outside else ""
+        outside = 100 * share_clipped(form.images, meta)
+        clipped = f", {outside:.2g} % of them clipped" if outside else ""
         parts.append(f"pixels of 0 to 255, not normalized{clipped}")
     if distilled.step_size is not None and not _is_ours(path):
         parts.append(f"the learned step size {distilled.step_size:g} has no place in this format")
