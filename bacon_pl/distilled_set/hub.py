@@ -63,10 +63,18 @@ def fetch(place: str | os.PathLike[str]) -> Path:
     if not name.endswith(".safetensors"):
         name = f"{name}/{FILE_NAME}".lstrip("/")
     hub = _imported("huggingface_hub", f"to read '{given}'")
-    errors = hub.errors
-    where = f"'{repo}' on {_endpoint(hub)}"
+    errors = importlib.import_module("huggingface_hub.errors")
+    where = f"'{repo}' on {_endpoint()}"
     try:
-        return Path(hub.hf_hub_download(repo, name, repo_type="dataset", revision=revision, library_name="bacon_pl"))
+        return Path(
+            hub.hf_hub_download(
+                repo,
+                name,
+                repo_type="dataset",
+                revision=revision,
+                library_name="bacon_pl",
+            )
+        )
     except errors.GatedRepoError as error:
         raise BaconError(
             f"the dataset {where} is only for those whom its owner lets in: ask there for access, then log in with "
@@ -169,7 +177,7 @@ def push(
             )
         except Exception as error:  # whatever the client of this version and the server of today say
             raise BaconError(
-                f"cannot upload the set to '{one_line(repo_id)}' on {_endpoint(hub)} ({_reason(error)}); check the "
+                f"cannot upload the set to '{one_line(repo_id)}' on {_endpoint()} ({_reason(error)}); check the "
                 "name and the network, and log in with `hf auth login` as someone who may write there."
             ) from error
     return place
@@ -185,8 +193,8 @@ def _imported(name: str, purpose: str) -> Any:
         ) from error
 
 
-def _endpoint(hub: Any) -> str:
-    return str(hub.constants.ENDPOINT)
+def _endpoint() -> str:
+    return str(importlib.import_module("huggingface_hub.constants").ENDPOINT)
 
 
 def _reason(error: Exception) -> str:
