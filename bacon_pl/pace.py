@@ -14,12 +14,33 @@ _MUCH = 1.5
 _SECONDS_THAT_MATTER = 60.0
 
 
+class Intervals:
+    """When lines are due: at growing distances, each after twice the time of the one before.
+
+    Args:
+        first: Seconds until the first line.
+        longest: Most seconds between two lines.
+    """
+
+    def __init__(self, first: float, longest: float) -> None:
+        self.first = first
+        self.longest = longest
+        self._next = first
+
+    def due(self, elapsed: float) -> bool:
+        """Whether a line is due some seconds after the start."""
+        return elapsed >= self._next
+
+    def told(self, elapsed: float) -> None:
+        """Note that there was a line some seconds after the start."""
+        self._next = elapsed + min(max(elapsed, self.first), self.longest)
+
+
 class Pace:
     """Follows steps of work by a clock.
 
     The first step of a start is not measured: it compiles, and fills caches. Speed is that of the last few lines, so
-    that a machine that has become busy, or free, shows. Lines come at growing distances, each after twice the time of
-    the one before, until they are ``longest`` apart.
+    that a machine that has become busy, or free, shows. For when lines are due see :class:`Intervals`.
 
     Args:
         first: Seconds until the first line.
@@ -43,7 +64,7 @@ class Pace:
         self.total = total
         self.done = done
         self._begun = self.clock()
-        self._next = self.first
+        self._intervals = Intervals(self.first, self.longest)
         self._marks: deque[tuple[float, int]] = deque(maxlen=6)
         self._told: float | None = None
 
@@ -64,13 +85,13 @@ class Pace:
         since, first = self._marks[0]
         if len(self._marks) == 1 and done - first < _ENOUGH_STEPS and elapsed - since < _ENOUGH_SECONDS:
             return False
-        return done > self._marks[-1][1] and elapsed >= self._next
+        return done > self._marks[-1][1] and self._intervals.due(elapsed)
 
     def mark(self) -> None:
         """Measure up to this moment, which is that of a line."""
         elapsed = self.elapsed
         self._marks.append((elapsed, self.done))
-        self._next = elapsed + min(max(elapsed, self.first), self.longest)
+        self._intervals.told(elapsed)
 
     @property
     def elapsed(self) -> float:

@@ -54,6 +54,15 @@ def with_progress(
     return [*given, shown]
 
 
+def planned(trainer: pl.Trainer, module: pl.LightningModule) -> int:
+    """Steps of a whole training; 0 where nobody knows."""
+    limits = [trainer.max_steps, getattr(module, "num_iterations", None) or -1]
+    batches = trainer.num_training_batches
+    if not any(limit > 0 for limit in limits) and math.isfinite(batches):
+        limits.append(int(batches) * max(trainer.max_epochs or 1, 1))
+    return min((limit for limit in limits if limit > 0), default=0)
+
+
 class TrainingProgress(ProgressBar):
     """What both forms share: which step a training is at, and how fast it goes.
 
@@ -94,7 +103,7 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._begun_at = trainer.global_step
-        self.pace.begin(trainer.global_step, self._total(trainer, pl_module))
+        self.pace.begin(trainer.global_step, planned(trainer, pl_module))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -119,8 +128,8 @@ class TrainingProgress(ProgressBar):
         """A sentence on how long this start takes in all."""
         pace, each = self.pace, self.pace.seconds_each
         assert each is not None
-        steps = pace.total - self._begun_at
-        return f"{self._prefix}about {duration(whole)} for {steps:,} {self.unit}s at {speed(each, self.unit)}"
+        steps, left = pace.total - self._begun_at, " that are left" if self._begun_at else ""
+        return f"{self._prefix}about {duration(whole)} for the {steps:,} {self.unit}s{left}, {speed(each, self.unit)}"
 
     @property
     def _prefix(self) -> str:
@@ -130,14 +139,6 @@ class TrainingProgress(ProgressBar):
         """Speed and time left, once they are known."""
         each, left = self.pace.seconds_each, self.pace.seconds_left
         return [] if each is None or left is None else [speed(each, self.unit), f"{duration(left)} left"]
-
-    def _total(self, trainer: pl.Trainer, module: pl.LightningModule) -> int:
-        """Steps of the whole training; 0 where nobody knows."""
-        limits = [trainer.max_steps, getattr(module, "num_iterations", None) or -1]
-        batches = self.total_train_batches
-        if not any(limit > 0 for limit in limits) and math.isfinite(batches):
-            limits.append(int(batches) * max(trainer.max_epochs or 1, 1))
-        return min((limit for limit in limits if limit > 0), default=0)
 
 
 class ProgressLines(TrainingProgress):

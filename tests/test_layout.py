@@ -21,6 +21,7 @@ FLOORS = [
     ("interop", "evaluate"),
     ("report", "checkpoints", "callbacks", "preflight", "explain", "config_files"),
     ("progress",),
+    ("opening",),
     ("table",),
     ("commands",),
     ("cli",),
