@@ -182,7 +182,6 @@ class Checkpoints(Checkpoint):
         run: Any = trainer
         self._signal = self._saved = None
         self._interrupted = False
-        self.last = trainer.global_step if run.ckpt_path else None
         self._writes = not run.fast_dev_run
         self.replaces = self.replaces or getattr(pl_module, "overwrite", False)
         if self._writes and not (run.ckpt_path or self.replaces) and in_folder(trainer.default_root_dir):
@@ -195,6 +194,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Throw away what is to be replaced, now that nothing can be wrong with the input, and listen to signals."""
+        self.last = trainer.global_step if trainer.ckpt_path else None
         if self.replaces and trainer.is_global_zero:
             # Its set stays until the new one takes its place.
             shutil.rmtree(Path(trainer.default_root_dir, FOLDER), ignore_errors=True)

@@ -71,12 +71,13 @@ def _method(module: Distiller) -> str:
     """The method, its parts, and what the set is to be."""
     objective = getattr(module, "objective", None)
     names = [type(module).__name__, *([] if objective is None else [type(objective).__name__])]
-    tiles = f" of {module.factor}×{module.factor} tiles" if module.factor > 1 else ""
+    tiles = f", each of {module.factor}×{module.factor} tiles" if module.factor > 1 else ""
     parts = [
         f"{one_line(module.method, 40)} ({', '.join(names)}): {module.ipc:,} image{'s' * (module.ipc > 1)} "
         f"per class{tiles}, starting from {_start(module)}"
     ]
-    if (network := getattr(module, "network", None)) is not None:
+    # Where images are drawn, there is a network that nobody asks.
+    if (network := getattr(module, "network", None)) is not None and getattr(module, "rule", "") != "drawn":
         parts.append(_network(network))
     return ", ".join([*parts, f"seed {module.seed}"])
 

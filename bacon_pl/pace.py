@@ -59,14 +59,14 @@ class Pace:
 
         Args:
             done: Steps done before, by an earlier start.
-            total: Steps in all.
+            total: Steps in all, 0 where nobody knows.
         """
         self.total = total
         self.done = done
         self._begun = self.clock()
         self._intervals = Intervals(self.first, self.longest)
         self._marks: deque[tuple[float, int]] = deque(maxlen=6)
-        self._told: float | None = None
+        self.told: float | None = None
 
     def step(self, done: int) -> bool:
         """Count steps.
@@ -108,9 +108,9 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds for the steps that are left; None as long as none has been measured."""
+        """Seconds for the steps that are left; None as long as none has been measured, or their number is unknown."""
         each = self.seconds_each
-        return None if each is None else each * max(0, self.total - self.done)
+        return None if each is None or not self.total else each * max(0, self.total - self.done)
 
     def news(self) -> float | None:
         """An estimate of the whole start in seconds, if there was none, or if it is much off the one told before.
@@ -120,12 +120,12 @@ class Pace:
         left = self.seconds_left
         if left is None:
             return None
-        whole, told = self.elapsed + left, self._told
+        whole, told = self.elapsed + left, self.told
         if told is not None:
             far = max(whole, told) > _MUCH * min(whole, told)
             if not far or abs(whole - told) < _SECONDS_THAT_MATTER:
                 return None
-        self._told = whole
+        self.told = whole
         return whole
 
 

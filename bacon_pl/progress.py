@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.pace import Pace, duration, speed
 
+_LONG = 3600.0  # seconds of a run that nobody starts to see whether all works
 _REFRESH = 0.25  # seconds between two looks of a bar
 
 
@@ -90,6 +91,8 @@ class TrainingProgress(ProgressBar):
         self.estimate = estimate
         self.transient = transient
         self.pace = pace or Pace()
+        self.hint = ""
+        """Said with the first estimate of a run that takes more than an hour."""
         self._enabled = True
 
     def disable(self) -> None:
@@ -112,8 +115,9 @@ class TrainingProgress(ProgressBar):
         if self._enabled and self.pace.step(trainer.global_step):
             metrics = self._metrics(trainer, pl_module)  # waits for the device, so before the time is taken
             self.pace.mark()
+            again = self.pace.told is not None
             if self.estimate and (whole := self.pace.news()) is not None:
-                self.print(self._estimate(whole))
+                self.print(self._estimate(whole, again))
             self._show(trainer, metrics)
 
     def _show(self, trainer: pl.Trainer, metrics: list[str]) -> None:
@@ -124,12 +128,14 @@ class TrainingProgress(ProgressBar):
         found = sorted(trainer.progress_bar_metrics.items(), key=lambda item: not item[0].endswith("loss"))
         return [f"{name} {value:.4g}" for name, value in found]
 
-    def _estimate(self, whole: float) -> str:
+    def _estimate(self, whole: float, again: bool) -> str:
         """A sentence on how long this start takes in all."""
         pace, each = self.pace, self.pace.seconds_each
         assert each is not None
         steps, left = pace.total - self._begun_at, " that are left" if self._begun_at else ""
-        return f"{self._prefix}about {duration(whole)} for the {steps:,} {self.unit}s{left}, {speed(each, self.unit)}"
+        hint = self.hint if whole > _LONG and not again else ""
+        about = f"{self._prefix}{'now ' if again else ''}about {duration(whole)}"
+        return f"{about} for the {steps:,} {self.unit}s{left}, {speed(each, self.unit)}{hint}"
 
     @property
     def _prefix(self) -> str:

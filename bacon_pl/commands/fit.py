@@ -66,7 +66,9 @@ class Fit(LightningCommand):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the Trainer, with what says where the run is."""
         given = self.config_init.trainer
-        callbacks = with_progress(given.callbacks, given.enable_progress_bar, progress(estimate=True))
+        shown = progress(estimate=True)
+        shown.hint = "; for a first look, add --config budgets/small"
+        callbacks = with_progress(given.callbacks, given.enable_progress_bar, shown)
         return super().instantiate_trainer(callbacks=[*callbacks, Opening()], **kwargs)
 
     def run(self) -> None:

@@ -64,7 +64,7 @@ class Running:
     Attributes:
         job: The job.
         command: ``fit`` or ``eval``.
-        begun: When it was begun, by ``time.monotonic``.
+        begun: When the job was begun, by ``time.monotonic``.
     """
 
     job: Job
@@ -166,7 +166,7 @@ def run_all(
                 return
             begun = time.monotonic()
             try:
-                flaw = _run(job, place, held, running, stopping)
+                flaw = _run(job, place, held, running, stopping, begun)
             except OSError as error:
                 flaw = f"{error.strerror}: {error.filename}"
             if not stopping.is_set():
@@ -184,12 +184,12 @@ def run_all(
                     meanwhile(list(running.values()))
     except BaseException:
         stopping.set()
-        _end(running, subprocess.Popen.terminate)  # they write a checkpoint and leave
         try:
+            _end(running, lambda process: process.terminate())  # they write a checkpoint and leave
             for thread in threads:
                 thread.join()
         except KeyboardInterrupt:  # a second Ctrl-C
-            _end(running, subprocess.Popen.kill)
+            _end(running, lambda process: process.kill())
             raise
         raise
 
@@ -206,6 +206,7 @@ def _run(
     held: BinaryIO,
     running: dict[subprocess.Popen[bytes], Running],
     stopping: threading.Event,
+    begun: float,
 ) -> str | None:
     """Run what is left of a job; returns what went wrong."""
     write_record(job.folder, job.record)
@@ -226,7 +227,7 @@ def _run(
                 stderr=subprocess.STDOUT,
                 pass_fds=[held.fileno()] if os.name == "posix" else [],
             )
-            running[process] = Running(job, name, time.monotonic())
+            running[process] = Running(job, name, begun)
             code = process.wait()
             running.pop(process, None)
         if code:

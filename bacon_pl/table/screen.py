@@ -32,6 +32,7 @@ class Screen:
         self.clock = clock
         self._begun = clock()
         self._took: list[float] = []
+        self._running: Sequence[Running] = ()
         self._intervals = Intervals(first=30.0, longest=600.0)
 
     def ended(self, job: Job, flaw: str | None, seconds: float) -> None:
@@ -43,25 +44,27 @@ class Screen:
             seconds: How long it took.
         """
         self._took.append(seconds)
+        self._running = [one for one in self._running if one.job != job]
         said = f"failed: {flaw}" if flaw else accuracy(job)
-        left = f", {self._left(())}" if len(self._took) < self.missing else ""
+        left = f", {self._left()}" if len(self._took) < self.missing else ""
         print(f"[{len(self._took)}/{self.missing}] {_name(job)}: {said} ({duration(seconds)}){left}", flush=True)
 
     def meanwhile(self, running: Sequence[Running]) -> None:
         """Say where the runs are, if it is time for that."""
+        self._running = running
         elapsed = self.clock() - self._begun
         if not running or not self._intervals.due(elapsed):
             return
         self._intervals.told(elapsed)
-        left = f", {self._left(running)}" if self._took else ""
+        left = f", {self._left()}" if self._took else ""
         print(f"after {duration(elapsed)}: {len(self._took)} of {self.missing} runs made{left}")
         for one in running:
             print(f"    {_name(one.job)}: {one.command}, {where(one.log) or self._since(one)}", flush=True)
 
-    def _left(self, running: Sequence[Running]) -> str:
+    def _left(self) -> str:
         """How long the rest takes, if the runs that are left take as long as those that have ended."""
         mean = sum(self._took) / len(self._took)
-        done = sum(min(self.clock() - one.begun, mean) for one in running)
+        done = sum(min(self.clock() - one.begun, mean) for one in self._running)
         left = self.missing - len(self._took)
         return f"about {duration(max(0.0, mean * left - done) / min(self.places, left))} left"
 
