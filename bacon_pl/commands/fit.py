@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
@@ -14,8 +16,10 @@ from bacon_pl.configured import class_path
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
+from bacon_pl.opening import Opening
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
+from bacon_pl.progress import planned, progress, with_progress
 
 
 class Fit(LightningCommand):
@@ -59,6 +63,14 @@ class Fit(LightningCommand):
         )
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
 
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the Trainer, with what says where the run is."""
+        given = self.config_init.trainer
+        shown = progress(estimate=True)
+        shown.hint = "; for a first look, add --config budgets/small"
+        callbacks = with_progress(given.callbacks, given.enable_progress_bar, shown)
+        return super().instantiate_trainer(callbacks=[*callbacks, Opening()], **kwargs)
+
     def run(self) -> None:
         """Distill."""
         self.check()
@@ -73,6 +85,8 @@ class Fit(LightningCommand):
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
         tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
         if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
+            if (done := self.model.iteration) < (total := planned(self.trainer, self.model)):
+                print(f"ended after iteration {done:,} of {total:,}, for one of the callbacks stopped the run")
             print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
 
     def check(self) -> None:
