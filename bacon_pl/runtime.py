@@ -99,6 +99,41 @@ def lock(file: IO[Any]) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Hold a folder for this process while a block runs; the folder is made if it is not there.
+
+    The lock's file goes when the block ends, and so do folders that were made for it and are still empty: a command
+    that is refused leaves nothing behind.
+
+    Args:
+        folder: The folder.
+
+    Yields:
+        False if another process holds it.
+
+    Raises:
+        OSError: The folder cannot be made or written.
+    """
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
+            # A process that ended a moment ago may have removed the file that was opened here.
+            taken = lock(file) and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+            try:
+                yield taken
+            finally:
+                if taken:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+    finally:
+        with contextlib.suppress(OSError):  # the first one that is not empty
+            for part in made:
+                part.rmdir()
+
+
 def cache_dir() -> Path:
     """Folder of the cache: ``$BACON_CACHE``, else ``$XDG_CACHE_HOME/bacon_pl``, else ``~/.cache/bacon_pl``."""
     if own := os.environ.get("BACON_CACHE"):

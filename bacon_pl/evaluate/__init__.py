@@ -4,7 +4,18 @@ from bacon_pl.evaluate.bound import VIEWS, bound_line, bounds, measure_set, radi
 from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
 from bacon_pl.evaluate.curve import LearningCurve
 from bacon_pl.evaluate.module import EvalModule
-from bacon_pl.evaluate.report import LABELS, of_main, results, score_line, summary, write_results, write_text
+from bacon_pl.evaluate.report import (
+    LABELS,
+    accuracy_cells,
+    accuracy_rule,
+    of_main,
+    results,
+    run_line,
+    score_line,
+    summary,
+    write_results,
+    write_text,
+)
 from bacon_pl.evaluate.run_result import Embedded, RunResult
 from bacon_pl.evaluate.scores import RobustScores, robust_scores
 
@@ -19,6 +30,8 @@ __all__ = [
     "RobustScores",
     "Run",
     "VIEWS",
+    "accuracy_cells",
+    "accuracy_rule",
     "bound_line",
     "bounds",
     "measure_set",
@@ -26,6 +39,7 @@ __all__ = [
     "radius",
     "results",
     "robust_scores",
+    "run_line",
     "score_line",
     "summary",
     "with_error",

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: ``results.json`` and one line for people."""
+"""What an evaluation leaves behind: ``results.json``, and lines for people."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import lightning
 import torch
 import torchvision
+from torch import Tensor
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
+from bacon_pl.errors import one_line
 from bacon_pl.evaluate.run_result import RunResult
 from bacon_pl.learners import spread
 from bacon_pl.runtime import replacing
@@ -27,18 +29,25 @@ LABELS = {
 }
 """What people call the training sets, in the order of tables."""
 
+_VARIANTS = {"given": "", "hard": ", hard labels", "plain": ", not augmented"}
+
 
 def _numbers(run_result: RunResult) -> dict[str, Any]:
     accuracies = run_result.accuracies
     return {
         "accuracy": {
             "mean": float(accuracies.mean()),
-            "std": float(spread(accuracies)),
+            "std": _std(accuracies),
             "per_network": accuracies.tolist(),
         },
         "storage_bytes": run_result.storage_bytes,
         "train_images": run_result.train_images,
     }
+
+
+def _std(values: Tensor) -> float | None:
+    """The standard deviation of (n,) values; a single one has none."""
+    return float(spread(values)) if len(values) > 1 else None
 
 
 def _run(run_result: RunResult) -> dict[str, Any]:
@@ -53,7 +62,7 @@ def _run(run_result: RunResult) -> dict[str, Any]:
         **_numbers(run_result),
         "per_class": {
             "mean": [float(m) if p else None for m, p in zip(per_class.mean(0), present, strict=True)],
-            "std": [float(s) if p else None for s, p in zip(spread(per_class), present, strict=True)],
+            "std": [_std(column) if p else None for column, p in zip(per_class.T, present, strict=True)],
         },
         "final_loss": run_result.loss[:, -1].tolist(),
         "test_curve": {"epochs": list(run_result.curve_epochs), "per_network": run_result.curve.tolist()},
@@ -66,6 +75,7 @@ def results(
     config: Mapping[str, Any] | None = None,
     scores: Mapping[str, Any] | None = None,
     bound: Mapping[str, Any] | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Collect the numbers of an evaluation.
 
@@ -76,10 +86,12 @@ def results(
         config: Resolved configuration of the evaluation.
         scores: Robust scores.
         bound: Bound and risk (see :func:`bacon_pl.evaluate.bounds`).
+        path: Where the set was read from, as the user gave it.
 
     Returns:
-        A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), ``storage_bytes`` counts one
-        byte a value. ``confusion`` sums what the main architecture's networks took images of class i (row) for.
+        A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), and a single network's have no
+        standard deviation: ``std`` is None. ``storage_bytes`` counts one byte a value. ``confusion`` sums what the main
+        architecture's networks took images of class i (row) for. ``distilled`` says which set it was.
     """
     main = run_results[0]
     baselines = {o.training_set: _numbers(o) for o in of_main(run_results)[1:]}
@@ -99,7 +111,14 @@ def results(
         "bound": None if bound is None else dict(bound),
         "classes": list(distilled.meta.class_names),
         "runs": [_run(run_result) for run_result in run_results],
-        "distilled": {"seed": distilled.seed, "version": distilled.version, "commit": distilled.commit},
+        "distilled": {
+            "path": None if path is None else os.fspath(path),
+            "checksum": distilled.checksum,
+            "method": distilled.method,
+            "seed": distilled.seed,
+            "version": distilled.version,
+            "commit": distilled.commit,
+        },
         "config": dict(config or {}),
         "versions": {
             "bacon_pl": package_version(),
@@ -131,14 +150,56 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def summary(numbers: Mapping[str, Any]) -> str:
-    """One line: ``accuracy: distilled 84.1 ± 0.6 % | random real 52.0 ± 2.1 % | all real 97.9 %``."""
-    parts = []
-    for name, entry in {"distilled": numbers, **numbers["baselines"]}.items():
-        accuracy = entry["accuracy"]
-        # All real images are one fixed set; its spread is that of the networks alone and stays in the file.
-        doubt = "" if name == "whole" else f" ± {accuracy['std']:.1f}"
-        parts.append(f"{LABELS[name]} {accuracy['mean']:.1f}{doubt} %")
-    return "accuracy: " + " | ".join(parts)
+    """Lay out every architecture's accuracy on every training set, one line per architecture.
+
+    Args:
+        numbers: What :func:`results` collected.
+    """
+    sets, rows = accuracy_cells(numbers["runs"])
+    head = ["network", *(LABELS[name] for name in sets)]
+    lines = [head, *([one_line(network, 40), *cells] for network, cells in rows.items())]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    rule = accuracy_rule(numbers)
+    return "\n".join(
+        [f"{rule}:"]
+        + ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
+    )
+
+
+def accuracy_rule(numbers: Mapping[str, Any]) -> str:
+    """Say what the numbers of a table of accuracies are."""
+    networks = len(numbers["accuracy"]["per_network"])
+    of = "of one network" if networks == 1 else f"mean ± standard deviation of {networks} networks"
+    return f"test accuracy in percent, {of}"
+
+
+def accuracy_cells(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
+    """Arrange the accuracies that were reached with the recipe as it was given.
+
+    Args:
+        runs: ``runs`` of the results.
+
+    Returns:
+        The training sets, in the order of tables, and by architecture one cell for each of them; a cell is empty where
+        only the scores asked for a training set, which they do of one architecture.
+    """
+    given = {(run["network"], run["training_set"]): run["accuracy"] for run in runs if run["variant"] == "given"}
+    networks = list(dict.fromkeys(network for network, _ in given))
+    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
+    return sets, {n: [_with_spread(given.get((n, name))) for name in sets] for n in networks}
+
+
+def _with_spread(accuracy: Mapping[str, Any] | None) -> str:
+    if accuracy is None:
+        return ""
+    return f"{accuracy['mean']:.1f}" + ("" if accuracy["std"] is None else f" ± {accuracy['std']:.1f}")
+
+
+def run_line(run_result: RunResult) -> str:
+    """One line: ``convnet on random real: 52.0 ± 2.1 %``."""
+    of = f"{one_line(run_result.architecture, 40)} on {LABELS[run_result.training_set]}"
+    found = _with_spread(_numbers(run_result)["accuracy"])
+    return f"{of}{_VARIANTS[run_result.variant]}: {found} %"
 
 
 def score_line(scores: Mapping[str, Any]) -> str:
