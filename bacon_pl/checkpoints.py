@@ -158,6 +158,8 @@ class Checkpoints(Checkpoint):
         self.keep = keep
         self.replaces = False
         """Whether an earlier run's files are to be thrown away once this one starts."""
+        self.last: int | None = None
+        """Iteration of the newest checkpoint of the run, if there is one."""
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
         self._saved: int | None = None
@@ -175,6 +177,7 @@ class Checkpoints(Checkpoint):
         """
         run: Any = trainer
         self._signal = self._saved = None
+        self.last = trainer.global_step if run.ckpt_path else None
         self._writes = not run.fast_dev_run
         self.replaces = self.replaces or getattr(pl_module, "overwrite", False)
         if self._writes and not (run.ckpt_path or self.replaces) and in_folder(trainer.default_root_dir):
@@ -254,7 +257,7 @@ class Checkpoints(Checkpoint):
             given_up = there[: there.index(path)]
             for old in [*given_up, *there[len(given_up) :][self.keep :], *parts]:
                 old.unlink(missing_ok=True)
-        self._saved = trainer.global_step
+        self._saved = self.last = trainer.global_step
         return path
 
     @staticmethod

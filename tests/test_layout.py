@@ -11,7 +11,7 @@ PACKAGE = ROOT / "bacon_pl"
 # Lower rooms first; rooms of one line do not import each other, but for those named in WITHIN.
 FLOORS = [
     ("errors",),
-    ("rng", "runtime", "distributed", "configured"),
+    ("rng", "runtime", "distributed", "configured", "pace"),
     ("data", "networks"),
     ("augment", "partition"),
     ("objectives", "selection", "grid"),
@@ -20,6 +20,7 @@ FLOORS = [
     ("distillers",),
     ("interop", "evaluate"),
     ("report", "checkpoints", "callbacks", "preflight", "explain", "config_files"),
+    ("progress",),
     ("table",),
     ("commands",),
     ("cli",),

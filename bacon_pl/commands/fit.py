@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
@@ -16,6 +18,7 @@ from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
+from bacon_pl.progress import progress, with_progress
 
 
 class Fit(LightningCommand):
@@ -58,6 +61,12 @@ class Fit(LightningCommand):
             "--trainer.default_root_dir, where there is one.",
         )
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the Trainer, with what says where the run is."""
+        given = self.config_init.trainer
+        callbacks = with_progress(given.callbacks, given.enable_progress_bar, progress(estimate=True))
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def run(self) -> None:
         """Distill."""
