@@ -89,10 +89,13 @@ def find_modules_here() -> None:
             sys.path.append(here)
 
 
-def quiet() -> None:
-    """Silence what Lightning says that is no news to this command's users."""
-    advice = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    advice.addFilter(_is_news)
+def quiet(command: str) -> None:
+    """Silence what Lightning and torch say that is no news to a command's users, and show warnings as sentences."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_is_news)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU
+    warnings.formatwarning = lambda message, *_, **__: f"bacon {command}: warning: {one_line(message, 1000)}\n"
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
     # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
@@ -101,7 +104,8 @@ def quiet() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
+    """Whether a message is a warning, or comes from this package by Lightning's loggers."""
+    return record.levelno >= logging.WARNING or os.path.dirname(__file__) in record.pathname
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -129,7 +133,7 @@ def main(args: Sequence[str] | None = None) -> None:
         find_modules_here()
         build = COMMANDS[command]()
         keep_memory()
-        quiet()  # after the import, which makes Lightning's own filters
+        quiet(command)  # after the import, which makes Lightning's own filters
         build(rest).run()
         sys.stdout.flush()  # here, where a full disk still is an error to tell
     except StoppedError as stop:

@@ -7,9 +7,10 @@ import ctypes
 import io
 import os
 import secrets
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -132,6 +133,26 @@ def held(folder: Path) -> Iterator[bool]:
         with contextlib.suppress(OSError):  # the first one that is not empty
             for part in made:
                 part.rmdir()
+
+
+@contextlib.contextmanager
+def undone(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
+    """Take away what a block has put into a folder, and the folder if it is empty then, where the block fails early.
+
+    Args:
+        folder: The folder; it need not be there.
+        keep: Tells whether the block had come so far that what it wrote is worth something.
+    """
+    before = set(folder.glob("*"))
+    try:
+        yield
+    except BaseException:
+        if not keep():
+            for new in set(folder.glob("*")) - before:
+                shutil.rmtree(new, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def cache_dir() -> Path:

@@ -23,8 +23,8 @@ from bacon_pl.errors import BaconError, one_line
 from bacon_pl.explain import explain
 from bacon_pl.preflight import check_devices
 
-# One YAML file serves both commands, so each accepts the other's sections and options in it and leaves them unread; given
-# on the command line, they are mistakes.
+# One YAML file serves both commands, so each accepts the other's sections and options in it and leaves them unread; on
+# the command line they are mistakes.
 _SECTIONS = {"fit": ("evaluation", "bound_settings"), "eval": ("model", "image_grid", "validation", "checkpoint")}
 _OPTIONS = {
     "fit": ("distilled", "out", "factor", "epoch_index", "baselines", "networks", "scores", "bound", "figures"),

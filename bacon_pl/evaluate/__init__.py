@@ -3,19 +3,19 @@
 from bacon_pl.evaluate.bound import VIEWS, bound_line, bounds, measure_set, radius, with_error
 from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
 from bacon_pl.evaluate.curve import LearningCurve
-from bacon_pl.evaluate.module import EvalModule
-from bacon_pl.evaluate.report import (
+from bacon_pl.evaluate.lines import (
     LABELS,
     accuracy_cells,
     accuracy_rule,
-    of_main,
-    results,
+    opening,
+    recipe_line,
     run_line,
     score_line,
     summary,
-    write_results,
-    write_text,
+    training_name,
 )
+from bacon_pl.evaluate.module import EvalModule
+from bacon_pl.evaluate.report import of_main, results, write_results, write_text
 from bacon_pl.evaluate.run_result import Embedded, RunResult
 from bacon_pl.evaluate.scores import RobustScores, robust_scores
 
@@ -36,12 +36,15 @@ __all__ = [
     "bounds",
     "measure_set",
     "of_main",
+    "opening",
     "radius",
+    "recipe_line",
     "results",
     "robust_scores",
     "run_line",
     "score_line",
     "summary",
+    "training_name",
     "with_error",
     "write_results",
     "write_text",

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: ``results.json``, and lines for people."""
+"""What an evaluation leaves behind: ``results.json``."""
 
 from __future__ import annotations
 
@@ -14,22 +14,9 @@ import torchvision
 from torch import Tensor
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
-from bacon_pl.errors import one_line
 from bacon_pl.evaluate.run_result import RunResult
 from bacon_pl.learners import spread
 from bacon_pl.runtime import replacing
-
-LABELS = {
-    "distilled": "distilled",
-    "tiles": "tiles",
-    "random": "random real",
-    "herding": "herding",
-    "k_center": "k-center",
-    "whole": "all real",
-}
-"""What people call the training sets, in the order of tables."""
-
-_VARIANTS = {"given": "", "hard": ", hard labels", "plain": ", not augmented"}
 
 
 def _numbers(run_result: RunResult) -> dict[str, Any]:
@@ -147,61 +134,3 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     with replacing(target) as file:
         file.write(text.encode(errors="backslashreplace"))
     return target
-
-
-def summary(numbers: Mapping[str, Any]) -> str:
-    """Lay out every architecture's accuracy on every training set, one line per architecture.
-
-    Args:
-        numbers: What :func:`results` collected.
-    """
-    sets, rows = accuracy_cells(numbers["runs"])
-    head = ["network", *(LABELS[name] for name in sets)]
-    lines = [head, *([one_line(network, 40), *cells] for network, cells in rows.items())]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    rule = accuracy_rule(numbers)
-    return "\n".join(
-        [f"{rule}:"]
-        + ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
-    )
-
-
-def accuracy_rule(numbers: Mapping[str, Any]) -> str:
-    """Say what the numbers of a table of accuracies are."""
-    networks = len(numbers["accuracy"]["per_network"])
-    of = "of one network" if networks == 1 else f"mean ± standard deviation of {networks} networks"
-    return f"test accuracy in percent, {of}"
-
-
-def accuracy_cells(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
-    """Arrange the accuracies that were reached with the recipe as it was given.
-
-    Args:
-        runs: ``runs`` of the results.
-
-    Returns:
-        The training sets, in the order of tables, and by architecture one cell for each of them; a cell is empty where
-        only the scores asked for a training set, which they do of one architecture.
-    """
-    given = {(run["network"], run["training_set"]): run["accuracy"] for run in runs if run["variant"] == "given"}
-    networks = list(dict.fromkeys(network for network, _ in given))
-    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
-    return sets, {n: [_with_spread(given.get((n, name))) for name in sets] for n in networks}
-
-
-def _with_spread(accuracy: Mapping[str, Any] | None) -> str:
-    if accuracy is None:
-        return ""
-    return f"{accuracy['mean']:.1f}" + ("" if accuracy["std"] is None else f" ± {accuracy['std']:.1f}")
-
-
-def run_line(run_result: RunResult) -> str:
-    """One line: ``convnet on random real: 52.0 ± 2.1 %``."""
-    of = f"{one_line(run_result.architecture, 40)} on {LABELS[run_result.training_set]}"
-    found = _with_spread(_numbers(run_result)["accuracy"])
-    return f"{of}{_VARIANTS[run_result.variant]}: {found} %"
-
-
-def score_line(scores: Mapping[str, Any]) -> str:
-    """One line: ``scores: LRS 0.312 | ARS 0.281 | HLR 0.112 | IOR 0.254``."""
-    return "scores: " + " | ".join(f"{name.upper()} {scores[name]:.3f}" for name in ("lrs", "ars", "hlr", "ior"))

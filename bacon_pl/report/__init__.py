@@ -3,7 +3,7 @@
 from bacon_pl.report.figures import figures
 from bacon_pl.report.place import EVALUATIONS, RESULTS, claimed, folder_name
 from bacon_pl.report.publish import show, write_report
-from bacon_pl.report.tables import markdown, recipe_line
+from bacon_pl.report.tables import markdown
 
 __all__ = [
     "EVALUATIONS",
@@ -12,7 +12,6 @@ __all__ = [
     "figures",
     "folder_name",
     "markdown",
-    "recipe_line",
     "show",
     "write_report",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bacon_pl.evaluate import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, with_error
+from bacon_pl.evaluate import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, recipe_line, with_error
 
 MAX_CLASSES = 20
 """Most classes whose accuracies are listed one by one."""
@@ -51,24 +51,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _which(distilled: Mapping[str, Any]) -> str:
     where = "" if distilled["path"] is None else f" from {_plain(distilled['path'])}"
     return f"The set has the checksum {distilled['checksum']}{where}."
-
-
-def recipe_line(r: Mapping[str, Any], seed: int) -> str:
-    """Describe a recipe in one line.
-
-    Args:
-        r: From :meth:`bacon_pl.learners.Recipe.described`.
-        seed: Seed of the evaluation.
-    """
-    schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
-    labels = "hard labels"
-    if r["labels"] == "soft":
-        labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"
-    augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
-    return (
-        f"Recipe: {r['epochs']} epochs, batch {r['batch_size']}, {r['optimizer']}, learning rate {r['lr']:g} "
-        f"({schedule}), weight decay {r['weight_decay']:g}, {augment}, {labels}; seed {seed}."
-    )
 
 
 def _accuracies(runs: Sequence[Mapping[str, Any]]) -> str:

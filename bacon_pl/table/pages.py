@@ -104,7 +104,8 @@ def picture(entries: Sequence[Entry]) -> Figure:
     for i, method in enumerate(methods):
         own = [e for e in entries if e.cell.method == method and e.accuracies]
         at = [groups.index((e.cell.dataset, e.cell.ipc)) + (i - (len(methods) - 1) / 2) * width for e in own]
-        axes.bar(at, [e.mean or 0 for e in own], width, yerr=[math.nan if e.std is None else e.std for e in own], capsize=2, label=method,
+        spreads = [math.nan if e.std is None else e.std for e in own]
+        axes.bar(at, [e.mean or 0 for e in own], width, yerr=spreads, capsize=2, label=method,
                  color=_COLORS[i % len(_COLORS)])  # fmt: skip
         known = [(x, e.published) for x, e in zip(at, own, strict=True) if e.published is not None]
         axes.scatter([x for x, _ in known], [y for _, y in known], marker="D", s=22, color="black", zorder=3)
