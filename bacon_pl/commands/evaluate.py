@@ -20,6 +20,7 @@ from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoints import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
 from bacon_pl.data import DataModule, DatasetMeta
+from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluate import (
@@ -55,7 +56,7 @@ LOGS = "logs"
 # Settings that change no result but by rounding, or are only read by fit; of the Trainer's only a few change any.
 _FREE_DATA = ("download", "eval_batch", "batch_real", "pool_batch")
 _FREE_RECIPE = ("acceleration",)
-_TRAINER = ("precision", "limit_train_batches", "limit_test_batches", "max_time", "fast_dev_run", "overfit_batches")
+_TRAINER = ("limit_train_batches", "limit_test_batches", "max_time", "fast_dev_run", "overfit_batches")
 
 
 class Eval(LightningCommand):
@@ -224,18 +225,21 @@ class Eval(LightningCommand):
 
     def identity(self, distilled: DistilledSet, networks: list[str]) -> dict[str, Any]:
         """All that makes this evaluation what it is, wherever it runs."""
-        settings = self.resolved
-        data = {name: value for name, value in settings["data"].items() if name not in _FREE_DATA}
+        settings, name = self.resolved, self.datamodule.name
+        data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
+        # Where the catalog says what the data are, they are the same wherever they lie.
+        root = str(Path(self.datamodule.root).resolve()) if find(name).num_classes is None else None
+        trainer = {key: settings["trainer"].get(key) for key in _TRAINER}
         return {
             "distilled": distilled.checksum,
-            "data": {**data, "name": self.datamodule.name, "root": str(Path(self.datamodule.root).resolve())},
-            "evaluation": {name: v for name, v in settings["evaluation"].items() if name not in _FREE_RECIPE},
+            "data": {**data, "name": name, "root": root},
+            "evaluation": {key: value for key, value in settings["evaluation"].items() if key not in _FREE_RECIPE},
             "networks": networks,
             "baselines": list(dict.fromkeys(self.baselines)),
             "scores": self.config.scores,
             "bound": settings["bound_settings"] if self.config.bound else None,
             "figures": self.config.figures,  # which follow the accuracy during training, too
-            "trainer": {name: settings["trainer"].get(name) for name in _TRAINER},
+            "trainer": {**trainer, "precision": self.trainer.precision},  # which has several spellings
             "seed": int(self.config.seed_everything),
         }
 
