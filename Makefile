@@ -16,7 +16,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/bacon fit --config digits/ipc1 --trainer.default_root_dir $(DEMO) --overwrite true
 	$(BIN)/bacon eval --config digits/ipc1 --trainer.default_root_dir $(DEMO) \
-		--distilled $(DEMO) --baselines '[random, whole]'
+		--distilled $(DEMO) --baselines random,whole --overwrite true
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -90,10 +90,13 @@ def find_modules_here() -> None:
             sys.path.append(here)
 
 
-def quiet() -> None:
-    """Silence what Lightning says that is no news to this command's users."""
-    advice = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    advice.addFilter(_is_news)
+def quiet(command: str) -> None:
+    """Silence what Lightning and torch say that is no news to a command's users, and show warnings as sentences."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_is_news)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU
+    warnings.formatwarning = lambda message, *_, **__: f"bacon {command}: warning: {one_line(message, 1000)}\n"
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
     # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
@@ -102,9 +105,10 @@ def quiet() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    said = record.getMessage()
-    # The command itself says how it ended.
-    return not any(part in said for part in ("litlogger", "Detected KeyboardInterrupt", "Time limit reached."))
+    """Whether a message is a warning, or comes from this package by Lightning's loggers."""
+    own = os.path.dirname(__file__) in record.pathname
+    # Of how it ended the command itself tells.
+    return own or (record.levelno >= logging.WARNING and "Detected KeyboardInterrupt" not in record.getMessage())
 
 
 @contextlib.contextmanager
@@ -165,7 +169,7 @@ def main(args: Sequence[str] | None = None) -> None:
         with interrupts_end(f"bacon {command}: interrupted."):
             build = COMMANDS[command]()
         keep_memory()
-        quiet()  # after the import, which makes Lightning's own filters
+        quiet(command)  # after the import, which makes Lightning's own filters
         build(rest).run()
         sys.stdout.flush()  # here, where a full disk still is an error to tell
     except StoppedError as stop:

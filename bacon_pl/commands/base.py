@@ -23,10 +23,16 @@ from bacon_pl.errors import BaconError, one_line
 from bacon_pl.explain import explain
 from bacon_pl.preflight import check_devices
 
-# One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
-_SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation", "checkpoint")}
-# So does one that fit has printed or saved; given on the command line, they are mistakes.
+# One YAML file serves both commands, so each accepts the other's sections and options in it and leaves them unread; on
+# the command line they are mistakes.
+_SECTIONS = {"fit": ("evaluation", "bound_settings"), "eval": ("model", "image_grid", "validation", "checkpoint")}
+_OPTIONS = {
+    "fit": ("distilled", "out", "factor", "epoch_index", "baselines", "networks", "scores", "bound", "figures"),
+    "eval": ("ckpt_path",),
+}
+_OTHER = {"fit": "eval", "eval": "fit"}
 FIT_ONLY = ("ckpt_path", "overwrite")
+"""Options of fit that are no settings of a run."""
 # Earlier versions printed these, always empty: a distillation's optimizers are its family's own.
 _EMPTY = ("optimizer", "lr_scheduler")
 _LONGEST = 1000
@@ -49,13 +55,15 @@ class LightningCommand(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         # Where it stands, the parser prints and leaves: what comes after it would not be printed.
         args = sorted(args, key=lambda word: word.startswith("--print_config"))
+        self._check_own(args)
         self.command_line = CommandLine(args)
         self.family = self.command_line.family() if self.builds_model else BASE
         super().__init__(
             model_class=self.family,
             datamodule_class=DataModule,
             seed_everything_default=0,
-            trainer_defaults={"max_epochs": 1},  # the loader is as long as the run
+            # The loader is as long as the run; and what is trained is no stack of layers that a table would describe.
+            trainer_defaults={"max_epochs": 1, "enable_model_summary": False},
             run=False,
             args=args,
             save_config_kwargs={"overwrite": True},
@@ -71,11 +79,26 @@ class LightningCommand(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Accept the other command's sections and hand the one seed to the data."""
-        for section in _SHARED[self.name]:
+        """Accept the other command's sections and options, which files may hold."""
+        for section in _SECTIONS[self.name]:
             parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help=argparse.SUPPRESS)
-        for section in _EMPTY:
-            parser.add_argument(f"--{section}", type=Any, default=None, help=argparse.SUPPRESS)
+        for option in (*_OPTIONS[self.name], *_EMPTY):
+            parser.add_argument(f"--{option}", type=Any, default=None, help=argparse.SUPPRESS)
+
+    def _check_own(self, args: Sequence[str]) -> None:
+        """Refuse the other command's options.
+
+        Raises:
+            BaconError: One is given on the command line.
+        """
+        others = (*_SECTIONS[self.name], *_OPTIONS[self.name])
+        for word in args:
+            name = word.partition("=")[0]
+            if name.startswith("--") and name[2:].partition(".")[0] in others:
+                raise BaconError(
+                    f"unknown option {name}: bacon {self.name} does not take it, but bacon {_OTHER[self.name]} does; "
+                    "`--help` lists all."
+                )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and turn the parser's complaints into sentences."""

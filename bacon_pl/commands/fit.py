@@ -20,6 +20,7 @@ from bacon_pl.opening import Opening
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
 from bacon_pl.progress import planned, progress, with_progress
+from bacon_pl.runtime import undone
 
 
 class Fit(LightningCommand):
@@ -77,7 +78,11 @@ class Fit(LightningCommand):
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
         root, config = Path(self.trainer.default_root_dir), self.config
-        with claimed(root, config.ckpt_path, config.overwrite, exclusive=self.trainer.is_global_zero) as checkpoint:
+        zero = self.trainer.is_global_zero
+        with (
+            claimed(root, config.ckpt_path, config.overwrite, exclusive=zero) as checkpoint,
+            undone(root / "lightning_logs", keep=lambda: not zero or self.trainer.global_step > 0),
+        ):
             checkpoints = self.trainer.checkpoint_callback
             assert isinstance(checkpoints, Checkpoints)
             checkpoints.replaces = config.overwrite and checkpoint is None

@@ -3,8 +3,19 @@
 from bacon_pl.evaluate.bound import VIEWS, bound_line, bounds, measure_set, radius, with_error
 from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
 from bacon_pl.evaluate.curve import LearningCurve
+from bacon_pl.evaluate.lines import (
+    LABELS,
+    accuracy_cells,
+    accuracy_rule,
+    opening,
+    recipe_line,
+    run_line,
+    score_line,
+    summary,
+    training_name,
+)
 from bacon_pl.evaluate.module import EvalModule
-from bacon_pl.evaluate.report import LABELS, of_main, results, score_line, summary, write_results, write_text
+from bacon_pl.evaluate.report import of_main, results, write_results, write_text
 from bacon_pl.evaluate.run_result import Embedded, RunResult
 from bacon_pl.evaluate.scores import RobustScores, robust_scores
 
@@ -19,15 +30,21 @@ __all__ = [
     "RobustScores",
     "Run",
     "VIEWS",
+    "accuracy_cells",
+    "accuracy_rule",
     "bound_line",
     "bounds",
     "measure_set",
     "of_main",
+    "opening",
     "radius",
+    "recipe_line",
     "results",
     "robust_scores",
+    "run_line",
     "score_line",
     "summary",
+    "training_name",
     "with_error",
     "write_results",
     "write_text",

@@ -99,9 +99,11 @@ class EvalModule(pl.LightningModule):
             self.confusion[str(k)].update(self.learners.classify(k, x), y)
 
     def on_test_epoch_end(self) -> None:
-        """Log mean and standard deviation of the top-1 accuracies in percent."""
+        """Log mean and, of several networks, standard deviation of the top-1 accuracies in percent."""
         per_network = self.per_network()
-        self.log_dict({"test/accuracy": per_network.mean(), "test/accuracy_std": spread(per_network)})
+        self.log("test/accuracy", per_network.mean())
+        if len(per_network) > 1:
+            self.log("test/accuracy_std", spread(per_network))
 
     def confusions(self) -> Tensor:
         """What the tested images were taken for; all processes of a run call this together.

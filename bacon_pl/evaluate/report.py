@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: ``results.json`` and one line for people."""
+"""What an evaluation leaves behind: ``results.json``."""
 
 from __future__ import annotations
 
@@ -11,21 +11,12 @@ from typing import Any
 import lightning
 import torch
 import torchvision
+from torch import Tensor
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
 from bacon_pl.evaluate.run_result import RunResult
 from bacon_pl.learners import spread
 from bacon_pl.runtime import replacing
-
-LABELS = {
-    "distilled": "distilled",
-    "tiles": "tiles",
-    "random": "random real",
-    "herding": "herding",
-    "k_center": "k-center",
-    "whole": "all real",
-}
-"""What people call the training sets, in the order of tables."""
 
 
 def _numbers(run_result: RunResult) -> dict[str, Any]:
@@ -33,12 +24,17 @@ def _numbers(run_result: RunResult) -> dict[str, Any]:
     return {
         "accuracy": {
             "mean": float(accuracies.mean()),
-            "std": float(spread(accuracies)),
+            "std": _std(accuracies),
             "per_network": accuracies.tolist(),
         },
         "storage_bytes": run_result.storage_bytes,
         "train_images": run_result.train_images,
     }
+
+
+def _std(values: Tensor) -> float | None:
+    """The standard deviation of (n,) values; a single one has none."""
+    return float(spread(values)) if len(values) > 1 else None
 
 
 def _run(run_result: RunResult) -> dict[str, Any]:
@@ -53,7 +49,7 @@ def _run(run_result: RunResult) -> dict[str, Any]:
         **_numbers(run_result),
         "per_class": {
             "mean": [float(m) if p else None for m, p in zip(per_class.mean(0), present, strict=True)],
-            "std": [float(s) if p else None for s, p in zip(spread(per_class), present, strict=True)],
+            "std": [_std(column) if p else None for column, p in zip(per_class.T, present, strict=True)],
         },
         "final_loss": run_result.loss[:, -1].tolist(),
         "test_curve": {"epochs": list(run_result.curve_epochs), "per_network": run_result.curve.tolist()},
@@ -66,6 +62,7 @@ def results(
     config: Mapping[str, Any] | None = None,
     scores: Mapping[str, Any] | None = None,
     bound: Mapping[str, Any] | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Collect the numbers of an evaluation.
 
@@ -76,10 +73,12 @@ def results(
         config: Resolved configuration of the evaluation.
         scores: Robust scores.
         bound: Bound and risk (see :func:`bacon_pl.evaluate.bounds`).
+        path: Where the set was read from, as the user gave it.
 
     Returns:
-        A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), ``storage_bytes`` counts one
-        byte a value. ``confusion`` sums what the main architecture's networks took images of class i (row) for.
+        A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), and a single network's have no
+        standard deviation: ``std`` is None. ``storage_bytes`` counts one byte a value. ``confusion`` sums what the main
+        architecture's networks took images of class i (row) for. ``distilled`` says which set it was.
     """
     main = run_results[0]
     baselines = {o.training_set: _numbers(o) for o in of_main(run_results)[1:]}
@@ -99,7 +98,14 @@ def results(
         "bound": None if bound is None else dict(bound),
         "classes": list(distilled.meta.class_names),
         "runs": [_run(run_result) for run_result in run_results],
-        "distilled": {"seed": distilled.seed, "version": distilled.version, "commit": distilled.commit},
+        "distilled": {
+            "path": None if path is None else os.fspath(path),
+            "checksum": distilled.checksum,
+            "method": distilled.method,
+            "seed": distilled.seed,
+            "version": distilled.version,
+            "commit": distilled.commit,
+        },
         "config": dict(config or {}),
         "versions": {
             "bacon_pl": package_version(),
@@ -128,19 +134,3 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     with replacing(target) as file:
         file.write(text.encode(errors="backslashreplace"))
     return target
-
-
-def summary(numbers: Mapping[str, Any]) -> str:
-    """One line: ``accuracy: distilled 84.1 ± 0.6 % | random real 52.0 ± 2.1 % | all real 97.9 %``."""
-    parts = []
-    for name, entry in {"distilled": numbers, **numbers["baselines"]}.items():
-        accuracy = entry["accuracy"]
-        # All real images are one fixed set; its spread is that of the networks alone and stays in the file.
-        doubt = "" if name == "whole" else f" ± {accuracy['std']:.1f}"
-        parts.append(f"{LABELS[name]} {accuracy['mean']:.1f}{doubt} %")
-    return "accuracy: " + " | ".join(parts)
-
-
-def score_line(scores: Mapping[str, Any]) -> str:
-    """One line: ``scores: LRS 0.312 | ARS 0.281 | HLR 0.112 | IOR 0.254``."""
-    return "scores: " + " | ".join(f"{name.upper()} {scores[name]:.3f}" for name in ("lrs", "ars", "hlr", "ior"))

@@ -45,7 +45,7 @@ def figures(
 
 
 def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
-    """Accuracy per architecture against the baselines: mean, with the standard deviation of the networks."""
+    """Accuracy per architecture against the baselines: mean, with the standard deviation where networks are several."""
     given = {(o.architecture, o.training_set): o.accuracies for o in run_results if o.variant == "given"}
     architectures = list(dict.fromkeys(architecture for architecture, _ in given))
     sets = [name for name in LABELS if any((architecture, name) in given for architecture in architectures)]
@@ -57,7 +57,7 @@ def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
             [n + (i - (len(sets) - 1) / 2) * 0.8 / len(sets) for n in there],
             [float(accuracies.mean()) for accuracies in found],
             0.8 / len(sets),
-            yerr=[float(spread(accuracies)) for accuracies in found],
+            yerr=[float(spread(accuracies)) for accuracies in found] if len(found[0]) > 1 else None,
             label=LABELS[name],
             color=_COLORS[name],
             capsize=3,
@@ -80,7 +80,8 @@ def curves_figure(run_results: Sequence[RunResult]) -> Figure:
                 continue
             mean, doubt = values.mean(0).numpy(), spread(values).numpy()
             axes.plot(epochs, mean, label=LABELS[o.training_set], color=_COLORS[o.training_set])
-            axes.fill_between(epochs, mean - doubt, mean + doubt, color=_COLORS[o.training_set], alpha=0.2, lw=0)
+            if len(values) > 1:
+                axes.fill_between(epochs, mean - doubt, mean + doubt, color=_COLORS[o.training_set], alpha=0.2, lw=0)
     loss.set_yscale("log")
     loss.set(xlabel="epoch", ylabel="training loss")
     accuracy.set(xlabel="epoch", ylabel="test accuracy (%)")

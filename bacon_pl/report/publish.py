@@ -1,4 +1,4 @@
-"""Where a report goes: files beside the distilled set, and TensorBoard."""
+"""What a report becomes: files in the evaluation's folder, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = "figures"
 """Where pictures lie, beside ``results.md``, which shows them."""
 
 _CAPTIONS = {
-    "accuracy": "Test accuracy by architecture and training set; bars are one standard deviation of the networks.",
+    "accuracy": "Test accuracy by architecture and training set; of several networks, with one standard deviation.",
     "curves": "Training loss and test accuracy over the epochs; nothing was chosen by the test curve.",
     "per_class": "Test accuracy by class.",
     "confusion": "What the networks trained on the distilled set take test images for.",
@@ -34,7 +34,7 @@ def write_report(
     """Write ``results.md`` and its pictures.
 
     Args:
-        folder: Where ``results.json`` is.
+        folder: Where ``results.json`` is; pictures of an earlier evaluation there are removed.
         numbers: What that holds.
         distilled: The set, for the picture of its images.
         pictures: From :func:`bacon_pl.report.figures`; none writes the tables alone.
@@ -46,6 +46,8 @@ def write_report(
         BaconError: A picture cannot be written.
     """
     page = markdown(numbers)
+    for name in _CAPTIONS:
+        (Path(folder) / FOLDER / f"{name}.png").unlink(missing_ok=True)
     if pictures:
         page += "\n## Pictures\n"
         target = Path(folder) / FOLDER

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bacon_pl.evaluate import LABELS, VIEWS, radius, with_error
+from bacon_pl.evaluate import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, recipe_line, with_error
 
 MAX_CLASSES = 20
 """Most classes whose accuracies are listed one by one."""
@@ -27,11 +27,10 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     parts = [
         f"# {_plain(numbers['dataset'])}, {numbers['ipc']} image{'s' * (numbers['ipc'] > 1)} per class",
         f"Method {_plain(numbers['method'] or 'unknown')}, factor {numbers['factor']}: {numbers['train_images']} "
-        f"training images ({size}).",
-        _recipe(numbers["runs"][0]),
+        f"training images ({size}). {_which(numbers['distilled'])}",
+        recipe_line(numbers["runs"][0]["recipe"], numbers["runs"][0]["seed"]),
         "## Accuracy",
-        f"Top-1 on the test set in percent: mean ± standard deviation of {len(numbers['accuracy']['per_network'])} "
-        "networks.",
+        f"Top-1 {accuracy_rule(numbers)}.",
         _accuracies(numbers["runs"]),
     ]
     if numbers["scores"] is not None:
@@ -49,30 +48,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _recipe(run: Mapping[str, Any]) -> str:
-    r = run["recipe"]
-    schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
-    labels = "hard labels"
-    if r["labels"] == "soft":
-        labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"
-    augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
-    return (
-        f"Recipe: {r['epochs']} epochs, batch {r['batch_size']}, {r['optimizer']}, learning rate {r['lr']:g} "
-        f"({schedule}), weight decay {r['weight_decay']:g}, {augment}, {labels}; seed {run['seed']}."
-    )
+def _which(distilled: Mapping[str, Any]) -> str:
+    where = "" if distilled["path"] is None else f" from {_plain(distilled['path'])}"
+    return f"The set has the checksum {distilled['checksum']}{where}."
 
 
 def _accuracies(runs: Sequence[Mapping[str, Any]]) -> str:
-    given = {(run["network"], run["training_set"]): run["accuracy"] for run in runs if run["variant"] == "given"}
-    networks = list(dict.fromkeys(network for network, _ in given))
-    # A run that only the scores asked for has one architecture; its cells of the others stay empty.
-    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
-    rows = [[_plain(n), *(_mean_and_spread(given.get((n, s))) for s in sets)] for n in networks]
-    return table(["network", *(LABELS[name] for name in sets)], rows)
-
-
-def _mean_and_spread(accuracy: Mapping[str, Any] | None) -> str:
-    return "" if accuracy is None else f"{accuracy['mean']:.1f} ± {accuracy['std']:.1f}"
+    sets, rows = accuracy_cells(runs)
+    return table(
+        ["network", *(LABELS[name] for name in sets)], [[_plain(network), *cells] for network, cells in rows.items()]
+    )
 
 
 def _scores(scores: Mapping[str, Any], network: str) -> str:

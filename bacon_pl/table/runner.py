@@ -51,7 +51,9 @@ class Job:
 
     def steps(self) -> list[tuple[str, list[str]]]:
         """The commands still to be run: name and arguments."""
-        steps = [("eval", [*self.arguments["eval"], "--distilled", str(self.folder)])]
+        # Only one whose results are missing is run, so there is nothing of worth to overwrite.
+        out = ["--out", str(self.folder), "--overwrite", "true"]
+        steps = [("eval", [*self.arguments["eval"], "--distilled", str(self.folder), *out])]
         if not (self.folder / FILE_NAME).is_file():  # written at the end of a distillation, whole
             steps.insert(0, ("fit", [*self.arguments["fit"], "--ckpt_path", "last"]))
         return steps

@@ -114,6 +114,12 @@ ROWS: dict[str, Row] = {
     "baseline, eval": (
         f"{EARLY_EVAL} --baselines [randm]", ["--baselines must be one of tiles, random, .*, got randm", "mean random"]
     ),
+    "baselines, eval": (f"{EARLY_EVAL} --baselines tiles,hoarding", ["got hoarding", "did you mean herding"]),
+    "fit's option, eval": (f"{EARLY_EVAL} --model.ipc 3", ["unknown option --model.ipc: bacon eval", "bacon fit does"]),
+    "fit's checkpoint, eval": (f"{EARLY_EVAL} --ckpt_path last", ["unknown option --ckpt_path: bacon eval does not"]),
+    "eval's option, fit": (f"{EARLY} --baselines tiles", ["unknown option --baselines: bacon fit", "bacon eval does"]),
+    "eval's recipe, fit": (f"{EARLY} --evaluation.epochs 3", ["unknown option --evaluation.epochs: bacon fit"]),
+    "results are there": (f"{EVAL} --distilled {{set}} --out {{out}}", ["'{out}' holds results", "--overwrite true"]),
     "steps 0": (f"{EARLY} --trainer.max_steps 0", ["--trainer.max_steps N, at least 1"]),
     "epochs 0": (f"{EARLY} --trainer.max_epochs 0", ["--trainer.max_epochs 0", "--trainer.max_steps N"]),
     "steps negative": (f"{EARLY} --trainer.max_steps -5", ["max_steps", "-5", "mend the --trainer options"]),
@@ -155,8 +161,8 @@ ROWS: dict[str, Row] = {
         {"humble": True},
     ),
     "output not writable, eval": (
-        f"{EVAL} --data.name mnist --data.root {{no}} --distilled {{sealed}}/distilled.safetensors",
-        ["{sealed}", "Permission denied", "--distilled"], {"humble": True},
+        f"{EVAL} --data.name mnist --data.root {{no}} --distilled {{set}} --out {{sealed}}/below",
+        ["{sealed}", "Permission denied", "--out"], {"humble": True},
     ),
     "disk full": (EARLY, ["{out}", "File too large", "make room"], {"file_limit": 100_000}),
     "disk full later": (

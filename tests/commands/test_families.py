@@ -236,8 +236,8 @@ def test_a_program_elsewhere_finds_modules_of_the_working_directory(place, tmp_p
 
 def test_eval_leaves_the_model_unread(place, capsys):
     write(place, "strange.yaml", "model: {class_path: nobody.Knows, lam: 3}\ndata: {name: digits}")
-    given = ["eval", "--distilled", "x", "--model", "Nobody", "--model.class_path", "nobody.Knows"]
-    settings = shown(capsys, *given, "--config", "strange.yaml", "--config", "model: Unknown\n")
+    given = ["eval", "--distilled", "x", "--config", "strange.yaml", "--config", "model: Unknown\n"]
+    settings = shown(capsys, *given)
     assert settings["data"]["name"] == "digits"
     assert shown(capsys, "eval", "--distilled", "x", "--config", "optimizer: null\nlr_scheduler: null\n")
 

@@ -16,6 +16,7 @@ from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from tests.commands.bad_files import honest
 from tests.commands.bad_input import EARLY, EVAL, FIT, FOLDER, arguments
 from tests.forked_cli import Done, ForkedCli
+from tests.paths import evaluation_in
 
 
 def succeed(done: Done) -> None:
@@ -36,7 +37,7 @@ def test_a_terminal_that_knows_ascii_alone(forked_cli: ForkedCli, bad: dict[str,
     honest(load_dataset("digits", "none")[2]).save(out / FILE_NAME)
     done = forked_cli.run(*arguments(f"{EVAL} --distilled {{out}}", bad, out), cwd=tmp_path, encoding="ascii")
     succeed(done)
-    assert "accuracy: distilled" in done.stdout
+    assert "convnet on distilled: " in done.stdout
 
 
 def test_odd_names_reach_the_results(forked_cli: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
@@ -45,7 +46,9 @@ def test_odd_names_reach_the_results(forked_cli: ForkedCli, bad: dict[str, Path]
     (folder / FILE_NAME).write_bytes(bad["set_odd"].read_bytes())
     done = forked_cli.run(*arguments(f"{EVAL} --distilled {folder}", bad, tmp_path / "out"), cwd=tmp_path)
     succeed(done)
-    assert json.loads((folder / "results.json").read_text())["dataset"] == "\x1b[2J../../\ud800"
+    assert (
+        json.loads((evaluation_in(tmp_path / "out") / "results.json").read_text())["dataset"] == "\x1b[2J../../\ud800"
+    )
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
 
 

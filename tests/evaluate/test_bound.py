@@ -21,7 +21,7 @@ from bacon_pl.evaluate import VIEWS, Comparison, Run, bounds
 from bacon_pl.evaluate import bound as bound_file
 from bacon_pl.learners import Learners, Recipe, TrainingSet, feature_spaces
 from bacon_pl.networks import ConvNet
-from tests.paths import DIGITS, ROOT
+from tests.paths import DIGITS, ROOT, evaluation_in
 
 NUMBERS = ("bound", "bound_se", "risk", "risk_se", "epsilon")
 NETWORK = {"width": 4, "depth": 2}
@@ -58,7 +58,8 @@ def test_both_spellings_give_the_functions_numbers(flag, distilled, data, tmp_pa
     extra = [x for name, value in zip(options[::2], options[1::2], strict=True)
              for x in (f"--bound_settings.{name}", value)]  # fmt: skip
     main(command(tmp_path, *flag, *extra))
-    found = json.loads((tmp_path / "results.json").read_text())
+    out = evaluation_in(tmp_path)
+    found = json.loads((out / "results.json").read_text())
     bound = found["bound"]
     assert bound["settings"] == {
         "samples": 8, "epsilon": None, "tv_weight": 0.5, "clip": "symmetric",
@@ -87,15 +88,14 @@ def test_both_spellings_give_the_functions_numbers(flag, distilled, data, tmp_pa
     last = capsys.readouterr().out.strip().splitlines()
     number = r"-?\d+\.\d"
     one = rf"{number} ± {number}, risk [01]\.\d+ ± 0\.\d+, ε [\d.]+"
-    assert re.fullmatch(rf"bound: initial weights {one} \| trained on real images {one} \| .* {one}", last[-2])
-    assert last[-1].startswith("accuracy: ")
+    assert re.fullmatch(rf"bound: initial weights {one} \| trained on real images {one} \| .* {one}", last[-3])
+    assert last[-4].startswith("convnet ")
     shown = bound["networks"]["real"]
     assert (
         f"| trained on real images | {shown['bound']:.1f} ± {shown['bound_se']:.1f} | {shown['risk']:.3f} ± "
-        f"{shown['risk_se']:.3f} |" in (tmp_path / "results.md").read_text()
+        f"{shown['risk_se']:.3f} |" in (out / "results.md").read_text()
     )
-    (log,) = tmp_path.glob("evaluation_*_distilled/version_0")
-    events = EventAccumulator(str(log))
+    events = EventAccumulator(str(out / "logs/convnet_distilled"))
     events.Reload()
     for kind in ("bound", "risk", "epsilon"):
         assert events.Scalars(f"{kind}/real")[0].value == pytest.approx(shown[kind], rel=1e-5)
@@ -104,9 +104,10 @@ def test_both_spellings_give_the_functions_numbers(flag, distilled, data, tmp_pa
 def test_without_the_flag_there_is_none(distilled, tmp_path, capsys):
     distilled.save(tmp_path)
     main(command(tmp_path))
-    assert json.loads((tmp_path / "results.json").read_text())["bound"] is None
+    out = evaluation_in(tmp_path)
+    assert json.loads((out / "results.json").read_text())["bound"] is None
     assert "bound" not in capsys.readouterr().out
-    assert "Bound" not in (tmp_path / "results.md").read_text()
+    assert "Bound" not in (out / "results.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,6 @@ def test_two_processes_find_what_one_finds(distilled, tmp_path):
             cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        found.append(json.loads((folder / "results.json").read_text()))
+        found.append(json.loads((evaluation_in(folder) / "results.json").read_text()))
     assert found[0]["bound"] == found[1]["bound"]
     assert found[0]["accuracy"] == found[1]["accuracy"]

@@ -10,9 +10,10 @@ from bacon_pl.augment import DSA, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import EvalModule, results, summary, write_results
+from bacon_pl.evaluate import EvalModule, results, run_line, summary, write_results
 from bacon_pl.learners import Learners, Recipe, TrainingSet
 from bacon_pl.networks import ConvNet, Network
+from bacon_pl.report import markdown
 
 
 def small(channels, size, num_classes):
@@ -166,12 +167,33 @@ def test_accuracies_keep_the_order_of_the_networks(data):
     assert module.per_network().tolist() == pytest.approx(by_hand, abs=1e-3)
 
 
-def test_summary_line():
-    def entry(mean, std):
-        return {"accuracy": {"mean": mean, "std": std}}
+def test_the_summary_names_every_network_and_set():
+    def run(network, training_set, mean, std, variant="given"):
+        accuracy = {"mean": mean, "std": std}
+        return {"network": network, "training_set": training_set, "variant": variant, "accuracy": accuracy}
 
-    numbers = entry(84.13, 0.61) | {"baselines": {"random": entry(52.0, 2.1), "whole": entry(97.91, 0.2)}}
-    assert summary(numbers) == "accuracy: distilled 84.1 ± 0.6 % | random real 52.0 ± 2.1 % | all real 97.9 %"
+    runs = [
+        run("net", "distilled", 84.13, 0.61), run("net", "whole", 97.91, 0.2), run("net", "random", 52.0, 12.1),
+        run("longer", "distilled", 9.0, 0.1), run("net", "distilled", 1.0, 0.1, "plain"),
+    ]  # fmt: skip
+    numbers = {"accuracy": {"per_network": [1, 2]}, "runs": runs}
+    assert summary(numbers).splitlines() == [
+        "Test accuracy in percent, mean ± standard deviation of 2 networks:",
+        "network   distilled  random real    all real",
+        "net      84.1 ± 0.6  52.0 ± 12.1  97.9 ± 0.2",
+        "longer    9.0 ± 0.1",
+    ]
+
+
+def test_a_single_network_has_no_spread(data):
+    module = EvalModule(Learners(TrainingSet.whole(data.train), recipe(num_networks=1), data.meta))
+    module.test_step((data.normalize(data.test.images), data.test.labels), 0)
+    result = module.run_result("ConvNet")
+    numbers = results(DistilledSet(torch.randn(10, 1, 8, 8), torch.arange(10), data.meta), [result])
+    assert numbers["accuracy"]["std"] is None
+    assert numbers["runs"][0]["per_class"]["std"] == [None] * 10
+    assert "±" not in summary(numbers) + run_line(result) + markdown(numbers)
+    assert f"ConvNet on all real: {result.accuracies.mean():.1f} %" == run_line(result)
 
 
 @pytest.mark.parametrize("setting", [{"epochs": 0}, {"num_networks": 0}, {"lr": -1.0}, {"lr_drop": 0.0}])

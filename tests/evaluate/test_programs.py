@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 from bacon_pl.cli import main
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
+from tests.paths import evaluation_in
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 11
@@ -36,6 +37,6 @@ def test_nothing_stops_being_compiled(tmp_path, monkeypatch):
         "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.logger", "false",
         "--trainer.default_root_dir", str(tmp_path), "--data.val_fraction", "0",
     ])  # fmt: skip
-    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 12
+    assert len(json.loads((evaluation_in(tmp_path) / "results.json").read_text())["runs"]) == 12
     assert counters["stats"]["unique_graphs"] > LIMIT  # so they would not have fitted all at once
     torch.compiler.reset()

@@ -12,7 +12,7 @@ from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.interop import dataset_meta, open_set
 from tests.interop.making import ACCURACIES, CIFAR, Calls, pair
-from tests.paths import DIGITS
+from tests.paths import DIGITS, evaluation_in
 
 
 def convert(*args):
@@ -82,10 +82,14 @@ def test_eval_takes_their_files_directly(tmp_path, capsys):
     torch.save({"data": pairs, "accs_all_exps": {}}, tmp_path / "theirs.pt")
     given = ["--distilled", str(tmp_path / "theirs.pt"), "--factor", "2", "--epoch_index", "0"]
     quick_recipe = ["--evaluation.network.width", "4", "--evaluation.epochs", "1", "--evaluation.num_networks", "1"]
-    trainer = ["--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false"]
+    trainer = ["--trainer.default_root_dir", str(tmp_path / "out"), "--trainer.enable_progress_bar", "false"]
     main(["eval", "--config", str(DIGITS), *given, *quick_recipe, *trainer])
-    assert "accuracy: distilled" in capsys.readouterr().out
-    numbers = json.loads((tmp_path / "results.json").read_text())
+    assert "convnet on distilled: " in capsys.readouterr().out
+    folder = evaluation_in(tmp_path / "out")
+    assert folder.name.startswith("theirs-convnet-1epochs-")
+    assert sorted(os.listdir(tmp_path)) == ["out", "theirs.pt"]  # nothing of ours beside a file of another project
+    numbers = json.loads((folder / "results.json").read_text())
+    assert numbers["distilled"]["path"] == str(tmp_path / "theirs.pt")
     assert (numbers["factor"], numbers["ipc"], numbers["train_images"]) == (2, 1, 40)
 
 
