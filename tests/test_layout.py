@@ -12,6 +12,7 @@ PACKAGE = ROOT / "bacon_pl"
 FLOORS = [
     ("errors",),
     ("rng", "runtime", "distributed", "configured"),
+    ("cache_files",),
     ("data", "networks"),
     ("augment", "partition"),
     ("objectives", "selection", "grid"),
