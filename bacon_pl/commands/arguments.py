@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from bacon_pl.commands.families import DEFAULT, find_family
-from bacon_pl.config_files import OF_THE_DATA, Layer, is_own, layers, parsed
+from bacon_pl.config_files import OF_THE_DATA, Layer, is_own, layers, parsed, read
 from bacon_pl.errors import BaconError, one_line
 
 CLASS_PATH = "--model.class_path"
@@ -172,7 +172,7 @@ def _flat(layer: Layer) -> list[Layer | Choice]:
     """A layer with its model's settings in flat form, and before it the family that it names."""
     model, origin = layer.settings.get("model"), f"'{layer.origin}'" if layer.origin else CLASS_PATH
     if isinstance(model, str) and Path(model).is_file():
-        model = parsed(Path(model).read_text(encoding="utf-8"), "--model", Path(model))
+        model = read(Path(model), "--model")
     if isinstance(model, str):
         return [Choice(model, origin), replace(layer, settings={**layer.settings, "model": {}})]
     if model is None:

@@ -16,8 +16,9 @@ from bacon_pl.errors import BaconError
 def load_folder(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load a folder of images: ``root/{train,test}/<class>/...``, ``root/{train,val}/...`` or ``root/<class>/...``.
 
-    Where there are both ``test/`` and ``val/``, ``test/`` is the test split, and ``val/`` is not read. A flat folder is split class by class with ``options.test_fraction`` and ``options.seed``. The classes are the
-    folders' names in sorted order. One channel if every image is gray, else three.
+    Where there are both ``test/`` and ``val/``, ``test/`` is the test split, and ``val/`` is not read. A flat folder is
+    split class by class with ``options.test_fraction`` and ``options.seed``. The classes are the folders' names in
+    sorted order. One channel if every image is gray, else three.
 
     Args:
         options: Where to look, and how to treat sizes and bad files.
@@ -26,7 +27,8 @@ def load_folder(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
         ``(train, test)``.
 
     Raises:
-        BaconError: If a folder is missing or empty, there is one class only, the splits' classes differ, sizes differ, or a file is bad.
+        BaconError: If a folder is missing or empty, there is one class only, the splits' classes differ, sizes differ,
+            or a file is bad.
     """
     root = options.root
     folders = subfolders(root)
