@@ -12,7 +12,7 @@ PACKAGE = ROOT / "bacon_pl"
 FLOORS = [
     ("errors",),
     ("rng", "runtime", "distributed", "configured", "settings_text"),
-    ("cache_files",),
+    ("cache_files", "lettering"),
     ("data", "networks"),
     ("augment", "partition"),
     ("objectives", "selection", "grid"),
