@@ -28,11 +28,20 @@ class Layer:
         origin: How messages call it: its name or path; empty for settings that were given as text.
         settings: By section.
         path: Its file, None for text.
+        given: The name or path by which the user gave it, or gave what extends it; empty for text.
     """
 
     origin: str
     settings: dict[str, Any]
     path: Path | None = None
+    given: str = ""
+
+    @property
+    def where(self) -> str:
+        """How messages say where it is from."""
+        if self.given in ("", self.origin):
+            return f"'{self.origin}'"
+        return f"'{self.origin}' (which '{self.given}' extends)"
 
 
 OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
@@ -42,6 +51,14 @@ OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
 def is_own(layer: Layer) -> bool:
     """Whether a layer is one of the package's own configurations."""
     return layer.path is not None and layer.path.resolve().is_relative_to(folder().resolve())
+
+
+def method_of(layer: Layer) -> str | None:
+    """Name of the package's method that a layer lays over a schedule; None for any other layer."""
+    if layer.path is None or not is_own(layer):
+        return None
+    name = layer.path.resolve().relative_to(folder().resolve()).with_suffix("").as_posix()
+    return name if name.startswith("methods/") else None
 
 
 def folder() -> Path:
