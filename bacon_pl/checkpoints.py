@@ -33,6 +33,7 @@ from bacon_pl.distillers import Distiller
 from bacon_pl.distillers.lifecycle import CHECKPOINT_FORMAT
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
 from bacon_pl.runtime import lock, replacing
+from bacon_pl.traces import LOCK
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"iteration=(\d+)\.ckpt")
@@ -295,7 +296,7 @@ def claimed(root: Path, resume: str | None, overwrite: bool, exclusive: bool = T
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        file = open(root / ".lock", "w")  # noqa: SIM115 (open until the run ends)
+        file = open(root / LOCK, "w")  # noqa: SIM115 (open until the run ends)
     except OSError as error:
         raise BaconError(
             f"cannot write into '{root}' ({error.strerror}): choose another --trainer.default_root_dir."

@@ -20,6 +20,7 @@ FLOORS = [
     ("learners",),
     ("distillers",),
     ("interop", "evaluate"),
+    ("traces",),
     ("report", "checkpoints", "callbacks", "preflight", "explain", "config_files"),
     ("table",),
     ("commands",),

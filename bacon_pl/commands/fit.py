@@ -16,6 +16,7 @@ from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
+from bacon_pl.traces import leave_no_trace
 
 
 class Fit(LightningCommand):
@@ -60,7 +61,11 @@ class Fit(LightningCommand):
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
 
     def run(self) -> None:
-        """Distill."""
+        """Distill; what is refused before it begins leaves nothing behind."""
+        with leave_no_trace(self.trainer):
+            self._distill()
+
+    def _distill(self) -> None:
         self.check()
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
