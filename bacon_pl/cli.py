@@ -61,12 +61,19 @@ def _configs() -> Build:
     return Configs
 
 
+def _cache() -> Build:
+    from bacon_pl.commands.cache import Cache
+
+    return Cache
+
+
 COMMANDS: dict[str, Callable[[], Build]] = {
     "fit": _fit,
     "eval": _eval,
     "table": _table,
     "convert": _convert,
     "configs": _configs,
+    "cache": _cache,
 }
 
 USAGE = """usage: bacon COMMAND [options]
@@ -77,6 +84,7 @@ commands:
   table    ours beside the published accuracies: bacon table --datasets mnist --data.root DIR --budget small
   convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
   configs  what --config takes by name: bacon configs; one to edit: bacon configs copy mnist/ipc10
+  cache    what is kept between runs: bacon cache; to remove it: bacon cache clear
 
 `bacon COMMAND --help` lists a command's options; with --print_config, fit and eval print their settings as YAML.
 """
@@ -203,7 +211,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, BaconError):
-        return one_line(error, 1000)
+        return one_line(error, 4000)
     if isinstance(error, OSError):
         from bacon_pl.preflight import disk_sentence
 

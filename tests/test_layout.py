@@ -11,7 +11,8 @@ PACKAGE = ROOT / "bacon_pl"
 # Lower rooms first; rooms of one line do not import each other, but for those named in WITHIN.
 FLOORS = [
     ("errors",),
-    ("rng", "runtime", "distributed", "configured", "pace", "time_limit"),
+    ("rng", "runtime", "distributed", "configured", "pace", "time_limit", "settings_text"),
+    ("cache_files", "lettering"),
     ("data", "networks"),
     ("augment", "partition"),
     ("objectives", "selection", "grid"),
@@ -19,6 +20,7 @@ FLOORS = [
     ("learners",),
     ("distillers",),
     ("interop", "evaluate"),
+    ("traces",),
     ("report", "checkpoints", "callbacks", "preflight", "explain", "config_files"),
     ("progress",),
     ("opening",),

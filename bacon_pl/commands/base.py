@@ -15,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from bacon_pl import __version__
-from bacon_pl.commands.arguments import CLASS_PATH, CommandLine
+from bacon_pl.commands.arguments import CLASS_PATH, FIRST, CommandLine
 from bacon_pl.commands.families import BASE
 from bacon_pl.commands.renamed import sentence as renamed
 from bacon_pl.data import DataModule
@@ -57,6 +57,8 @@ class LightningCommand(LightningCLI):
         args = sorted(args, key=lambda word: word.startswith("--print_config"))
         self._check_own(args)
         self.command_line = CommandLine(args)
+        if self.builds_model:
+            self.command_line.check_methods()
         self.family = self.command_line.family() if self.builds_model else BASE
         super().__init__(
             model_class=self.family,
@@ -126,6 +128,8 @@ class LightningCommand(LightningCLI):
         """A sentence about an option, and one that says in which file it stands, if it does in one."""
         option = re.search(r"--[\w.]+", said)
         origin = option and self.command_line.origin(option[0].rstrip("."))
+        if origin and FIRST in origin:  # there is nothing to look for among the options
+            said = re.sub(r" Did you mean \S+\?| `--help` lists all\.", "", said)
         return f"{said} {origin}" if origin else said
 
     @staticmethod

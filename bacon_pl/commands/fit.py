@@ -20,7 +20,7 @@ from bacon_pl.opening import Opening
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
 from bacon_pl.progress import planned, progress, with_progress
-from bacon_pl.runtime import undone
+from bacon_pl.traces import leave_no_trace
 
 
 class Fit(LightningCommand):
@@ -73,16 +73,17 @@ class Fit(LightningCommand):
         return super().instantiate_trainer(callbacks=[*callbacks, Opening()], **kwargs)
 
     def run(self) -> None:
-        """Distill."""
+        """Distill; what is refused before it begins leaves nothing behind."""
+        with leave_no_trace(self.trainer):
+            self._distill()
+
+    def _distill(self) -> None:
         self.check()
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
         root, config = Path(self.trainer.default_root_dir), self.config
         zero = self.trainer.is_global_zero
-        with (
-            claimed(root, config.ckpt_path, config.overwrite, exclusive=zero) as checkpoint,
-            undone(root / "lightning_logs", keep=lambda: not zero or self.trainer.global_step > 0),
-        ):
+        with claimed(root, config.ckpt_path, config.overwrite, exclusive=zero) as checkpoint:
             checkpoints = self.trainer.checkpoint_callback
             assert isinstance(checkpoints, Checkpoints)
             checkpoints.replaces = config.overwrite and checkpoint is None

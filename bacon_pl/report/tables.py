@@ -7,8 +7,10 @@ from typing import Any
 
 from bacon_pl.evaluate import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, recipe_line, with_error
 
-MAX_CLASSES = 20
-"""Most classes whose accuracies are listed one by one."""
+_ROWS = 20
+"""Classes one below the other; more of them are laid out in several columns,"""
+_MOST_COLUMNS = 12
+"""unless the table would have more columns than this."""
 
 
 def markdown(numbers: Mapping[str, Any]) -> str:
@@ -19,7 +21,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
 
     Returns:
         Markdown: what was evaluated and how, accuracies by architecture and training set, robust scores, and bound and
-        risk, where there are any, and accuracies by class where there are few classes.
+        risk, where there are any, and accuracies by class.
     """
     size = f"{numbers['storage_bytes']:,} bytes of pixels"
     if numbers["storage_share"] is not None:
@@ -37,8 +39,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         parts += ["## Robust scores", _scores(numbers["scores"], numbers["network"])]
     if numbers["bound"] is not None:
         parts += ["## Bound and risk", _bound(numbers["bound"], numbers["network"])]
-    if len(numbers["classes"]) <= MAX_CLASSES:
-        parts += ["## Accuracy by class", f"{_plain(numbers['network'])}, in percent.", _classes(numbers)]
+    parts += ["## Accuracy by class", f"{_plain(numbers['network'])}, in percent.", _classes(numbers)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -94,11 +95,15 @@ def _bound(bound: Mapping[str, Any], network: str) -> str:
 
 def _classes(numbers: Mapping[str, Any]) -> str:
     runs = [r for r in numbers["runs"] if r["network"] == numbers["network"] and r["variant"] == "given"]
-    rows = []
+    cells = []
     for c, name in enumerate(numbers["classes"]):
-        cells = (run["per_class"]["mean"][c] for run in runs)
-        rows.append([_plain(name), *("" if value is None else f"{value:.1f}" for value in cells)])
-    return table(["class", *(LABELS[run["training_set"]] for run in runs)], rows)
+        values = (run["per_class"]["mean"][c] for run in runs)
+        cells.append([_plain(name), *("" if value is None else f"{value:.1f}" for value in values)])
+    head = ["class", *(LABELS[run["training_set"]] for run in runs)]
+    columns = max(1, min(-(-len(cells) // _ROWS), _MOST_COLUMNS // len(head)))
+    rows = -(-len(cells) // columns)
+    cells += [[""] * len(head)] * (rows * columns - len(cells))
+    return table(head * columns, ([part for row in cells[r::rows] for part in row] for r in range(rows)))
 
 
 def _plain(text: str) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from jsonargparse import ArgumentParser
 
 from bacon_pl import __version__
+from bacon_pl.config_files import layers
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 from bacon_pl.table.numbers import entries
 from bacon_pl.table.pages import write
 from bacon_pl.table.plan import (
@@ -171,6 +172,28 @@ class Table:
             *(f"{source.note}." for source in sources.values() if source.note),
         ]
 
+    def _check_family(self, cell: Cell, own: Mapping[str, Any], source: Source, out: Path) -> None:
+        """Refuse another family for a row than its method's: it would bear one name and hold another's results.
+
+        Raises:
+            BaconError: An option, or a configuration for every run, chooses one.
+        """
+        for section, (option, *value) in self.overrides:
+            word, equals, text = option.partition("=")
+            text = text if equals else value[0]
+            given = [layer.settings.get("model") for layer in layers(text)] if section == "config" else []
+            if word not in ("--model", "--model.class_path") and not any(
+                isinstance(model, str) or (isinstance(model, Mapping) and "class_path" in model) for model in given
+            ):
+                continue
+            alone = self.settings("fit", self._arguments(cell, 0, source, out, [])["fit"])["model"]["class_path"]
+            if own["model"]["class_path"] != alone:
+                raise BaconError(
+                    f"{word} {one_line(text, 80)} would run {own['model']['class_path'].rpartition('.')[2]} in the "
+                    f"row of '{cell.method}': leave it out, and name what is to be compared as --methods, e.g. "
+                    "--methods tiles,mine.yaml."
+                )
+
     def _root(self, word: str) -> tuple[str, Path]:
         name, _, root = word.partition("=")
         return name, Path(root or self._override("--data.root") or "data").expanduser()
@@ -198,6 +221,7 @@ class Table:
             arguments = self._arguments(cell, seeds[0], sources[cell.dataset], out)
             asked = [*arguments["eval"], "--distilled", str(cell.folder(out, seeds[0]))]
             records[cell] = record(self.settings, {**arguments, "eval": asked})
+            self._check_family(cell, records[cell], sources[cell.dataset], out)
         return [
             Job(
                 cell,
@@ -210,13 +234,16 @@ class Table:
             for cell in cells
         ]
 
-    def _arguments(self, cell: Cell, seed: int, source: Source, out: Path) -> dict[str, list[str]]:
-        """What ``fit`` and ``eval`` are given for a repeat of a cell."""
+    def _arguments(
+        self, cell: Cell, seed: int, source: Source, out: Path, overrides: Sequence[tuple[str, list[str]]] | None = None
+    ) -> dict[str, list[str]]:
+        """What ``fit`` and ``eval`` are given for a repeat of a cell; by default with what is given for every run."""
+        overrides = self.overrides if overrides is None else overrides
         common = [part for path in cell.configs for part in ("--config", str(path))]
         fixed = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(cell.folder(out, seed))]
         arguments = {}
         for command in ("fit", "eval"):
-            given = [part for section, parts in self.overrides for part in parts if command in _SECTIONS[section]]
+            given = [part for section, parts in overrides for part in parts if command in _SECTIONS[section]]
             arguments[command] = [*common, *given, *source.arguments, *fixed]
         return arguments
 
