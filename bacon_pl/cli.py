@@ -15,6 +15,7 @@ from typing import NoReturn, Protocol
 
 from bacon_pl.errors import BaconError, StoppedError, one_line
 from bacon_pl.runtime import end_with_parent, keep_memory, standard_streams
+from bacon_pl.threads import limit_threads, sleep_while_waiting
 
 
 class Command(Protocol):
@@ -81,6 +82,14 @@ commands:
 """
 
 
+def check(command: str, args: Sequence[str]) -> None:
+    """Tell at once what can be told before the command is loaded."""
+    if command in ("fit", "eval"):
+        from bacon_pl.commands import early  # not needed to say what commands there are
+
+        early.check(command, args)
+
+
 def find_modules_here() -> None:
     """Let class paths name modules in the working directory, after everything that is installed."""
     with contextlib.suppress(OSError):  # a directory that was removed
@@ -127,6 +136,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if command not in COMMANDS:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
         find_modules_here()
+        check(command, rest)
+        sleep_while_waiting()
+        if command != "table":  # which shares the cores out among its runs
+            limit_threads()
         build = COMMANDS[command]()
         keep_memory()
         quiet()  # after the import, which makes Lightning's own filters
