@@ -24,6 +24,8 @@ def __getattr__(name: str) -> Any:
 
         found = package_version()
     else:
-        from bacon_pl.distilled_set import DistilledSet as found
+        from bacon_pl import distilled_set
+
+        found = distilled_set.DistilledSet
     globals()[name] = found
     return found

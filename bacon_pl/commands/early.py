@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from bacon_pl.config_files import Layer, layers
 from bacon_pl.errors import BaconError
 
-OPTIONS = frozenset(
-    "help version config print_config print_shtab seed_everything trainer data model image_grid validation checkpoint "
-    "ckpt_path overwrite evaluation distilled factor epoch_index epoch-index out baselines networks scores bound "
-    "bound_settings figures optimizer lr_scheduler".split()
+OPTIONS = (
+    *("help", "version", "config", "print_config", "print_shtab", "seed_everything", "trainer", "data"),
+    *("model", "image_grid", "validation", "checkpoint", "ckpt_path", "overwrite"),
+    *("evaluation", "distilled", "factor", "epoch_index", "epoch-index", "out", "baselines", "networks"),
+    *("scores", "bound", "bound_settings", "figures", "optimizer", "lr_scheduler"),
 )
 """First words of the options of fit and eval; a test holds them to the parsers'."""
 
