@@ -18,8 +18,14 @@ def __getattr__(name: str) -> Any:
     """Import what needs torch when it is asked for, so that short commands do not wait for it."""
     if name not in ("DistilledSet", "__version__"):
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from bacon_pl import distilled_set
+    found: Any
+    if name == "__version__":
+        from bacon_pl.version import package_version
 
-    found = distilled_set.package_version() if name == "__version__" else distilled_set.DistilledSet
+        found = package_version()
+    else:
+        from bacon_pl import distilled_set
+
+        found = distilled_set.DistilledSet
     globals()[name] = found
     return found

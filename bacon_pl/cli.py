@@ -16,6 +16,7 @@ from typing import NoReturn, Protocol
 
 from bacon_pl.errors import BaconError, StoppedError, one_line
 from bacon_pl.runtime import end_with_parent, keep_memory, standard_streams
+from bacon_pl.threads import limit_threads, sleep_while_waiting
 
 
 class Command(Protocol):
@@ -88,6 +89,14 @@ commands:
 
 `bacon COMMAND --help` lists a command's options; with --print_config, fit and eval print their settings as YAML.
 """
+
+
+def check(command: str, args: Sequence[str]) -> None:
+    """Tell at once what can be told before the command is loaded."""
+    if command in ("fit", "eval"):
+        from bacon_pl.commands import early  # not needed to say what commands there are
+
+        early.check(command, args)
 
 
 def find_modules_here() -> None:
@@ -174,6 +183,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if command not in COMMANDS:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
         find_modules_here()
+        check(command, rest)
+        sleep_while_waiting()
+        if command != "table":  # which shares the cores out among its runs
+            limit_threads()
         with interrupts_end(f"bacon {command}: interrupted."):
             build = COMMANDS[command]()
         keep_memory()

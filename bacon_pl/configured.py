@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-from jsonargparse import ArgumentParser
 from torch import Tensor
 
 Instance = TypeVar("Instance")
@@ -68,6 +67,8 @@ def remake(cls: type, described: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         argparse.ArgumentError: One of them cannot be made of its description.
     """
+    from jsonargparse import ArgumentParser  # here, so that reading a distilled set does without it
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "made", fail_untyped=False, instantiate=False)
     found = parser.instantiate_classes(parser.parse_object({"made": dict(described)}))["made"]

@@ -10,8 +10,8 @@ from tests.paths import ROOT
 PACKAGE = ROOT / "bacon_pl"
 # Lower rooms first; rooms of one line do not import each other, but for those named in WITHIN.
 FLOORS = [
-    ("errors",),
-    ("rng", "runtime", "distributed", "configured", "pace", "time_limit", "settings_text"),
+    ("errors", "version"),
+    ("rng", "runtime", "distributed", "configured", "pace", "time_limit", "settings_text", "threads"),
     ("cache_files", "lettering"),
     ("data", "networks"),
     ("augment", "partition"),

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from bacon_pl import __version__
 from bacon_pl.commands.arguments import CLASS_PATH, FIRST, CommandLine
 from bacon_pl.commands.families import BASE
+from bacon_pl.commands.help import TRAINER_HELP, CommandParser, trainer_help
 from bacon_pl.commands.renamed import sentence as renamed
 from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError, one_line
@@ -80,6 +82,23 @@ class LightningCommand(LightningCLI):
             },
         )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make the parser."""
+        parser = CommandParser.of(dump_header=[f"lightning.pytorch=={pl.__version__}"], **kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ActionConfigFile,
+            help="A configuration: a name that `bacon configs` lists, or a YAML file; of several, later ones on top.",
+        )
+        return parser
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Add the command's own arguments, and then the Trainer's, which help shows last."""
+        super().setup_parser(*args, **kwargs)
+        assert isinstance(self.parser, CommandParser)
+        self.parser.add_trainer(self.trainer_class, self.trainer_defaults)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Accept the other command's sections and options, which files may hold."""
         for section in _SECTIONS[self.name]:
@@ -104,6 +123,9 @@ class LightningCommand(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and turn the parser's complaints into sentences."""
+        if TRAINER_HELP in args:
+            print(trainer_help(parser.prog, self.trainer_class, self.trainer_defaults), end="")
+            sys.exit()
         options = re.findall(r"--[\w.]+", parser.format_usage())
         try:
             words = self.command_line.words(options if self.builds_model else None)

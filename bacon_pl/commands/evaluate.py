@@ -65,9 +65,7 @@ class Eval(LightningCommand):
     name = "eval"
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the trainer and the data, but no model: there is one per training set."""
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        """Add the data, but no model: there is one per training set."""
         parser.add_lightning_class_args(DataModule, "data")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -30,9 +30,8 @@ class Fit(LightningCommand):
     builds_model = True
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the trainer, the family's own options and the data."""
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        """Add the data and the family's own options."""
+        parser.add_lightning_class_args(DataModule, "data")
         parser.add_argument(
             CLASS_PATH,
             type=str,
@@ -41,7 +40,6 @@ class Fit(LightningCommand):
             "--model are its arguments, so `--help` lists those of the family that is given with it.",
         )
         parser.add_lightning_class_args(self.family, "model")
-        parser.add_lightning_class_args(DataModule, "data")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks of a distillation."""

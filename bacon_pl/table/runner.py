@@ -21,6 +21,7 @@ from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
 from bacon_pl.runtime import PARENT, lock
 from bacon_pl.table.plan import Cell, write_record
+from bacon_pl.threads import available_cores
 
 RESULTS = "results.json"
 _PATIENCE = 60.0  # seconds for the processes of a table that was killed to write their checkpoints and leave
@@ -106,7 +107,7 @@ def places(jobs: int | None, accelerator: str, devices_each: bool) -> list[Place
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(i) for i in range(gpus)]
         return [Place({"CUDA_VISIBLE_DEVICES": names[i % gpus]}) for i in range(jobs or gpus)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     jobs = jobs or cores
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))
     return [Place({"OMP_NUM_THREADS": threads})] * jobs
