@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 
 TOP = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
-_ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|obj):(<code>)~?(?:[\w.]*\.)?(\w+</code>)")
+_ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|obj):<code>~?(?:[\w.]*\.)?(\w+)(?: &lt;[\w.]+&gt;)?</code>")
 
 
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
@@ -29,7 +29,7 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
 
 def on_page_content(content: str, **_: Any) -> str:
     """Turn formulas into MathML, which browsers show without a script, and Sphinx's roles into code."""
-    return _ROLE.sub(r"\1\2", _FORMULA.sub(_mathml, content))
+    return _ROLE.sub(r"<code>\1</code>", _FORMULA.sub(_mathml, content))
 
 
 def _mathml(found: re.Match[str]) -> str:
