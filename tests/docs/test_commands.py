@@ -1,7 +1,7 @@
 """Every command in the README and on the pages is one that works, or a comment before it says why it is not run.
 
 ``bacon fit`` and ``bacon eval`` are resolved to their settings, which builds their objects and refuses what is wrong,
-but nothing is trained; ``bacon table`` plans its runs and leaves them out; other commands of ours are built or run.
+but nothing is trained; ``bacon table`` plans its runs and leaves them out; other commands of ours are parsed or run.
 ``DIR`` needs no data for that. The newcomer's commands, of the README and of *Start here*, are run in earnest.
 """
 
@@ -15,6 +15,7 @@ from bacon_pl.cli import COMMANDS, main
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.table import Table, command
 from bacon_pl.table.sources import Source
+from benchmarks import run as benchmark
 from tests.docs.pages import PAGES, blocks, name, prose
 from tests.forked_cli import ForkedCli
 from tests.paths import ROOT
@@ -77,7 +78,9 @@ def check(words, monkeypatch):
         case ["torchrun" | "srun", *rest]:
             start = rest.index("bacon_pl") if "bacon_pl" in rest else rest.index("bacon")
             check(["bacon", *rest[start + 1 :]], monkeypatch)
-        case ["make", target, *_]:
+        case ["make", "bench", arguments]:
+            benchmark.parse(shlex.split(arguments.removeprefix("ARGS=")))
+        case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["pip", "install", "."] | ["tensorboard", "--logdir", _] | [".ci/run"]:
             pass
