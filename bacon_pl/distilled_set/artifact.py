@@ -40,7 +40,7 @@ class DistilledSet(Content):
         commit: Git commit that made the set, or None.
         step_size: Learning rate that was learned with the images, or None.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import torch
         >>> from bacon_pl.data import DatasetMeta

@@ -11,7 +11,7 @@ from bacon_pl.distilled_set import DistilledSet
 from tests.paths import CONFIGS, evaluation_in
 from tests.real_formats import FACTS, write_dataset
 
-FACTOR = {"bacon": 2, "idm": 2, "idm+bacon": 2, "dm": 1, "dm+bacon": 1}  # method.md §2
+FACTOR = {"bacon": 2, "idm": 2, "idm+bacon": 2, "dm": 1, "dm+bacon": 1}  # docs/methods/index.md
 
 
 @pytest.fixture(scope="module", params=FACTS)

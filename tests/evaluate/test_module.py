@@ -1,4 +1,4 @@
-"""Evaluation: each network's training is its own and reproducible; the protocol of method.md §7; the report."""
+"""Evaluation: each network's training is its own and reproducible; the published protocol; the report."""
 
 import json
 

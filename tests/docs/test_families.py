@@ -1,7 +1,6 @@
-"""The README's own objectives and families, from its text, by the real command: killed, resumed, on two processes."""
+"""The pages' own objectives and families, from their text, by the real command: killed, resumed, on two processes."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -25,22 +24,6 @@ FAMILIES = {
     "one_step.OneStep": ("--model.network.width", "4", "--model.network.depth", "2", "--data.pool_batch", "16"),
     "swaps.Swaps": ("--model.ipc", "3"),
 }
-
-
-def block(name):
-    """A file that the README shows."""
-    readme = (ROOT / "README.md").read_text()
-    (found,) = re.findall(rf"```\w+\n(# {re.escape(name)}.*?)```", readme, re.DOTALL)
-    return found
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the README's files, where a user would stand."""
-    made = tmp_path_factory.mktemp("readme")
-    for name in ("mine.py", "cosine.yaml", "apart.py", "one_step.py", "swaps.py"):
-        (made / name).write_text(block(name))
-    return made
 
 
 def start(folder, out, *args, steps=STEPS):
@@ -85,7 +68,7 @@ def tensors(state):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_of_ones_own_is_killed_resumed_and_shared_with_the_same_bits(folder, family):
     name = family.partition(".")[0]
-    assert len(block(f"{name}.py").splitlines()) <= 40
+    assert len((folder / f"{name}.py").read_text().splitlines()) <= 40
     args = ("--model.class_path", family, *FAMILIES[family])
     whole = run(folder, f"{name}-whole", *args)
     kill_once(folder, f"{name}-killed", *args)
@@ -124,3 +107,22 @@ def test_an_objective_of_ones_own_across_classes_is_right_on_one_and_two_process
     torch.testing.assert_close(alone.images, blocks.images, atol=1e-4, rtol=0)
     plain = run(folder, "apart-plain", "--model.network.width", "4", steps=6)
     assert not torch.equal(alone.images, plain.images)
+
+
+def test_a_network_an_augmentation_and_an_objective_of_ones_own(folder):
+    args = ("--model.network", "tiny.Tiny", "--model.network.width", "4", "--model.augment", "brightness.Brightness")
+    own = run(folder, "own", *args, steps=2)
+    assert own.config["model"]["network"]["class_path"] == "tiny.Tiny"
+    assert own.config["model"]["augment"]["class_path"] == "brightness.Brightness"
+    attention = ("--model.objective", "attention.AttentionMatching", "--model.network.width", "4")
+    assert not torch.equal(own.images, run(folder, "attention", *attention, steps=2).images)
+
+
+def test_a_dataset_of_ones_own(folder):
+    (folder / "DIR").mkdir()
+    for split in ("train", "test"):
+        images = torch.randint(256, (24, 3, 32, 32), dtype=torch.uint8)
+        torch.save((images, torch.arange(24) % 2), folder / f"DIR/{split}.pt")
+    args = ("--data.name", "pets.SPEC", "--data.root", "DIR", "--model.network.width", "4")
+    found = run(folder, "pets", *args, steps=1)
+    assert found.meta.class_names == ("cat", "dog")
