@@ -122,7 +122,7 @@ def layers(given: str, option: str = "--config") -> list[Layer]:
     Raises:
         BaconError: A file is missing or is no YAML of settings, or files extend each other in a circle.
     """
-    if not Path(given).exists():
+    if not os.path.exists(given):  # not Path.exists, which raises on text that is longer than a name can be
         if given.lstrip().startswith("{") or "\n" in given or ": " in given:
             return _of_text(given, "", option)
         if "://" in given:

@@ -60,10 +60,26 @@ class Fit(LightningCommand):
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
 
     def run(self) -> None:
-        """Distill."""
+        """Distill, and say where the set is."""
+        self.distill()
+        root = Path(self.trainer.default_root_dir)
+        tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
+        if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
+            print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
+
+    def distill(self, data: DataModule | None = None) -> None:
+        """Distill; the set is written into ``--trainer.default_root_dir``.
+
+        Args:
+            data: Real images that take the place of those that the settings name.
+        """
+        if data is not None:
+            self.datamodule = data
         self.check()
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
+        if data is not None:
+            self.model.config["data"] = dict(data.hparams)
         root, config = Path(self.trainer.default_root_dir), self.config
         with claimed(root, config.ckpt_path, config.overwrite, exclusive=self.trainer.is_global_zero) as checkpoint:
             checkpoints = self.trainer.checkpoint_callback
@@ -71,9 +87,6 @@ class Fit(LightningCommand):
             checkpoints.replaces = config.overwrite and checkpoint is None
             self.model.overwrite = config.overwrite
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
-        tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
-        if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
-            print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
 
     def check(self) -> None:
         """Tell what is wrong before data are read and hours spent."""

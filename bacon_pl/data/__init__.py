@@ -4,6 +4,7 @@ from bacon_pl.data.batch import InOrder, IterationBatch
 from bacon_pl.data.catalog import CATALOG, DatasetSpec, load_dataset, register
 from bacon_pl.data.datamodule import DataModule
 from bacon_pl.data.images import DatasetMeta, LabeledImages, denormalize, normalize
+from bacon_pl.data.in_memory import InMemoryData, labeled_images
 from bacon_pl.data.options import LoadOptions
 
 __all__ = [
@@ -11,11 +12,13 @@ __all__ = [
     "DataModule",
     "DatasetMeta",
     "DatasetSpec",
+    "InMemoryData",
     "InOrder",
     "IterationBatch",
     "LabeledImages",
     "LoadOptions",
     "denormalize",
+    "labeled_images",
     "load_dataset",
     "normalize",
     "register",
