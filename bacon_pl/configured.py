@@ -103,7 +103,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Configured):
         return {"class_path": class_path(type(value)), "init_args": arguments(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+        fields = (field for field in dataclasses.fields(value) if field.init and field.compare)
+        return {field.name: plain(getattr(value, field.name)) for field in fields}
     if isinstance(value, functools.partial):
         return _partial(value)
     if isinstance(value, type):

@@ -71,14 +71,32 @@ class Fit(LightningCommand):
         return super().instantiate_trainer(callbacks=[*callbacks, Opening()], **kwargs)
 
     def run(self) -> None:
-        """Distill; what is refused before it begins leaves nothing behind."""
-        with leave_no_trace(self.trainer):
-            self._distill()
+        """Distill, and say where the set is; what is refused before it begins leaves nothing behind."""
+        self.distill()
+        root = Path(self.trainer.default_root_dir)
+        tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
+        if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
+            if (done := self.model.iteration) < (total := planned(self.trainer, self.model)):
+                print(f"ended after iteration {done:,} of {total:,}, for one of the callbacks stopped the run")
+            print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
 
-    def _distill(self) -> None:
+    def distill(self, data: DataModule | None = None) -> None:
+        """Distill; the set is written into ``--trainer.default_root_dir``.
+
+        Args:
+            data: Real images that take the place of those that the settings name.
+        """
+        with leave_no_trace(self.trainer):
+            self._distill(data)
+
+    def _distill(self, data: DataModule | None) -> None:
+        if data is not None:
+            self.datamodule = data
         self.check()
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
+        if data is not None:
+            self.model.config["data"] = dict(data.hparams)
         root, config = Path(self.trainer.default_root_dir), self.config
         zero = self.trainer.is_global_zero
         with claimed(root, config.ckpt_path, config.overwrite, exclusive=zero) as checkpoint:
@@ -87,11 +105,6 @@ class Fit(LightningCommand):
             checkpoints.replaces = config.overwrite and checkpoint is None
             self.model.overwrite = config.overwrite
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
-        tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
-        if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
-            if (done := self.model.iteration) < (total := planned(self.trainer, self.model)):
-                print(f"ended after iteration {done:,} of {total:,}, for one of the callbacks stopped the run")
-            print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
 
     def check(self) -> None:
         """Tell what is wrong before data are read and hours spent."""

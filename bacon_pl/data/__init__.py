@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bacon_pl.data.batch import InOrder, IterationBatch
 from bacon_pl.data.catalog import CATALOG, DatasetSpec, load_dataset, register
 from bacon_pl.data.images import DatasetMeta, LabeledImages, denormalize, normalize
+from bacon_pl.data.in_memory import InMemoryData, labeled_images
 from bacon_pl.data.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ __all__ = [
     "DataModule",
     "DatasetMeta",
     "DatasetSpec",
+    "InMemoryData",
     "InOrder",
     "IterationBatch",
     "LabeledImages",
     "LoadOptions",
     "denormalize",
+    "labeled_images",
     "load_dataset",
     "normalize",
     "register",
