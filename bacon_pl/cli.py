@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 from bacon_pl.errors import BaconError, StoppedError, one_line
+from bacon_pl.quiet import quiet
 from bacon_pl.runtime import end_with_parent, keep_memory, standard_streams
 from bacon_pl.threads import limit_threads, sleep_while_waiting
 
@@ -107,27 +107,6 @@ def find_modules_here() -> None:
             sys.path.append(here)
 
 
-def quiet(command: str) -> None:
-    """Silence what Lightning and torch say that is no news to a command's users, and show warnings as sentences."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).addFilter(_is_news)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU
-    warnings.formatwarning = lambda message, *_, **__: f"bacon {command}: warning: {one_line(message, 1000)}\n"
-    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
-    # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")  # selection optimizes nothing
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a message is a warning, or comes from this package by Lightning's loggers."""
-    own = os.path.dirname(__file__) in record.pathname
-    # Of how it ended the command itself tells.
-    return own or (record.levelno >= logging.WARNING and "Detected KeyboardInterrupt" not in record.getMessage())
-
-
 @contextlib.contextmanager
 def interrupts_end(said: str) -> Iterator[None]:
     """Let Ctrl-C end the process at once while a block imports modules, which may turn an interrupt into any error.
@@ -190,7 +169,8 @@ def main(args: Sequence[str] | None = None) -> None:
         with interrupts_end(f"bacon {command}: interrupted."):
             build = COMMANDS[command]()
         keep_memory()
-        quiet(command)  # after the import, which makes Lightning's own filters
+        quiet()  # after the import, which makes Lightning's own filters
+        warnings.formatwarning = lambda message, *_, **__: f"bacon {command}: warning: {one_line(message, 1000)}\n"
         build(rest).run()
         sys.stdout.flush()  # here, where a full disk still is an error to tell
     except StoppedError as stop:

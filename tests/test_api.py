@@ -123,3 +123,92 @@ def test_the_package_states_what_is_public():
     assert set(bacon_pl.__all__) <= set(dir(bacon_pl))
     with pytest.raises(AttributeError, match="no attribute 'distil'"):
         _ = bacon_pl.distil
+
+
+# Evaluation.
+
+QUICK = {
+    "num_networks": 2,
+    "epochs": 2,
+    "progress": False,
+    "settings": {"evaluation.network": {"class_path": "ConvNet", "init_args": {"width": 4, "depth": 2}}},
+}
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    return bacon_pl.distill("digits", 2, "random", progress=False)
+
+
+def test_an_evaluation_gives_the_commands_numbers(tmp_path, tmp_path_factory, chosen):
+    found = bacon_pl.evaluate(chosen, baselines=["random"], seed=3, **QUICK)
+    words = ["--config", "digits/ipc1", "--evaluation.network.init_args.width=4", "--evaluation.num_networks=2"]
+    words += ["--evaluation.epochs=2", "--seed_everything=3", "--baselines=random"]
+    file = chosen.save(tmp_path / "set.safetensors")
+    with ForkedCli(tmp_path_factory.mktemp("streams")) as cli:
+        done = cli.run("eval", *words, f"--distilled={file}", f"--out={tmp_path / 'out'}", cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr
+    made = bacon_pl.Results.load(tmp_path / "out")
+    assert found.per_network == made.per_network and found.baselines == made.baselines
+    assert found.numbers["distilled"]["checksum"] == made.numbers["distilled"]["checksum"] == chosen.checksum
+    assert str(found) in done.stdout
+
+
+def test_test_images_in_memory_give_the_same_numbers(chosen, digits):
+    named = bacon_pl.evaluate(chosen, **QUICK)
+    assert bacon_pl.evaluate(chosen, digits[1], **QUICK).per_network == named.per_network
+    whole = {**QUICK, "epochs": 1, "baselines": ["tiles"]}
+    with pytest.raises(BaconError, match="train="):
+        bacon_pl.evaluate(chosen, digits[1], **whole)
+    assert set(bacon_pl.evaluate(chosen, digits[1], train=digits[0], **whole).baselines) == {"tiles"}
+
+
+def test_the_recipe_is_the_one_that_the_set_records(chosen):
+    recipe = chosen.config["evaluation"]
+    assert recipe["epochs"] == 300  # of the schedule digits/ipc1
+    found = bacon_pl.evaluate(chosen, epochs=1, num_networks=1, progress=False)
+    used = found.numbers["config"]["evaluation"]
+    assert used["network"] == recipe["network"] or used["network"]["init_args"]["width"] == 32
+    assert (used["epochs"], used["num_networks"]) == (1, 1)
+
+
+def test_an_evaluation_says_how_it_goes_if_it_is_let_and_leaves_nothing(tmp_path, monkeypatch, capsys, chosen):
+    monkeypatch.chdir(tmp_path)
+    found = bacon_pl.evaluate(chosen, **QUICK)
+    assert capsys.readouterr() == ("", "")
+    bacon_pl.evaluate(chosen, **{**QUICK, "progress": True})
+    assert str(found) in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_are_written_where_asked_and_never_replaced_silently(tmp_path, chosen):
+    found = bacon_pl.evaluate(chosen, out=tmp_path / "out", **QUICK)
+    assert bacon_pl.Results.load(tmp_path / "out").numbers == found.numbers
+    with pytest.raises(BaconError, match="overwrite"):
+        bacon_pl.evaluate(chosen, out=tmp_path / "out", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"baselines": ["randon"]}, "random"),
+        ({"networks": ["convnett"]}, "convnet"),
+        ({"data": "mnist", "root": "nowhere"}, "nowhere"),
+        ({"data": "digits", "train": (torch.zeros(1, 1, 8, 8), [0])}, "train="),
+        ({"epochs": 0}, "epochs"),
+        ({"settings": {"model.lr": 1, "evaluation.lrr": 2}}, "lrr"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_an_evaluation_is_a_sentence(arguments, said, chosen):
+    with pytest.raises(BaconError) as refused:
+        bacon_pl.evaluate(chosen, progress=False, **arguments)
+    assert said in str(refused.value)
+
+
+def test_results_read_as_a_table(chosen):
+    found = bacon_pl.evaluate(chosen, baselines=["random"], **QUICK)
+    assert found._repr_markdown_().startswith("| network | distilled | random |")
+    assert f"{found.accuracy:.1f}" in repr(found) and "random" in repr(found)
+    with pytest.raises(BaconError, match="no evaluation's results"):
+        bacon_pl.Results({})

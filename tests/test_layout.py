@@ -11,7 +11,7 @@ PACKAGE = ROOT / "bacon_pl"
 # Lower rooms first; rooms of one line do not import each other, but for those named in WITHIN.
 FLOORS = [
     ("errors", "version"),
-    ("rng", "runtime", "distributed", "configured", "pace", "time_limit", "settings_text", "threads"),
+    ("rng", "runtime", "distributed", "configured", "pace", "time_limit", "settings_text", "threads", "quiet"),
     ("cache_files", "lettering"),
     ("data", "networks"),
     ("augment", "partition"),
@@ -26,7 +26,7 @@ FLOORS = [
     ("opening",),
     ("table",),
     ("commands",),
-    ("cli",),
+    ("cli", "api"),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MOST_LINES = 350

@@ -28,6 +28,7 @@ from bacon_pl.evaluate import (
     Comparison,
     EvalModule,
     LearningCurve,
+    Results,
     Run,
     RunResult,
     bound_line,
@@ -63,6 +64,8 @@ class Eval(LightningCommand):
     """Train fresh networks on a distilled set and test them; writes results.json into a folder of the evaluation."""
 
     name = "eval"
+    talks = True
+    """Whether it prints how it goes and what came of it."""
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the data, but no model: there is one per training set."""
@@ -141,21 +144,30 @@ class Eval(LightningCommand):
         ours = self.source() if is_ours(given) else None
         if ours is None:
             self.read_data()
-        distilled = ours or self.source(self.datamodule.meta)
+        self.evaluate(ours or self.source(self.datamodule.meta))
+
+    def evaluate(self, distilled: DistilledSet, data: DataModule | None = None) -> Results:
+        """Evaluate a set.
+
+        Args:
+            distilled: The set.
+            data: Real images that take the place of those that the settings name.
+        """
+        self.datamodule = data or self.datamodule
         networks = self.architectures(distilled.meta)
         folder = self.place(distilled, list(networks))
         with claimed(folder, self.config.overwrite) if self.trainer.is_global_zero else contextlib.nullcontext():
             check_writable(folder, "--out")
             self.read_data()
             distilled.check_fits(self.datamodule.meta)
-            self.evaluate(distilled, networks, folder)
+            return self._evaluate(distilled, networks, folder)
 
     def read_data(self) -> None:
         """Load the dataset; later calls do nothing."""
         self.datamodule.prepare_data()
         self.datamodule.setup("test")
 
-    def evaluate(self, distilled: DistilledSet, networks: dict[str, NetworkFactory], folder: Path) -> None:
+    def _evaluate(self, distilled: DistilledSet, networks: dict[str, NetworkFactory], folder: Path) -> Results:
         """Make all trainings, and write and print what came of them."""
         data, seed = self.datamodule, int(self.config.seed_everything)
         recipe, scores = self.config_init.evaluation, self.config.scores
@@ -183,10 +195,13 @@ class Eval(LightningCommand):
         assert first is not None
         device = self.trainer.strategy.root_device
         views = comparison.views(first[0], device) if self.config.bound else None
-        if self.trainer.is_global_zero:
-            found = comparison.scores(run_results) if comparison.scored else None
-            bound = views and bounds(views, distilled, data.train.to(device), self.config_init.bound_settings, seed)
-            numbers = results(distilled, run_results, self.resolved, found, bound, self.config.distilled)
+        scored = comparison.scores(run_results) if comparison.scored else None
+        zero = self.trainer.is_global_zero
+        bound = None
+        if zero and views:
+            bound = bounds(views, distilled, data.train.to(device), self.config_init.bound_settings, seed)
+        numbers = results(distilled, run_results, self.resolved, scored, bound, self.config.distilled)
+        if zero:
             pictures = {}
             if self.config.figures:
                 pictures = figures(run_results, data.meta.class_names, comparison.embedded(first[0]), seed)
@@ -194,15 +209,16 @@ class Eval(LightningCommand):
             written = write_results(folder / RESULTS, numbers)
             show(first[1], numbers, distilled, pictures)
             self.say(f"\n{summary(numbers)}")
-            if found is not None:
-                self.say(score_line(found))
+            if scored is not None:
+                self.say(score_line(scored))
             if bound is not None:
                 self.say(bound_line(bound))
             self.say(f"results: {written}\nreport: {report}")
+        return Results(numbers)
 
     def say(self, text: str) -> None:
         """Print, in one of the run's processes, so that whoever reads a file sees it at once."""
-        if self.trainer.is_global_zero:
+        if self.talks and self.trainer.is_global_zero:
             print(text, flush=True)
 
     def source(self, meta: DatasetMeta | None = None) -> DistilledSet:

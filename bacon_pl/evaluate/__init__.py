@@ -16,6 +16,7 @@ from bacon_pl.evaluate.lines import (
 )
 from bacon_pl.evaluate.module import EvalModule
 from bacon_pl.evaluate.report import of_main, results, write_results, write_text
+from bacon_pl.evaluate.results_file import Results
 from bacon_pl.evaluate.run_result import Embedded, RunResult
 from bacon_pl.evaluate.scores import RobustScores, robust_scores
 
@@ -27,6 +28,7 @@ __all__ = [
     "LABELS",
     "LearningCurve",
     "RunResult",
+    "Results",
     "RobustScores",
     "Run",
     "VIEWS",
