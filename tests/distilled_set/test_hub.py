@@ -39,7 +39,8 @@ def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What HF_ENDPOINT does, which is read when the package is imported."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
     template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for module in ("constants", "file_download"):  # older versions read it there
+        monkeypatch.setattr(f"huggingface_hub.{module}.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
 
 
 @pytest.fixture
