@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from bacon_pl import config_files
 from bacon_pl.commands.evaluate import Eval
 from bacon_pl.commands.fit import Fit
+from bacon_pl.commands.settings import silenced
 from bacon_pl.data import CATALOG, DataModule, InMemoryData, labeled_images
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import DistilledSet
@@ -101,7 +102,7 @@ def distill(
         }
         layers = [*own, *_overlay(method, "methods"), *(_overlay(budget, "budgets") if budget else ())]
         args = [*_words(layers, run_settings, settings), f"--seed_everything={seed}", f"--overwrite={overwrite}"]
-        with _as_library():
+        with _as_library(progress):
             command = Fit([*args, *(["--ckpt_path=last"] if resume else [])])
             _check_folder(command, out)
             if not progress:
@@ -188,7 +189,7 @@ def evaluate(
         args = _words([*own], run_settings, settings)
         args += [f"--{name}={','.join(names)}" for name, names in (("networks", networks), ("baselines", baselines))]
         args += [f"--scores={scores}", f"--bound={bound}", f"--seed_everything={seed}", f"--overwrite={overwrite}"]
-        with _as_library():
+        with _as_library(progress):
             command = Eval([*args, f"--distilled={source}", f"--out={folder}"])
             _check_folder(command, out)
             command.talks = progress
@@ -273,11 +274,11 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _as_library() -> Iterator[None]:
+def _as_library(talks: bool) -> Iterator[None]:
     """Leave the caller's process as it was, and end an interrupt as Python ends it."""
     seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
     try:
-        with isolate_rng(), quietly():
+        with isolate_rng(), quietly(), contextlib.nullcontext() if talks else silenced():
             yield
     except StoppedError as stop:
         if stop.number == signal.SIGINT:

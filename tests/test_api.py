@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 import bacon_pl
+from bacon_pl.api import evaluate
 from bacon_pl.data import DataModule, load_dataset
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
+from bacon_pl.evaluate import Results
 from tests.forked_cli import ForkedCli
 
 SMALL = {
@@ -66,12 +68,13 @@ def test_images_in_memory_and_the_same_in_a_folder_give_the_same_set(tmp_path, d
     assert sets[0].method == "dm" and sets[0].meta.name == "images"
 
 
-def test_nothing_is_left_on_disk_and_the_random_state_stays(tmp_path, monkeypatch, digits):
+def test_nothing_is_left_or_said_and_the_random_state_stays(tmp_path, monkeypatch, capfd, digits):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     states = [torch.manual_seed(3).get_state(), random.getstate(), np.random.get_state()[1].tolist()]
     bacon_pl.distill(digits[0], 1, "random", progress=False)
+    assert capfd.readouterr() == ("", "")
     assert torch.get_rng_state().equal(states[0]) and random.getstate() == states[1]
     assert np.random.get_state()[1].tolist() == states[2]
     assert not list(tmp_path.iterdir())
@@ -141,32 +144,32 @@ def chosen():
 
 
 def test_an_evaluation_gives_the_commands_numbers(tmp_path, tmp_path_factory, chosen):
-    found = bacon_pl.evaluate(chosen, baselines=["random"], seed=3, **QUICK)
+    found = evaluate(chosen, baselines=["random"], seed=3, **QUICK)
     words = ["--config", "digits/ipc1", "--evaluation.network.init_args.width=4", "--evaluation.num_networks=2"]
     words += ["--evaluation.epochs=2", "--seed_everything=3", "--baselines=random"]
     file = chosen.save(tmp_path / "set.safetensors")
     with ForkedCli(tmp_path_factory.mktemp("streams")) as cli:
         done = cli.run("eval", *words, f"--distilled={file}", f"--out={tmp_path / 'out'}", cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
-    made = bacon_pl.Results.load(tmp_path / "out")
+    made = Results.load(tmp_path / "out")
     assert found.per_network == made.per_network and found.baselines == made.baselines
     assert found.numbers["distilled"]["checksum"] == made.numbers["distilled"]["checksum"] == chosen.checksum
     assert str(found) in done.stdout
 
 
 def test_test_images_in_memory_give_the_same_numbers(chosen, digits):
-    named = bacon_pl.evaluate(chosen, **QUICK)
-    assert bacon_pl.evaluate(chosen, digits[1], **QUICK).per_network == named.per_network
+    named = evaluate(chosen, **QUICK)
+    assert evaluate(chosen, digits[1], **QUICK).per_network == named.per_network
     whole = {**QUICK, "epochs": 1, "baselines": ["tiles"]}
     with pytest.raises(BaconError, match="train="):
-        bacon_pl.evaluate(chosen, digits[1], **whole)
-    assert set(bacon_pl.evaluate(chosen, digits[1], train=digits[0], **whole).baselines) == {"tiles"}
+        evaluate(chosen, digits[1], **whole)
+    assert set(evaluate(chosen, digits[1], train=digits[0], **whole).baselines) == {"tiles"}
 
 
 def test_the_recipe_is_the_one_that_the_set_records(chosen):
     recipe = chosen.config["evaluation"]
     assert recipe["epochs"] == 300  # of the schedule digits/ipc1
-    found = bacon_pl.evaluate(chosen, epochs=1, num_networks=1, progress=False)
+    found = evaluate(chosen, epochs=1, num_networks=1, progress=False)
     used = found.numbers["config"]["evaluation"]
     assert used["network"] == recipe["network"] or used["network"]["init_args"]["width"] == 32
     assert (used["epochs"], used["num_networks"]) == (1, 1)
@@ -174,18 +177,18 @@ def test_the_recipe_is_the_one_that_the_set_records(chosen):
 
 def test_an_evaluation_says_how_it_goes_if_it_is_let_and_leaves_nothing(tmp_path, monkeypatch, capsys, chosen):
     monkeypatch.chdir(tmp_path)
-    found = bacon_pl.evaluate(chosen, **QUICK)
+    found = evaluate(chosen, **QUICK)
     assert capsys.readouterr() == ("", "")
-    bacon_pl.evaluate(chosen, **{**QUICK, "progress": True})
+    evaluate(chosen, **{**QUICK, "progress": True})
     assert str(found) in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
 def test_results_are_written_where_asked_and_never_replaced_silently(tmp_path, chosen):
-    found = bacon_pl.evaluate(chosen, out=tmp_path / "out", **QUICK)
-    assert bacon_pl.Results.load(tmp_path / "out").numbers == found.numbers
+    found = evaluate(chosen, out=tmp_path / "out", **QUICK)
+    assert Results.load(tmp_path / "out").numbers == found.numbers
     with pytest.raises(BaconError, match="overwrite"):
-        bacon_pl.evaluate(chosen, out=tmp_path / "out", **QUICK)
+        evaluate(chosen, out=tmp_path / "out", **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -202,13 +205,13 @@ def test_results_are_written_where_asked_and_never_replaced_silently(tmp_path, c
 )
 def test_what_is_wrong_with_an_evaluation_is_a_sentence(arguments, said, chosen):
     with pytest.raises(BaconError) as refused:
-        bacon_pl.evaluate(chosen, progress=False, **arguments)
+        evaluate(chosen, progress=False, **arguments)
     assert said in str(refused.value)
 
 
 def test_results_read_as_a_table(chosen):
-    found = bacon_pl.evaluate(chosen, baselines=["random"], **QUICK)
+    found = evaluate(chosen, baselines=["random"], **QUICK)
     assert found._repr_markdown_().startswith("| network | distilled | random |")
     assert f"{found.accuracy:.1f}" in repr(found) and "random" in repr(found)
     with pytest.raises(BaconError, match="no evaluation's results"):
-        bacon_pl.Results({})
+        Results({})

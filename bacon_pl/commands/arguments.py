@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from bacon_pl.commands.families import DEFAULT, find_family
-from bacon_pl.config_files import OF_THE_DATA, Layer, is_own, layers, method_of, parsed, read
+from bacon_pl.config_files import OF_THE_DATA, Layer, is_own, laid_over, layers, method_of, parsed, read
 from bacon_pl.errors import BaconError, one_line
 
 CLASS_PATH = "--model.class_path"
@@ -162,6 +162,14 @@ class CommandLine:
                     )
                 return f"It stands in {part.where}."
         return ""
+
+    def section(self, name: str) -> dict[str, Any]:
+        """What the configurations say under one name, later ones laid over those before."""
+        found: dict[str, Any] = {}
+        for part in self.parts:
+            if isinstance(part, Layer) and isinstance(part.settings.get(name), Mapping):
+                found = dict(laid_over(found, part.settings[name]))
+        return found
 
     def given(self) -> Iterator[tuple[str, Any]]:
         """Every single setting as (dotted name, value), without the levels that only name a class's arguments."""

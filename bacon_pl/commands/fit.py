@@ -97,6 +97,8 @@ class Fit(LightningCommand):
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
         if data is not None:
             self.model.config["data"] = dict(data.hparams)
+        if recipe := self.command_line.section("evaluation"):  # so that a set knows how it was meant to be evaluated
+            self.model.config["evaluation"] = recipe
         root, config = Path(self.trainer.default_root_dir), self.config
         zero = self.trainer.is_global_zero
         with claimed(root, config.ckpt_path, config.overwrite, exclusive=zero) as checkpoint:
