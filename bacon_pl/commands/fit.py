@@ -92,7 +92,8 @@ class Fit(LightningCommand):
     def check(self) -> None:
         """Tell what is wrong before data are read and hours spent."""
         self.check_settings()
-        check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
+        if self.trainer.is_global_zero:
+            check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
 
     def check_settings(self) -> None:
         """Tell what is wrong with the settings."""
