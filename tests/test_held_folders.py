@@ -16,7 +16,7 @@ def test_a_held_folder_keeps_others_out_and_leaves_no_lock(tmp_path):
     folder = tmp_path / "a/b"
     with held(folder) as mine:
         assert mine and (folder / ".lock").exists()
-        other = "import sys, pathlib\nfrom bacon_pl.runtime import held\nwith held(pathlib.Path(sys.argv[1])) as m: print(m)"
+        other = "import sys, pathlib as p\nfrom bacon_pl.runtime import held\nwith held(p.Path(sys.argv[1])) as m: print(m)"
         command = [sys.executable, "-c", other, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout == "False\n"
