@@ -28,11 +28,12 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
+from bacon_pl import time_limit
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.distillers import Distiller
 from bacon_pl.distillers.lifecycle import CHECKPOINT_FORMAT
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
-from bacon_pl.runtime import held, replacing
+from bacon_pl.runtime import lock, replacing
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"iteration=(\d+)\.ckpt")
@@ -138,7 +139,9 @@ class Checkpoints(Checkpoint):
     """Saves a run at intervals and when it is told to stop; keeps the last few.
 
     A signal (Ctrl-C, SIGTERM, SLURM's requeue signal) takes effect at the end of the iteration: a checkpoint is
-    written, and the run ends with :class:`~bacon_pl.errors.StoppedError`. A second Ctrl-C stops at once.
+    written, and the run ends with :class:`~bacon_pl.errors.StoppedError`. A second Ctrl-C stops at once. A Trainer's
+    ``max_time``, which is counted anew at every start, ends a run with a checkpoint and
+    :class:`~bacon_pl.errors.TimeUpError`.
 
     Args:
         every_n_train_steps: Iterations between two checkpoints; the last iteration gets one, too.
@@ -161,6 +164,7 @@ class Checkpoints(Checkpoint):
         self.last: int | None = None
         """Iteration of the newest checkpoint of the run, if there is one."""
         self._signal: int | None = None
+        self._interrupted = False
         self._before: dict[int, Any] = {}
         self._saved: int | None = None
         self._writes = True
@@ -173,11 +177,11 @@ class Checkpoints(Checkpoint):
         """Refuse to mix two runs' checkpoints.
 
         Raises:
-            BaconError: The root directory holds another run's.
+            BaconError: The root directory holds another run's, or there is no time to run.
         """
         run: Any = trainer
         self._signal = self._saved = None
-        self.last = trainer.global_step if run.ckpt_path else None
+        self._interrupted = False
         self._writes = not run.fast_dev_run
         self.replaces = self.replaces or getattr(pl_module, "overwrite", False)
         if self._writes and not (run.ckpt_path or self.replaces) and in_folder(trainer.default_root_dir):
@@ -185,9 +189,12 @@ class Checkpoints(Checkpoint):
                 f"'{trainer.default_root_dir}' holds an unfinished run: resume it with ckpt_path (--ckpt_path last), "
                 "or give another default_root_dir."
             )
+        if time_limit.is_up(trainer):
+            raise BaconError("--trainer.max_time is over before the first iteration: give a time above 00:00:00:00.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Throw away what is to be replaced, now that nothing can be wrong with the input, and listen to signals."""
+        self.last = trainer.global_step if trainer.ckpt_path else None
         if self.replaces and trainer.is_global_zero:
             # Its set stays until the new one takes its place.
             shutil.rmtree(Path(trainer.default_root_dir, FOLDER), ignore_errors=True)
@@ -200,8 +207,12 @@ class Checkpoints(Checkpoint):
                 self._before[number] = signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._signal == signal.SIGINT:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+            # Not by print, which may be in the middle of another one.
+            rank_zero_only(os.write)(2, b"\nstopping at the end of this iteration; Ctrl-C again stops at once\n")
         self._signal = number
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -216,7 +227,7 @@ class Checkpoints(Checkpoint):
         """Save if it is time, and stop if a signal has come.
 
         Raises:
-            StoppedError: A signal has come to this process or another of the run.
+            StoppedError: A signal has come to this process or another of the run, or time is up.
         """
         stop = self._signal is not None
         if trainer.world_size > 1:  # all processes stop after the same iteration
@@ -230,6 +241,15 @@ class Checkpoints(Checkpoint):
         if stop:
             self._requeue(trainer)
             raise StoppedError(self._signal or signal.SIGTERM, done)
+        if self._writes:
+            assert isinstance(pl_module, Distiller)
+            time_limit.raise_if_up(trainer, done, pl_module.num_iterations or trainer.max_steps)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave out how long the run has taken: its limit is one for each start, or none could resume."""
+        time_limit.forget(trainer, checkpoint)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the last good state of a run whose numbers went wrong, where it is still at hand."""
@@ -296,14 +316,15 @@ def claimed(root: Path, resume: str | None, overwrite: bool, exclusive: bool = T
         BaconError: The folder holds a run and neither was asked for, another process is writing into it, it cannot be
             written, or the checkpoint is missing or damaged.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            free = not exclusive or stack.enter_context(held(root))
-        except OSError as error:
-            raise BaconError(
-                f"cannot write into '{root}' ({error.strerror}): choose another --trainer.default_root_dir."
-            ) from None
-        if not free:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = open(root / ".lock", "w")  # noqa: SIM115 (open until the run ends)
+    except OSError as error:
+        raise BaconError(
+            f"cannot write into '{root}' ({error.strerror}): choose another --trainer.default_root_dir."
+        ) from None
+    with file:
+        if exclusive and not lock(file):
             raise BaconError(
                 f"another process is distilling into '{root}': wait for it, or choose another "
                 "--trainer.default_root_dir."

@@ -16,10 +16,10 @@ from bacon_pl.configured import class_path
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
+from bacon_pl.opening import Opening
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
-from bacon_pl.progress import progress, with_progress
-from bacon_pl.runtime import undone
+from bacon_pl.progress import planned, progress, with_progress
 
 
 class Fit(LightningCommand):
@@ -66,8 +66,10 @@ class Fit(LightningCommand):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the Trainer, with what says where the run is."""
         given = self.config_init.trainer
-        callbacks = with_progress(given.callbacks, given.enable_progress_bar, progress(estimate=True))
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        shown = progress(estimate=True)
+        shown.hint = "; for a first look, add --config budgets/small"
+        callbacks = with_progress(given.callbacks, given.enable_progress_bar, shown)
+        return super().instantiate_trainer(callbacks=[*callbacks, Opening()], **kwargs)
 
     def run(self) -> None:
         """Distill."""
@@ -75,11 +77,7 @@ class Fit(LightningCommand):
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
         root, config = Path(self.trainer.default_root_dir), self.config
-        zero = self.trainer.is_global_zero
-        with (
-            claimed(root, config.ckpt_path, config.overwrite, exclusive=zero) as checkpoint,
-            undone(root / "lightning_logs", keep=lambda: not zero or self.trainer.global_step > 0),
-        ):
+        with claimed(root, config.ckpt_path, config.overwrite, exclusive=self.trainer.is_global_zero) as checkpoint:
             checkpoints = self.trainer.checkpoint_callback
             assert isinstance(checkpoints, Checkpoints)
             checkpoints.replaces = config.overwrite and checkpoint is None
@@ -87,13 +85,14 @@ class Fit(LightningCommand):
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
         tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
         if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
+            if (done := self.model.iteration) < (total := planned(self.trainer, self.model)):
+                print(f"ended after iteration {done:,} of {total:,}, for one of the callbacks stopped the run")
             print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
 
     def check(self) -> None:
         """Tell what is wrong before data are read and hours spent."""
         self.check_settings()
-        if self.trainer.is_global_zero:
-            check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
+        check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
 
     def check_settings(self) -> None:
         """Tell what is wrong with the settings."""
