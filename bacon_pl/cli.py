@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import FrameType
 from typing import NoReturn, Protocol
 
 from bacon_pl.errors import BaconError, StoppedError, one_line
@@ -104,8 +105,43 @@ def quiet(command: str) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a message is a warning, or comes from this package by Lightning's loggers."""
-    return record.levelno >= logging.WARNING or os.path.dirname(__file__) in record.pathname
+    """Whether a message is a warning, or comes from this package, which informs by Lightning's loggers, too."""
+    if record.levelno < logging.WARNING:
+        return record.pathname.startswith(os.path.dirname(__file__))
+    # The command itself says how it ended.
+    return not any(part in record.getMessage() for part in ("Detected KeyboardInterrupt", "Time limit reached."))
+
+
+@contextlib.contextmanager
+def interrupts_end(said: str) -> Iterator[None]:
+    """Let Ctrl-C end the process at once while a block imports modules, which may turn an interrupt into any error.
+
+    Args:
+        said: Printed then.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"{said}\n".encode())
+        os._exit(128 + number)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a caller's own
+        yield
+        return
+    try:
+        before = signal.signal(signal.SIGINT, end)
+    except ValueError:  # not in the main thread, which no signal reaches
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def ignore_interrupts() -> None:
+    """Let the process end as it is about to, however often Ctrl-C is pressed."""
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -131,7 +167,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if command not in COMMANDS:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
         find_modules_here()
-        build = COMMANDS[command]()
+        with interrupts_end(f"bacon {command}: interrupted."):
+            build = COMMANDS[command]()
         keep_memory()
         quiet(command)  # after the import, which makes Lightning's own filters
         build(rest).run()
@@ -139,16 +176,14 @@ def main(args: Sequence[str] | None = None) -> None:
     except StoppedError as stop:
         from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-        rank_zero_only(print)(
-            f"bacon {command}: stopped after {stop.iterations} iterations; the same command with --ckpt_path last "
-            "continues.",
-            file=sys.stderr,
-        )
-        sys.exit(128 + stop.number)
+        ignore_interrupts()
+        rank_zero_only(print)(f"bacon {command}: {stop}", file=sys.stderr)
+        sys.exit(stop.status)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupt into exit status 1.
         if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
+        ignore_interrupts()
         print(f"bacon {command}: interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except _user_errors() as error:

@@ -14,12 +14,33 @@ _MUCH = 1.5
 _SECONDS_THAT_MATTER = 60.0
 
 
+class Intervals:
+    """When lines are due: at growing distances, each after twice the time of the one before.
+
+    Args:
+        first: Seconds until the first line.
+        longest: Most seconds between two lines.
+    """
+
+    def __init__(self, first: float, longest: float) -> None:
+        self.first = first
+        self.longest = longest
+        self._next = first
+
+    def due(self, elapsed: float) -> bool:
+        """Whether a line is due some seconds after the start."""
+        return elapsed >= self._next
+
+    def told(self, elapsed: float) -> None:
+        """Note that there was a line some seconds after the start."""
+        self._next = elapsed + min(max(elapsed, self.first), self.longest)
+
+
 class Pace:
     """Follows steps of work by a clock.
 
     The first step of a start is not measured: it compiles, and fills caches. Speed is that of the last few lines, so
-    that a machine that has become busy, or free, shows. Lines come at growing distances, each after twice the time of
-    the one before, until they are ``longest`` apart.
+    that a machine that has become busy, or free, shows. For when lines are due see :class:`Intervals`.
 
     Args:
         first: Seconds until the first line.
@@ -38,14 +59,14 @@ class Pace:
 
         Args:
             done: Steps done before, by an earlier start.
-            total: Steps in all.
+            total: Steps in all, 0 where nobody knows.
         """
         self.total = total
         self.done = done
         self._begun = self.clock()
-        self._next = self.first
+        self._intervals = Intervals(self.first, self.longest)
         self._marks: deque[tuple[float, int]] = deque(maxlen=6)
-        self._told: float | None = None
+        self.told: float | None = None
 
     def step(self, done: int) -> bool:
         """Count steps.
@@ -64,13 +85,13 @@ class Pace:
         since, first = self._marks[0]
         if len(self._marks) == 1 and done - first < _ENOUGH_STEPS and elapsed - since < _ENOUGH_SECONDS:
             return False
-        return done > self._marks[-1][1] and elapsed >= self._next
+        return done > self._marks[-1][1] and self._intervals.due(elapsed)
 
     def mark(self) -> None:
         """Measure up to this moment, which is that of a line."""
         elapsed = self.elapsed
         self._marks.append((elapsed, self.done))
-        self._next = elapsed + min(max(elapsed, self.first), self.longest)
+        self._intervals.told(elapsed)
 
     @property
     def elapsed(self) -> float:
@@ -87,9 +108,9 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds for the steps that are left; None as long as none has been measured."""
+        """Seconds for the steps that are left; None as long as none has been measured, or their number is unknown."""
         each = self.seconds_each
-        return None if each is None else each * max(0, self.total - self.done)
+        return None if each is None or not self.total else each * max(0, self.total - self.done)
 
     def news(self) -> float | None:
         """An estimate of the whole start in seconds, if there was none, or if it is much off the one told before.
@@ -99,12 +120,12 @@ class Pace:
         left = self.seconds_left
         if left is None:
             return None
-        whole, told = self.elapsed + left, self._told
+        whole, told = self.elapsed + left, self.told
         if told is not None:
             far = max(whole, told) > _MUCH * min(whole, told)
             if not far or abs(whole - told) < _SECONDS_THAT_MATTER:
                 return None
-        self._told = whole
+        self.told = whole
         return whole
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.pace import Pace, duration, speed
 
+_LONG = 3600.0  # seconds of a run that nobody starts to see whether all works
 _REFRESH = 0.25  # seconds between two looks of a bar
 
 
@@ -54,6 +55,15 @@ def with_progress(
     return [*given, shown]
 
 
+def planned(trainer: pl.Trainer, module: pl.LightningModule) -> int:
+    """Steps of a whole training; 0 where nobody knows."""
+    limits = [trainer.max_steps, getattr(module, "num_iterations", None) or -1]
+    batches = trainer.num_training_batches
+    if not any(limit > 0 for limit in limits) and math.isfinite(batches):
+        limits.append(int(batches) * max(trainer.max_epochs or 1, 1))
+    return min((limit for limit in limits if limit > 0), default=0)
+
+
 class TrainingProgress(ProgressBar):
     """What both forms share: which step a training is at, and how fast it goes.
 
@@ -81,6 +91,8 @@ class TrainingProgress(ProgressBar):
         self.estimate = estimate
         self.transient = transient
         self.pace = pace or Pace()
+        self.hint = ""
+        """Said with the first estimate of a run that takes more than an hour."""
         self._enabled = True
 
     def disable(self) -> None:
@@ -94,7 +106,7 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._begun_at = trainer.global_step
-        self.pace.begin(trainer.global_step, self._total(trainer, pl_module))
+        self.pace.begin(trainer.global_step, planned(trainer, pl_module))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -103,8 +115,9 @@ class TrainingProgress(ProgressBar):
         if self._enabled and self.pace.step(trainer.global_step):
             metrics = self._metrics(trainer, pl_module)  # waits for the device, so before the time is taken
             self.pace.mark()
+            again = self.pace.told is not None
             if self.estimate and (whole := self.pace.news()) is not None:
-                self.print(self._estimate(whole))
+                self.print(self._estimate(whole, again))
             self._show(trainer, metrics)
 
     def _show(self, trainer: pl.Trainer, metrics: list[str]) -> None:
@@ -115,12 +128,14 @@ class TrainingProgress(ProgressBar):
         found = sorted(trainer.progress_bar_metrics.items(), key=lambda item: not item[0].endswith("loss"))
         return [f"{name} {value:.4g}" for name, value in found]
 
-    def _estimate(self, whole: float) -> str:
+    def _estimate(self, whole: float, again: bool) -> str:
         """A sentence on how long this start takes in all."""
         pace, each = self.pace, self.pace.seconds_each
         assert each is not None
-        steps = pace.total - self._begun_at
-        return f"{self._prefix}about {duration(whole)} for {steps:,} {self.unit}s at {speed(each, self.unit)}"
+        steps, left = pace.total - self._begun_at, " that are left" if self._begun_at else ""
+        hint = self.hint if whole > _LONG and not again else ""
+        about = f"{self._prefix}{'now ' if again else ''}about {duration(whole)}"
+        return f"{about} for the {steps:,} {self.unit}s{left}, {speed(each, self.unit)}{hint}"
 
     @property
     def _prefix(self) -> str:
@@ -130,14 +145,6 @@ class TrainingProgress(ProgressBar):
         """Speed and time left, once they are known."""
         each, left = self.pace.seconds_each, self.pace.seconds_left
         return [] if each is None or left is None else [speed(each, self.unit), f"{duration(left)} left"]
-
-    def _total(self, trainer: pl.Trainer, module: pl.LightningModule) -> int:
-        """Steps of the whole training; 0 where nobody knows."""
-        limits = [trainer.max_steps, getattr(module, "num_iterations", None) or -1]
-        batches = self.total_train_batches
-        if not any(limit > 0 for limit in limits) and math.isfinite(batches):
-            limits.append(int(batches) * max(trainer.max_epochs or 1, 1))
-        return min((limit for limit in limits if limit > 0), default=0)
 
 
 class ProgressLines(TrainingProgress):

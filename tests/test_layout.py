@@ -11,7 +11,7 @@ PACKAGE = ROOT / "bacon_pl"
 # Lower rooms first; rooms of one line do not import each other, but for those named in WITHIN.
 FLOORS = [
     ("errors",),
-    ("rng", "runtime", "distributed", "configured", "pace"),
+    ("rng", "runtime", "distributed", "configured", "pace", "time_limit"),
     ("data", "networks"),
     ("augment", "partition"),
     ("objectives", "selection", "grid"),
@@ -21,6 +21,7 @@ FLOORS = [
     ("interop", "evaluate"),
     ("report", "checkpoints", "callbacks", "preflight", "explain", "config_files"),
     ("progress",),
+    ("opening",),
     ("table",),
     ("commands",),
     ("cli",),

@@ -9,7 +9,8 @@ import os
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,28 @@ from bacon_pl.runtime import cache_dir
 _VERSION = 1
 
 Built = tuple[dict[str, Tensor], dict[str, Any]]
+
+_noted: ContextVar[list[Path] | None] = ContextVar("_noted", default=None)
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[list[Path]]:
+    """Note which files of the cache a block reads or writes.
+
+    Yields:
+        Their paths, which are there when the block has ended.
+    """
+    files: list[Path] = []
+    token = _noted.set(files)
+    try:
+        yield files
+    finally:
+        _noted.reset(token)
+
+
+def _note(path: Path) -> None:
+    if (noted := _noted.get()) is not None:
+        noted.append(path)
 
 
 def cached(name: str, place: str, fingerprint: str, build: Callable[[], Built]) -> Built:
@@ -76,6 +99,7 @@ def _read(path: Path, fingerprint: str) -> Built | None:
         tensors = {name: file.get_tensor(name) for name in names}
     if _checksum(tensors) != facts["checksum"]:
         raise ValueError("its checksum does not match")
+    _note(path)
     return tensors, facts["info"]
 
 
@@ -87,6 +111,7 @@ def _write(path: Path, fingerprint: str, tensors: dict[str, Tensor], info: dict[
     try:
         save_file(tensors, temporary, metadata={"bacon_pl": json.dumps(facts)})
         os.replace(temporary, path)  # atomic: no reader ever sees half a file
+        _note(path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bacon_pl.configured import Configured, arguments
 from bacon_pl.data.batch import InOrder, IterationBatch, Iterations
+from bacon_pl.data.cache import noting
 from bacon_pl.data.catalog import find, load_dataset
 from bacon_pl.data.images import DatasetMeta, LabeledImages, normalize
 from bacon_pl.data.options import LoadOptions, check_statistics
@@ -50,6 +51,7 @@ class DataModule(Configured, LightningDataModule):
         val: Images held out of the training images, or None if val_fraction is 0.
         test: Test images, on the CPU.
         meta: What the dataset is; its ``train_bytes`` count the images held out, too.
+        cache_files: Files of the cache that hold its images decoded, where they were image files.
 
     Raises:
         BaconError: If an argument is out of its range or the dataset is unknown.
@@ -59,6 +61,7 @@ class DataModule(Configured, LightningDataModule):
     val: LabeledImages | None
     test: LabeledImages
     meta: DatasetMeta
+    cache_files: list[Path]
 
     def __init__(
         self,
@@ -125,7 +128,8 @@ class DataModule(Configured, LightningDataModule):
         """
         if self._loaded:
             return
-        train, self.test, self.meta = self._load(download=False)
+        with noting() as self.cache_files:
+            train, self.test, self.meta = self._load(download=False)
         self.train, self.val = train, None
         if self.val_fraction:
             kept, held = stratified_split(train.labels, self.val_fraction, self.split_seed, "validation split")

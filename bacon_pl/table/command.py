@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +12,7 @@ from bacon_pl import __version__
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
 from bacon_pl.errors import BaconError
-from bacon_pl.table.numbers import entries, read_results
+from bacon_pl.table.numbers import entries
 from bacon_pl.table.pages import write
 from bacon_pl.table.plan import (
     Cell,
@@ -27,6 +26,7 @@ from bacon_pl.table.plan import (
     record,
 )
 from bacon_pl.table.runner import Job, claimed, places, run_all
+from bacon_pl.table.screen import Screen
 from bacon_pl.table.sources import Source, locate
 
 DEFAULT_METHODS = "tiles,dm,idm,bacon"
@@ -122,7 +122,7 @@ class Table:
             return write(out, entries(cells, out, seeds, reasons), notes, absent)
 
         with claimed(out) as held:
-            failed = self._fill(jobs, held, reasons, publish)
+            failed = self._fill(jobs, out, held, reasons, publish)
             files = publish()
         print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
         if failed:
@@ -132,27 +132,33 @@ class Table:
             )
 
     def _fill(
-        self, jobs: Sequence[Job], held: BinaryIO, reasons: dict[Cell, str], publish: Callable[[], object]
+        self, jobs: Sequence[Job], out: Path, held: BinaryIO, reasons: dict[Cell, str], publish: Callable[[], object]
     ) -> list[Job]:
         """Run what is missing and publish after every run; returns the jobs that failed, whose reasons are noted."""
         missing = [job for job in jobs if not job.done]
         where = places(self.config.jobs, self._override("--trainer.accelerator") or "auto",
                        self._override("--trainer.devices") is not None)  # fmt: skip
-        print(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them there; {len(where)} side by side", flush=True)
+        print(
+            f"{len({job.cell for job in jobs})} cells: {len(jobs)} runs, {len(jobs) - len(missing)} of them there; "
+            f"{len(where)} side by side in {out}, with their logs",
+            flush=True,
+        )
         publish()
         failed: list[Job] = []
-        count = itertools.count(1)
+        screen = Screen(len(missing), len(where))
 
         def after(job: Job, flaw: str | None, seconds: float) -> None:
-            said = f"failed: {flaw}" if flaw else _accuracy(job)
-            at = f"[{next(count)}/{len(missing)}]"
-            print(f"{at} {job.cell}, seed {job.seed}: {said} ({_duration(seconds)})", flush=True)
+            screen.ended(job, flaw, seconds)
             if flaw:
                 reasons[job.cell] = f"seed {job.seed} failed: {flaw}"
                 failed.append(job)
             publish()
 
-        run_all(missing, where, held, after)
+        try:
+            run_all(missing, where, held, after, screen.meanwhile)
+        except KeyboardInterrupt:
+            print("the same command goes on with the runs that were broken off", flush=True)
+            raise
         return failed
 
     def _notes(self, budget: Path, seeds: Sequence[int], sources: dict[str, Source]) -> list[str]:
@@ -211,9 +217,7 @@ class Table:
         arguments = {}
         for command in ("fit", "eval"):
             given = [part for section, parts in self.overrides for part in parts if command in _SECTIONS[section]]
-            arguments[command] = [
-                *common, *given, *source.arguments, *fixed, "--trainer.enable_progress_bar", "false"
-            ]  # fmt: skip
+            arguments[command] = [*common, *given, *source.arguments, *fixed]
         return arguments
 
     def _override(self, option: str) -> str | None:
@@ -269,12 +273,3 @@ def _whole(given: Any) -> list[int]:
 def _without_comments(file: Path) -> str:
     lines = file.read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
-
-
-def _accuracy(job: Job) -> str:
-    values = read_results(job.folder) or ()
-    return f"{sum(values) / len(values):.1f} %" if values else "no result"
-
-
-def _duration(seconds: float) -> str:
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
