@@ -19,7 +19,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_writable(folder: str | os.PathLike[str], option: str) -> None:
-    """Check that a folder takes a file of a MiB; one that is not there is made for that, and removed again.
+    """Check that a folder takes a file of a MiB; the folder is made if it is not there.
 
     Args:
         folder: Where a run will write.
@@ -29,7 +29,6 @@ def check_writable(folder: str | os.PathLike[str], option: str) -> None:
         BaconError: It cannot be made or written, or there is no room.
     """
     probe = Path(folder) / f".{secrets.token_hex(4)}.probe"
-    made = [part for part in probe.parents if not part.exists()]
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -43,10 +42,6 @@ def check_writable(folder: str | os.PathLike[str], option: str) -> None:
         raise BaconError(
             f"cannot write into the folder '{folder}' ({error.strerror}): {what}, or give another one as {option}."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            for part in made:
-                part.rmdir()
 
 
 def check_devices(trainer: pl.Trainer) -> None:

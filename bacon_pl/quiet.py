@@ -43,10 +43,11 @@ def quietly() -> Iterator[None]:
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a message is a warning, or comes from this package by Lightning's loggers."""
-    own = os.path.dirname(__file__) in record.pathname
-    # Of how it ended the command itself tells.
-    return own or (record.levelno >= logging.WARNING and "Detected KeyboardInterrupt" not in record.getMessage())
+    """Whether a message is a warning, or comes from this package, which informs by Lightning's loggers, too."""
+    if record.levelno < logging.WARNING:
+        return record.pathname.startswith(os.path.dirname(__file__))
+    # Whoever runs it says how it ended.
+    return not any(part in record.getMessage() for part in ("Detected KeyboardInterrupt", "Time limit reached."))
 
 
 def _filter_warnings() -> None:

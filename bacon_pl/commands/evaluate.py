@@ -139,9 +139,8 @@ class Eval(LightningCommand):
 
     def run(self) -> None:
         """Evaluate."""
-        given = Path(self.config.distilled)
         # Ours needs no dataset to be read, so what is wrong with it is told before the data are loaded.
-        ours = self.source() if is_ours(given) else None
+        ours = self.source() if is_ours(self.config.distilled) else None
         if ours is None:
             self.read_data()
         self.evaluate(ours or self.source(self.datamodule.meta))
@@ -156,8 +155,10 @@ class Eval(LightningCommand):
         self.datamodule = data or self.datamodule
         networks = self.architectures(distilled.meta)
         folder = self.place(distilled, list(networks))
-        with claimed(folder, self.config.overwrite) if self.trainer.is_global_zero else contextlib.nullcontext():
-            check_writable(folder, "--out")
+        with contextlib.ExitStack() as stack:
+            if self.trainer.is_global_zero:
+                stack.enter_context(claimed(folder, self.config.overwrite))
+                check_writable(folder, "--out")
             self.read_data()
             distilled.check_fits(self.datamodule.meta)
             return self._evaluate(distilled, networks, folder)
@@ -229,11 +230,11 @@ class Eval(LightningCommand):
         """The folder of this evaluation: another project's folder is never written into unless it is asked for."""
         if self.config.out:
             return Path(self.config.out).expanduser()
-        given = Path(self.config.distilled)
-        file = given / FILE_NAME if given.is_dir() and is_ours(given) else given.resolve()
-        of_a_run = any((file.parent / name).exists() for name in (CHECKPOINTS, PICTURE_NAME))
-        inside = is_ours(given) and of_a_run
-        root = file.parent if inside else Path(self.config.trainer.default_root_dir or "runs").expanduser()
+        file, ours = Path(self.config.distilled), is_ours(self.config.distilled)
+        if ours and file.is_dir():
+            file /= FILE_NAME
+        of_a_run = ours and any((file.parent / name).exists() for name in (CHECKPOINTS, PICTURE_NAME))
+        root = file.parent if of_a_run else Path(self.config.trainer.default_root_dir or "runs").expanduser()
         epochs = self.config_init.evaluation.epochs
         return root / EVALUATIONS / folder_name(file, networks, epochs, self.identity(distilled, networks))
 

@@ -37,7 +37,7 @@ def folder_name(source: Path, networks: Sequence[str], epochs: int, identity: Ma
         shown += f"-and-{len(networks) - _MOST_NAMES}-more"
     text = json.dumps(identity, sort_keys=True, default=str)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    return f"{_plain(source.stem or 'set')}-{_plain(shown)}-{epochs}epochs-{digest}"
+    return f"{_plain(source.stem)}-{_plain(shown)}-{epochs}epochs-{digest}"
 
 
 def _plain(name: str) -> str:

@@ -188,15 +188,6 @@ def test_an_evaluation_that_is_refused_leaves_nothing(args, forked_cli: ForkedCl
     assert files(run.parent) == before
 
 
-@pytest.mark.parametrize(
-    "args", [("--data.name", "mnist", "--data.root", "nowhere"), ("--model.ipc", 500), ("--model.lr", "fast")]
-)
-def test_a_distillation_that_is_refused_leaves_nothing(args, forked_cli: ForkedCli, tmp_path: Path) -> None:
-    said = refused(forked_cli, tmp_path, *FIT, "--trainer.default_root_dir", "runs/new", *args)
-    assert said
-    assert files(tmp_path) == set()
-
-
 def test_one_file_serves_both_commands(forked_cli: ForkedCli, tmp_path: Path) -> None:
     (tmp_path / "both.yaml").write_text(
         "extends: digits/ipc1\nbaselines: tiles\nnetworks: mlp\nscores: false\nbound: false\nfigures: false\nout: out\n"
