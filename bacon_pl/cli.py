@@ -102,7 +102,10 @@ def quiet() -> None:
     """Silence what Lightning says that is no news to this command's users."""
     advice = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     advice.addFilter(_is_news)
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
+    # How Lightning calls the parser is not for us to change.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(lightning|jsonargparse)(\.|$)")
     # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
