@@ -139,7 +139,7 @@ def said(capsys, *arguments):
 def test_help_begins_with_what_is_ours_and_ends_with_the_trainer(capsys, command, sections):
     text = said(capsys, command, "--help")
     assert text.startswith(f"usage: bacon {command} --config NAME [--OPTION VALUE ...]\n\n")
-    places = [text.index(f"  {section}") for section in sections] + [text.index("Lightning's Trainer:")]
+    places = [text.index(f"\n  {section}") for section in sections] + [text.index("Lightning's Trainer:")]
     assert places == sorted(places)
     trainer = text[places[-1] :]
     assert len(trainer.splitlines()) < 10
