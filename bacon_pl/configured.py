@@ -71,7 +71,8 @@ def remake(cls: type, described: Mapping[str, Any]) -> dict[str, Any]:
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "made", fail_untyped=False, instantiate=False)
-    found = parser.instantiate_classes(parser.parse_object({"made": dict(described)}))["made"]
+    instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the latter's new name
+    found = instantiate(parser.parse_object({"made": dict(described)}))["made"]
     return {name: found[name] for name in described}
 
 

@@ -52,5 +52,7 @@ def is_news(record: logging.LogRecord) -> bool:
 
 def _filter_warnings() -> None:
     warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
+    # How Lightning calls the parser is not for us to change.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(lightning|jsonargparse)(\.|$)")
     for message in _OLD_NEWS:
         warnings.filterwarnings("ignore", message)

@@ -67,8 +67,7 @@ def _check_missing(command: str, args: Sequence[str]) -> None:
         read = [_read(given) for given in _configurations(args)]
         if None not in read and not any("distilled" in layer.settings for found in read for layer in found or ()):
             raise BaconError(
-                "--distilled is missing: give the distilled set, its file or the folder of its run, such as "
-                "--distilled runs/digits-ipc1."
+                "--distilled is missing: give the set, its file or the folder of its run, as `--help` describes."
             )
 
 

@@ -13,6 +13,7 @@ import pytest
 from bacon_pl.distilled_set import FILE_NAME
 from tests.commands.bad_input import FIT, ROWS, arguments, check_sentence
 from tests.forked_cli import ForkedCli
+from tests.patience import PATIENCE
 
 
 def earlier_files(out: Path) -> dict[str, bytes]:
@@ -74,7 +75,7 @@ def command(*args: str, **how: Any) -> subprocess.Popen[str]:
 def test_bad_input_from_nothing(name: str, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
     before = earlier_files(out)
     process = command(*arguments(ROWS[name][0], bad, out), cwd=tmp_path)
-    stderr = process.communicate(timeout=200)[1]
+    stderr = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2
     check_sentence(stderr, ROWS[name][1], bad)
     assert earlier_files(out) == before
@@ -85,7 +86,7 @@ def test_nobody_reads_the_output(bad: dict[str, Path], out: Path, tmp_path: Path
     process = command(*arguments(FIT, bad, out), cwd=tmp_path, stdout=writer)
     os.close(writer)
     os.close(reader)
-    stderr = process.communicate(timeout=200)[1]
+    stderr = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2
     check_sentence(stderr, ["Broken pipe", "check"], bad)
 

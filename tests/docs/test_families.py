@@ -12,6 +12,7 @@ import torch
 from bacon_pl import checkpoints
 from bacon_pl.distilled_set import DistilledSet
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 
 STEPS = 24
 SMALL = (
@@ -37,7 +38,7 @@ def start(folder, out, *args, steps=STEPS):
 
 def run(folder, out, *args, steps=STEPS):
     process = start(folder, out, *args, steps=steps)
-    said, errors = process.communicate(timeout=900)
+    said, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors and f"distilled set: {out}" in said
     return DistilledSet.load(folder / out)
@@ -46,7 +47,7 @@ def run(folder, out, *args, steps=STEPS):
 def kill_once(folder, out, *args):
     """Start a run and kill it once it has a checkpoint but no set yet."""
     process = start(folder, out, *args, "--ckpt_path", "last", steps=100_000)
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + PATIENCE
     while not checkpoints.in_folder(folder / out) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, process.communicate()[1]

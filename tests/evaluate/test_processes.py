@@ -5,7 +5,6 @@ import os
 import socket
 
 import lightning.pytorch as pl
-import pytest
 import torch
 
 from bacon_pl.augment import CutMix
@@ -14,6 +13,7 @@ from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.evaluate import Comparison, LearningCurve, Run
 from bacon_pl.learners import Recipe, SoftLabels
 from bacon_pl.networks import ConvNet
+from tests.patience import PATIENCE
 
 
 def small(channels, size, num_classes):
@@ -66,7 +66,6 @@ def process(rank, port, folder):
     torch.save(evaluate(folder, devices=2), folder / f"{rank}.pt")
 
 
-@pytest.mark.timeout(200)
 def test_two_processes_do_what_one_does(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -79,7 +78,7 @@ def test_two_processes_do_what_one_does(tmp_path):
         alone = evaluate(tmp_path)
     finally:
         for p in processes:
-            p.join(150)
+            p.join(PATIENCE)
             p.kill()
     assert [p.exitcode for p in processes] == [0, 0]
     assert len(alone) == 4

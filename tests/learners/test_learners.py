@@ -162,7 +162,6 @@ def everything():
     return [*kept, weights(module), module.accuracies(data.test.images, data.test.labels)]
 
 
-@pytest.mark.timeout(200)
 def test_two_processes_do_what_one_does(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -20,6 +20,7 @@ from bacon_pl.table.plan import Cell, budget_file, check_record, overlays, plan
 from bacon_pl.table.runner import places
 from bacon_pl.table.sources import locate
 from tests.paths import CONFIGS, ROOT
+from tests.patience import PATIENCE
 
 QUICK = [
     *("--datasets", "digits", "--ipcs", "1", "--budget", "small", "--model.network.width", "4"),
@@ -54,9 +55,10 @@ def test_table_survives_kill_9_and_does_nothing_twice(tmp_path, capsys):
     command = [sys.executable, "-m", "bacon_pl", "table", "--out", broken, *QUICK, *given]
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
     cells = [broken / "digits-ipc1" / method / "seed0" for method in ("dm", "idm")]
-    for _ in range(2400):  # until the second cell is in the middle of its distillation
-        if any((cells[1] / "checkpoints").glob("*.ckpt")) or process.poll() is not None:
-            break
+    deadline = time.monotonic() + PATIENCE
+    # Until the second cell is in the middle of its distillation.
+    while not any((cells[1] / "checkpoints").glob("*.ckpt")) and process.poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     assert process.poll() is None and (cells[0] / "results.json").exists()
     process.send_signal(signal.SIGKILL)
