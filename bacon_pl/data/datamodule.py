@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -89,7 +89,7 @@ class DataModule(Configured, LightningDataModule):
         # Made here only for its checks: a wrong argument is told before anything is loaded.
         LoadOptions(Path(root), download, image_size, test_fraction, split_seed, on_bad_image)
         check_statistics(mean, std)
-        if not (isinstance(val_fraction, Real) and 0 <= val_fraction < 1):
+        if not (isinstance(val_fraction, (float, Real)) and 0 <= val_fraction < 1):
             raise BaconError(f"--data.val_fraction must be at least 0 and below 1, got {val_fraction}.")
         for what, value in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
             check_whole(f"--data.{what}", value)
@@ -111,11 +111,13 @@ class DataModule(Configured, LightningDataModule):
         self._loaded = False
         self._on_device: LabeledImages | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        """Say what to do where the images are asked for too early."""
-        if name in ("train", "val", "test", "meta"):
-            raise NotLoadedError(f"the data are not loaded, so there is no '{name}' yet: call setup() first.")
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+    if not TYPE_CHECKING:  # to type checkers every attribute would be Any
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what to do where the images are asked for too early."""
+            if name in ("train", "val", "test", "meta"):
+                raise NotLoadedError(f"the data are not loaded, so there is no '{name}' yet: call setup() first.")
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     @property
     def known_size(self) -> tuple[int, int] | None:

@@ -42,7 +42,7 @@ class LoadOptions:
         object.__setattr__(self, "root", Path(os.path.expanduser(self.root)))
         if self.image_size is not None:
             check_whole("--data.image_size", self.image_size, " pixel")
-        if not (isinstance(self.test_fraction, Real) and 0 < self.test_fraction < 1):
+        if not (isinstance(self.test_fraction, (float, Real)) and 0 < self.test_fraction < 1):
             raise BaconError(f"--data.test_fraction must be between 0 and 1 (both excluded), got {self.test_fraction}.")
         if self.on_bad_image not in ("error", "skip"):
             raise BaconError(f"--data.on_bad_image must be 'error' or 'skip', got '{self.on_bad_image}'.")
@@ -82,7 +82,7 @@ def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) 
             raise BaconError(f"--data.{name} must be a list of numbers, one per channel, got {values!r}.")
         if len(values) not in (1, 3):
             raise BaconError(f"--data.{name} must have one number per channel (1 or 3), got {len(values)} numbers.")
-        if not all(isinstance(v, Real) and lower <= v <= 1 for v in values):
+        if not all(isinstance(v, (float, Real)) and lower <= v <= 1 for v in values):
             span = "[0, 1]" if name == "mean" else "(0, 1]"
             raise BaconError(
                 f"--data.{name} is of pixels in [0, 1], so its values must be in {span}, got {list(values)}."
