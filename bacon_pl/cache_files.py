@@ -128,7 +128,7 @@ def clear(older_than_days: float = 0.0) -> list[Entry]:
             f"cache's, such as '{one_line(others[0], 80)}', so nothing was removed: set BACON_CACHE to the cache's own "
             "folder, or remove its files by hand."
         )
-    removed = []
+    removed: list[Entry] = []
     for entry in own:
         age = max(_ABANDONED_SECONDS if entry.kind == "part" else 0.0, 86_400 * older_than_days)
         try:

@@ -153,8 +153,8 @@ class CommandLine:
             if isinstance(part, Layer) and _holds(part.settings, keys) and part.origin:
                 change = self._change()
                 chosen = self.parts[change]
-                after = isinstance(chosen, Choice) and chosen.origin != f"'{part.origin}'" and keys[0] == "model"
-                if after and place > change:
+                in_model = keys[0] == "model" and place > change
+                if in_model and isinstance(chosen, Choice) and chosen.origin != f"'{part.origin}'":
                     what = f"--model {chosen.name}" if chosen.origin == CLASS_PATH else f"--config {chosen.given}"
                     return (
                         f"It stands in {part.where}, which is given after the family was chosen: {FIRST} --config "

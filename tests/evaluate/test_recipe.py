@@ -197,7 +197,7 @@ def test_a_teacher_is_trained_once_and_repeats(data, real):
     first.prepare(torch.device("cpu"))
     assert first._learners is module
     assert module.networks[0].classifier.in_features == 4 * 6 * 6
-    with pytest.raises(ValueError, match="teacher"):
+    with pytest.raises(BaconError, match="teacher"):
         Learners(real, settings, data.meta)
 
 
