@@ -12,7 +12,7 @@ PACKAGE = ROOT / "bacon_pl"
 FLOORS = [
     ("errors",),
     ("rng", "runtime", "distributed", "configured"),
-    ("data", "networks"),
+    ("data", "networks", "loggers"),
     ("augment", "partition"),
     ("objectives", "selection", "grid"),
     ("bound", "distilled_set"),

@@ -10,13 +10,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from bacon_pl import __version__
 from bacon_pl.commands.arguments import CLASS_PATH, CommandLine
 from bacon_pl.commands.families import BASE
+from bacon_pl.commands.loggers import CommandParser, SaveConfig, is_described
 from bacon_pl.commands.renamed import sentence as renamed
 from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError, one_line
@@ -58,6 +59,7 @@ class LightningCommand(LightningCLI):
             trainer_defaults={"max_epochs": 1},  # the loader is as long as the run
             run=False,
             args=args,
+            save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             parser_kwargs={
@@ -69,6 +71,12 @@ class LightningCommand(LightningCLI):
                 "allow_abbrev": False,  # the family is looked for before there is a parser that knows what is short
             },
         )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make the parser."""
+        parser = CommandParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="A configuration: a YAML file, or a name.")
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Accept the other command's sections and hand the one seed to the data."""
@@ -124,8 +132,10 @@ class LightningCommand(LightningCLI):
         """
         self._check_groups()
         self._whole = self.config
+        self.config = self.config.clone()
+        if is_described(self.config.trainer.logger):  # made when their folder is known
+            self.config.trainer.logger = False
         if self.builds_model:
-            self.config = self.config.clone()
             self.config.pop(CLASS_PATH.removeprefix("--"))
         try:
             super().instantiate_classes()

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from bacon_pl.bound import BoundSettings
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
+from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
@@ -34,6 +35,7 @@ from bacon_pl.evaluate import (
 from bacon_pl.interop import is_ours, open_set
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
+from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.preflight import check_writable
 from bacon_pl.report import figures, show, write_report
@@ -109,8 +111,9 @@ class Eval(LightningCommand):
         ours = self.source() if is_ours(given) else None
         folder = given if given.is_dir() else given.parent
         check_writable(folder, "--distilled")
-        if self.config.trainer.logger in (None, True):
+        if self.config.trainer.logger is not False:
             check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
+        self.loggers = make_loggers(self.config.trainer.logger, Path(self.trainer.default_root_dir))
         data, recipe, seed = self.datamodule, self.config_init.evaluation, int(self.config.seed_everything)
         data.prepare_data()
         data.setup("test")
@@ -152,7 +155,8 @@ class Eval(LightningCommand):
                 pictures = figures(run_results, data.meta.class_names, comparison.embedded(first[0]), seed)
             print(f"results: {write_results(folder / 'results.json', numbers)}")
             print(f"report: {write_report(folder, numbers, distilled, pictures)}")
-            show(first[1], numbers, distilled, pictures)
+            show(first[1] if self.loggers is None else self.loggers, numbers, distilled, pictures)
+            close_loggers(self.loggers or ())
             if (folder / "distilled.png").is_file():
                 print(f"picture: {folder / 'distilled.png'}")
             if scores is not None:
@@ -183,6 +187,8 @@ class Eval(LightningCommand):
         if self.config.trainer.logger in (None, True):
             root = self.config.trainer.default_root_dir or os.getcwd()
             flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{run.name}")
+        elif self.loggers is not None:  # one for all trainings
+            flags["logger"] = [PartLogger(logger, run.name) for logger in self.loggers]
         if self.config.figures:
             given = self.config_init.trainer.callbacks or []
             curve = LearningCurve(self.datamodule.test, self.datamodule.eval_batch)
