@@ -80,6 +80,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
+def iterations_done(path: str | os.PathLike[str]) -> int:
+    """Iterations that a checkpoint was written after, which is read without the rest of it.
+
+    Args:
+        path: A file that :func:`read` takes.
+    """
+    return int(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["global_step"])
+
+
 def in_folder(root: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints in a run's folder, newest first."""
     found = [(int(m[1]), path) for path in Path(root, FOLDER).glob("*.ckpt") if (m := _NAME.fullmatch(path.name))]

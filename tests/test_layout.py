@@ -13,7 +13,7 @@ FLOORS = [
     ("errors", "version"),
     ("rng", "runtime", "distributed", "configured", "pace", "time_limit", "settings_text", "threads", "quiet"),
     ("cache_files", "lettering"),
-    ("data", "networks"),
+    ("data", "networks", "loggers"),
     ("augment", "partition"),
     ("objectives", "selection", "grid"),
     ("bound", "distilled_set"),

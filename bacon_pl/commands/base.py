@@ -19,6 +19,7 @@ from bacon_pl import __version__
 from bacon_pl.commands.arguments import CLASS_PATH, FIRST, CommandLine
 from bacon_pl.commands.families import BASE
 from bacon_pl.commands.help import TRAINER_HELP, CommandParser, trainer_help
+from bacon_pl.commands.loggers import SaveConfig, is_described
 from bacon_pl.commands.renamed import sentence as renamed
 from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError, one_line
@@ -70,6 +71,7 @@ class LightningCommand(LightningCLI):
             trainer_defaults={"max_epochs": 1, "enable_model_summary": False},
             run=False,
             args=args,
+            save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             parser_kwargs={
@@ -173,8 +175,10 @@ class LightningCommand(LightningCLI):
         """
         self._check_groups()
         self._whole = self.config
+        self.config = self.config.clone()
+        if is_described(self.config.trainer.logger):  # made when their folder is known
+            self.config.trainer.logger = False
         if self.builds_model:
-            self.config = self.config.clone()
             self.config.pop(CLASS_PATH.removeprefix("--"))
         try:
             super().instantiate_classes()

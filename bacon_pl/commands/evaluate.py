@@ -19,6 +19,7 @@ from bacon_pl.bound import BoundSettings
 from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoints import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
+from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
@@ -44,6 +45,7 @@ from bacon_pl.evaluate import (
 from bacon_pl.interop import is_ours, open_set
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
+from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.pace import duration
 from bacon_pl.preflight import check_writable
@@ -161,6 +163,7 @@ class Eval(LightningCommand):
                 check_writable(folder, "--out")
             self.read_data()
             distilled.check_fits(self.datamodule.meta)
+            self.loggers = make_loggers(self.config.trainer.logger, folder)
             return self._evaluate(distilled, networks, folder)
 
     def read_data(self) -> None:
@@ -208,7 +211,8 @@ class Eval(LightningCommand):
                 pictures = figures(run_results, data.meta.class_names, comparison.embedded(first[0]), seed)
             report = write_report(folder, numbers, distilled, pictures)
             written = write_results(folder / RESULTS, numbers)
-            show(first[1], numbers, distilled, pictures)
+            show(first[1] if self.loggers is None else self.loggers, numbers, distilled, pictures)
+            close_loggers(self.loggers or ())
             self.say(f"\n{summary(numbers)}")
             if scored is not None:
                 self.say(score_line(scored))
@@ -285,6 +289,8 @@ class Eval(LightningCommand):
             if self.trainer.is_global_zero:  # of an evaluation that was broken off, or is replaced
                 shutil.rmtree(folder / LOGS / run.name, ignore_errors=True)
             flags["logger"] = TensorBoardLogger(folder, name=LOGS, version=run.name)
+        elif self.loggers is not None:  # one for all trainings
+            flags["logger"] = [PartLogger(logger, run.name) for logger in self.loggers]
         return self.trainer_class(**{**given, **flags})
 
 

@@ -9,13 +9,15 @@ import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
-from bacon_pl.checkpoints import Checkpoints, claimed
+from bacon_pl.checkpoints import Checkpoints, claimed, iterations_done
 from bacon_pl.commands.arguments import CLASS_PATH
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
+from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.configured import class_path
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
+from bacon_pl.loggers import close_loggers
 from bacon_pl.opening import Opening
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
@@ -106,7 +108,22 @@ class Fit(LightningCommand):
             assert isinstance(checkpoints, Checkpoints)
             checkpoints.replaces = config.overwrite and checkpoint is None
             self.model.overwrite = config.overwrite
+            self.connect_loggers(root, checkpoint)
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
+            close_loggers(self.trainer.loggers)
+
+    def connect_loggers(self, root: Path, checkpoint: Path | None) -> None:
+        """Give the Trainer the loggers that were asked for; those of a run that is resumed go on with it."""
+        if getattr(self.trainer, "fast_dev_run", False):
+            return
+        begins = None
+        if checkpoint is not None:
+            begins = iterations_done(checkpoint)
+            # A run in which nothing is left to do keeps what was logged at its end, too.
+            begins += begins >= min(self.trainer.max_steps, self.model.num_iterations or self.trainer.max_steps)
+        loggers = make_loggers(self.config.trainer.logger, root, begins)
+        if loggers is not None:
+            self.trainer.loggers = loggers
 
     def check(self) -> None:
         """Tell what is wrong before data are read and hours spent."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+
+from bacon_pl.commands.loggers import RUN_FOLDER
 
 TRAINER_HELP = "--trainer.help"
 _TITLE = "Lightning's Trainer"
@@ -43,6 +47,13 @@ class CommandParser(LightningArgumentParser):
             kwargs: As for the class, with the command as ``prog``.
         """
         return type(cls.__name__, (cls,), {"command": kwargs["prog"]})(**kwargs)
+
+    def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Add a class's arguments; a logger's folder is the run's by default."""
+        added = super().add_class_arguments(theclass, nested_key, *args, **kwargs)
+        if nested_key is None and inspect.isclass(theclass) and issubclass(theclass, Logger) and "save_dir" in added:
+            self.set_defaults(save_dir=RUN_FOLDER)
+        return added
 
     def add_trainer(self, trainer_class: Any, defaults: dict[str, Any]) -> None:
         """Add the Trainer's options; after all others, where help shows them.

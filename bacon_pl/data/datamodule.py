@@ -94,8 +94,8 @@ class DataModule(Configured, LightningDataModule):
         check_statistics(mean, std)
         if not (isinstance(val_fraction, (float, Real)) and 0 <= val_fraction < 1):
             raise BaconError(f"--data.val_fraction must be at least 0 and below 1, got {val_fraction}.")
-        for what, value in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
-            check_whole(f"--data.{what}", value)
+        for what, count in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
+            check_whole(f"--data.{what}", count)
         self.root = root
         self.download = download
         self.image_size = image_size

@@ -98,7 +98,7 @@ def test_both_spellings_give_the_functions_numbers(flag, distilled, data, tmp_pa
     events = EventAccumulator(str(out / "logs/convnet_distilled"))
     events.Reload()
     for kind in ("bound", "risk", "epsilon"):
-        assert events.Scalars(f"{kind}/real")[0].value == pytest.approx(shown[kind], rel=1e-5)
+        assert events.Scalars(f"bound/{kind}/real")[0].value == pytest.approx(shown[kind], rel=1e-5)
 
 
 def test_without_the_flag_there_is_none(distilled, tmp_path, capsys):
