@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def opening(trainer: pl.Trainer, module: Distiller) -> str:
         "run": [_run(trainer, module)],
         "result": [str(Path(trainer.default_root_dir) / FILE_NAME)],
     }
+    return laid_out(lines)
+
+
+def laid_out(lines: Mapping[str, Sequence[str]]) -> str:
+    """Lay lines out in two columns: what they are about, and what is said of it."""
     return "\n".join(f"{name:<{len(_INDENT)}}" + f"\n{_INDENT}".join(parts) for name, parts in lines.items())
 
 

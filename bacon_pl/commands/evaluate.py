@@ -34,12 +34,14 @@ from bacon_pl.evaluate import (
     RunResult,
     bound_line,
     bounds,
-    opening,
+    recipe_line,
     results,
     run_line,
     score_line,
+    set_line,
     summary,
     training_name,
+    trainings_line,
     write_results,
 )
 from bacon_pl.interop import is_ours, open_set
@@ -47,6 +49,7 @@ from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
 from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
+from bacon_pl.opening import describe_data, laid_out
 from bacon_pl.pace import duration
 from bacon_pl.preflight import check_writable
 from bacon_pl.progress import progress, with_progress
@@ -176,7 +179,14 @@ class Eval(LightningCommand):
         data, seed = self.datamodule, int(self.config.seed_everything)
         recipe, scores = self.config_init.evaluation, self.config.scores
         comparison = Comparison(distilled, data.train, data.meta, recipe, networks, self.baselines, scores, seed)
-        self.say(opening(self.config.distilled, comparison, len(data.test)))
+        lines = {
+            "set": [set_line(self.config.distilled, distilled)],
+            "data": describe_data(data),
+            "runs": [trainings_line(comparison)],
+            "recipe": [recipe_line(recipe.described(), seed)],
+            "result": [str(folder / RESULTS)],
+        }
+        self.say(laid_out(lines))
         run_results: list[RunResult] = []
         first, compiled = None, None
         for run in comparison.runs:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import one_line
 from bacon_pl.evaluate.comparison import Comparison, Run
 from bacon_pl.evaluate.run_result import RunResult
@@ -24,29 +25,30 @@ LABELS = {
 _VARIANTS = {"given": "", "hard": ", hard labels", "plain": ", not augmented"}
 
 
-def opening(path: str | os.PathLike[str], comparison: Comparison, test_images: int) -> str:
-    """Say in three lines what is evaluated and how.
+def set_line(path: str | os.PathLike[str], distilled: DistilledSet) -> str:
+    """Say which set is evaluated.
 
     Args:
-        path: Where the set was read from, as the user gave it.
-        comparison: The evaluation.
-        test_images: How many images it tests on.
+        path: Where it was read from, as the user gave it.
+        distilled: The set.
     """
-    distilled, meta, recipe = comparison.distilled, comparison.meta, comparison.recipe
-    sets = []
-    for name in dict.fromkeys(run.training_set for run in comparison.runs):
+    tiles = f", each of {distilled.factor}×{distilled.factor} tiles" if distilled.factor > 1 else ""
+    method = one_line(distilled.method or "unknown", 40)
+    images = f"{_count(distilled.ipc, 'image')} per class{tiles}"
+    return f"{one_line(path)}: {method}, {images}, checksum {distilled.checksum}"
+
+
+def trainings_line(comparison: Comparison) -> str:
+    """Say what is trained on what."""
+    recipe, runs, sets = comparison.recipe, comparison.runs, []
+    for name in dict.fromkeys(run.training_set for run in runs):
         other = name == "whole" and recipe.whole_epochs is not None
         sets.append(f"{LABELS[name]} ({recipe.whole_epochs} epochs)" if other else LABELS[name])
-    trainings = _count(len(comparison.runs), "training")
-    return "\n".join(
-        [
-            f"{one_line(path)}: {one_line(distilled.method or 'unknown', 40)}, {_count(distilled.ipc, 'image')} per "
-            f"class of {one_line(meta.name, 40)} ({_count(meta.num_classes, 'class', 'classes')}, "
-            f"{'×'.join(map(str, (meta.channels, *meta.size)))}), tested on {_count(test_images, 'image')}.",
-            f"{trainings} of {_count(recipe.num_networks, 'network')}{' each' if len(comparison.runs) > 1 else ''}: "
-            f"{', '.join(one_line(name, 40) for name in comparison.networks)} on {', '.join(sets)}.",
-            recipe_line(recipe.described(), comparison.seed),
-        ]
+    each = " each" if len(runs) > 1 else ""
+    names = ", ".join(one_line(name, 40) for name in comparison.networks)
+    return (
+        f"{_count(len(runs), 'training')} of {_count(recipe.num_networks, 'network')}{each}: {names} on "
+        f"{', '.join(sets)}"
     )
 
 
@@ -63,8 +65,8 @@ def recipe_line(r: Mapping[str, Any], seed: int) -> str:
         labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"
     augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
     return (
-        f"Recipe: {_count(r['epochs'], 'epoch')}, batch {r['batch_size']}, {r['optimizer']}, learning rate {r['lr']:g} "
-        f"({schedule}), weight decay {r['weight_decay']:g}, {augment}, {labels}; seed {seed}."
+        f"{_count(r['epochs'], 'epoch')}, batch {r['batch_size']}, {r['optimizer']}, learning rate {r['lr']:g} "
+        f"({schedule}), weight decay {r['weight_decay']:g}, {augment}, {labels}; seed {seed}"
     )
 
 
@@ -129,5 +131,5 @@ def _with_spread(accuracy: Mapping[str, Any] | None) -> str:
     return f"{accuracy['mean']:.1f}" + ("" if accuracy["std"] is None else f" ± {accuracy['std']:.1f}")
 
 
-def _count(number: int, one: str, several: str = "") -> str:
-    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+def _count(number: int, one: str) -> str:
+    return f"{number:,} {one}{'' if number == 1 else 's'}"

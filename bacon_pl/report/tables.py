@@ -30,7 +30,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         f"# {_plain(numbers['dataset'])}, {numbers['ipc']} image{'s' * (numbers['ipc'] > 1)} per class",
         f"Method {_plain(numbers['method'] or 'unknown')}, factor {numbers['factor']}: {numbers['train_images']} "
         f"training images ({size}). {_which(numbers['distilled'])}",
-        recipe_line(numbers["runs"][0]["recipe"], numbers["runs"][0]["seed"]),
+        f"Recipe: {recipe_line(numbers['runs'][0]['recipe'], numbers['runs'][0]['seed'])}.",
         "## Accuracy",
         f"Top-1 {accuracy_rule(numbers)}.",
         _accuracies(numbers["runs"]),

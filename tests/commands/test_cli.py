@@ -105,7 +105,7 @@ evaluation:
     lines = done.stdout.strip().splitlines()
     assert re.fullmatch(r"scores: LRS 0\.\d+ \| ARS 0\.\d+ \| HLR -?0\.\d+ \| IOR -?0\.\d+", lines[-3])
     assert lines[-5].split() == ["network", "distilled", "random", "real", "herding", "k-center"]
-    assert re.match(r"\[8/8\] convnet on .*: \d+\.\d ± \d+\.\d %", lines[10])
+    assert re.match(r"\[8/8\] convnet on .*: \d+\.\d ± \d+\.\d %", lines[12])
     out = evaluation_in(tmp_path)
     numbers = json.loads((out / "results.json").read_text())
     recipe = numbers["runs"][0]["recipe"]

@@ -58,23 +58,26 @@ def test_two_networks_on_three_sets_are_six_lines_and_a_table(forked_cli: Forked
     assert done.stderr == ""
     assert not NOISE.search(done.stdout), done.stdout
     lines = done.stdout.splitlines()
-    assert lines[:3] == [
-        "run: bacon, 1 image per class of digits (10 classes, 1×8×8), tested on 360 images.",
-        "6 trainings of 1 network each: convnet, mlp on distilled, random real, all real.",
-        "Recipe: 2 epochs, batch 256, sgd, learning rate 0.01 (× 0.1 half-way), weight decay 0.0005, DSA, hard labels; "
-        "seed 0.",
+    out = evaluation_in(run).relative_to(run.parent)
+    assert lines[:5] == [
+        f"set     run: bacon, 1 image per class, checksum {DistilledSet.load(run).checksum}",
+        "data    digits: 1,295 training images of 10 classes, 8×8 pixels, gray, 142 more held out for validation, 360 "
+        "for testing",
+        "runs    6 trainings of 1 network each: convnet, mlp on distilled, random real, all real",
+        "recipe  2 epochs, batch 256, sgd, learning rate 0.01 (× 0.1 half-way), weight decay 0.0005, DSA, hard labels; "
+        "seed 0",
+        f"result  {out}/results.json",
     ]
     took = r"\((less than a second|\d+ \w+)\)"
     found: dict[str, list[str]] = {}
-    for number, line in enumerate(lines[3:9], 1):
+    for number, line in enumerate(lines[5:11], 1):
         said = re.fullmatch(rf"\[{number}/6\] (\w+) on (\w[\w ]+): (\d+\.\d) % {took}", line)
         assert said, line
         found.setdefault(said[1], []).append(said[3])
-    assert lines[9:11] == ["", "Test accuracy in percent, of one network:"]
-    assert lines[11].split("  ") == ["network", "distilled", "random real", "all real"]
-    assert [line.split() for line in lines[12:14]] == [[name, *found[name]] for name in ("convnet", "mlp")]
-    out = evaluation_in(run).relative_to(run.parent)
-    assert lines[14:] == [f"results: {out}/results.json", f"report: {out}/results.md"]
+    assert lines[11:13] == ["", "Test accuracy in percent, of one network:"]
+    assert lines[13].split("  ") == ["network", "distilled", "random real", "all real"]
+    assert [line.split() for line in lines[14:16]] == [[name, *found[name]] for name in ("convnet", "mlp")]
+    assert lines[16:] == [f"results: {out}/results.json", f"report: {out}/results.md"]
 
 
 def test_several_networks_have_a_spread_everywhere(forked_cli: ForkedCli, run: Path) -> None:
@@ -208,7 +211,7 @@ def test_one_file_serves_both_commands(forked_cli: ForkedCli, tmp_path: Path) ->
 @pytest.mark.parametrize("given", ["tiles,random", "[tiles, random]", "tiles, random,", '["tiles", "random"]'])
 def test_baselines_are_given_as_networks_are(given, forked_cli: ForkedCli, run: Path) -> None:
     done = evaluate(forked_cli, run.parent, "--distilled", "run", "--baselines", given, "--evaluation.epochs", 1)
-    assert "convnet on distilled, tiles, random real." in done.stdout
+    assert "convnet on distilled, tiles, random real\n" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["fit", "eval"])

@@ -222,6 +222,16 @@ def test_entries_say_what_is_there_and_what_is_not(tmp_path):
         entries([none], tmp_path, [0], {})
 
 
+def test_a_single_network_has_no_spread(tmp_path):
+    cell = Cell("bacon", "mnist", 10, ())
+    finished(tmp_path, cell, 0, [90.0])
+    (found,) = entries([cell], tmp_path, [0], {})
+    assert (found.mean, found.std, found.std_of_repeats) == (90.0, None, None)
+    assert "| mnist, ipc 10 | bacon | 90.0 | 1 × 1 |" in markdown([found], [], [])
+    write(tmp_path, [found], [], [])
+    assert [(row["mean"], row["std"]) for row in rows(tmp_path)] == [("90.000", "")]
+
+
 def test_image_files_take_the_place_of_a_datasets_own(tmp_path, monkeypatch):
     from PIL import Image
 
