@@ -85,9 +85,9 @@ class DataModule(Configured, LightningDataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__()
-        for what, value in (("name", name), ("root", root)):
-            if not isinstance(value, (str, os.PathLike)):
-                raise BaconError(f"--data.{what} must be text, got {value!r}.")
+        for option, text in (("name", name), ("root", root)):
+            if not isinstance(text, (str, os.PathLike)):
+                raise BaconError(f"--data.{option} must be text, got {text!r}.")
         self.name: str = find(name).name
         # Made here only for its checks: a wrong argument is told before anything is loaded.
         LoadOptions(Path(root), download, image_size, test_fraction, split_seed, on_bad_image)
