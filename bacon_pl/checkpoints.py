@@ -33,7 +33,7 @@ from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.distillers import Distiller
 from bacon_pl.distillers.lifecycle import CHECKPOINT_FORMAT
 from bacon_pl.errors import BaconError, DivergedError, StoppedError
-from bacon_pl.runtime import lock, replacing
+from bacon_pl.runtime import held, replacing
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"iteration=(\d+)\.ckpt")
@@ -325,15 +325,14 @@ def claimed(root: Path, resume: str | None, overwrite: bool, exclusive: bool = T
         BaconError: The folder holds a run and neither was asked for, another process is writing into it, it cannot be
             written, or the checkpoint is missing or damaged.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        file = open(root / ".lock", "w")  # noqa: SIM115 (open until the run ends)
-    except OSError as error:
-        raise BaconError(
-            f"cannot write into '{root}' ({error.strerror}): choose another --trainer.default_root_dir."
-        ) from None
-    with file:
-        if exclusive and not lock(file):
+    with contextlib.ExitStack() as stack:
+        try:
+            free = not exclusive or stack.enter_context(held(root))
+        except OSError as error:
+            raise BaconError(
+                f"cannot write into '{root}' ({error.strerror}): choose another --trainer.default_root_dir."
+            ) from None
+        if not free:
             raise BaconError(
                 f"another process is distilling into '{root}': wait for it, or choose another "
                 "--trainer.default_root_dir."
