@@ -14,7 +14,7 @@ from bacon_pl.errors import BaconError
 if TYPE_CHECKING:
     from bacon_pl.api import distill, evaluate
     from bacon_pl.distilled_set import DistilledSet
-    from bacon_pl.evaluate import Results
+    from bacon_pl.evaluation import Results
 
     __version__: str
 
@@ -22,7 +22,7 @@ __all__ = ["BaconError", "DistilledSet", "Results", "__version__", "distill", "e
 
 _HOMES = {
     "DistilledSet": "bacon_pl.distilled_set",
-    "Results": "bacon_pl.evaluate",
+    "Results": "bacon_pl.evaluation",
     "distill": "bacon_pl.api",
     "evaluate": "bacon_pl.api",
 }

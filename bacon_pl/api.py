@@ -21,7 +21,7 @@ from bacon_pl.data import CATALOG, DataModule, InMemoryData, labeled_images
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError, StoppedError, one_line
-from bacon_pl.evaluate import Baseline, Results
+from bacon_pl.evaluation import Baseline, Results
 from bacon_pl.opening import Opening
 from bacon_pl.quiet import quietly
 

@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 
 import bacon_pl
-from bacon_pl.api import evaluate
 from bacon_pl.data import DataModule, load_dataset
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import Results
+from bacon_pl.evaluation import Results
 from tests.forked_cli import ForkedCli
 
 SMALL = {
@@ -144,7 +143,7 @@ def chosen():
 
 
 def test_an_evaluation_gives_the_commands_numbers(tmp_path, tmp_path_factory, chosen):
-    found = evaluate(chosen, baselines=["random"], seed=3, **QUICK)
+    found = bacon_pl.evaluate(chosen, baselines=["random"], seed=3, **QUICK)
     words = ["--config", "digits/ipc1", "--evaluation.network.init_args.width=4", "--evaluation.num_networks=2"]
     words += ["--evaluation.epochs=2", "--seed_everything=3", "--baselines=random"]
     file = chosen.save(tmp_path / "set.safetensors")
@@ -158,18 +157,18 @@ def test_an_evaluation_gives_the_commands_numbers(tmp_path, tmp_path_factory, ch
 
 
 def test_test_images_in_memory_give_the_same_numbers(chosen, digits):
-    named = evaluate(chosen, **QUICK)
-    assert evaluate(chosen, digits[1], **QUICK).per_network == named.per_network
+    named = bacon_pl.evaluate(chosen, **QUICK)
+    assert bacon_pl.evaluate(chosen, digits[1], **QUICK).per_network == named.per_network
     whole = {**QUICK, "epochs": 1, "baselines": ["tiles"]}
     with pytest.raises(BaconError, match="train="):
-        evaluate(chosen, digits[1], **whole)
-    assert set(evaluate(chosen, digits[1], train=digits[0], **whole).baselines) == {"tiles"}
+        bacon_pl.evaluate(chosen, digits[1], **whole)
+    assert set(bacon_pl.evaluate(chosen, digits[1], train=digits[0], **whole).baselines) == {"tiles"}
 
 
 def test_the_recipe_is_the_one_that_the_set_records(chosen):
     recipe = chosen.config["evaluation"]
     assert recipe["epochs"] == 300  # of the schedule digits/ipc1
-    found = evaluate(chosen, epochs=1, num_networks=1, progress=False)
+    found = bacon_pl.evaluate(chosen, epochs=1, num_networks=1, progress=False)
     used = found.numbers["config"]["evaluation"]
     assert used["network"] == recipe["network"] or used["network"]["init_args"]["width"] == 32
     assert (used["epochs"], used["num_networks"]) == (1, 1)
@@ -177,18 +176,18 @@ def test_the_recipe_is_the_one_that_the_set_records(chosen):
 
 def test_an_evaluation_says_how_it_goes_if_it_is_let_and_leaves_nothing(tmp_path, monkeypatch, capsys, chosen):
     monkeypatch.chdir(tmp_path)
-    found = evaluate(chosen, **QUICK)
+    found = bacon_pl.evaluate(chosen, **QUICK)
     assert capsys.readouterr() == ("", "")
-    evaluate(chosen, **{**QUICK, "progress": True})
+    bacon_pl.evaluate(chosen, **{**QUICK, "progress": True})
     assert str(found) in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
 def test_results_are_written_where_asked_and_never_replaced_silently(tmp_path, chosen):
-    found = evaluate(chosen, out=tmp_path / "out", **QUICK)
+    found = bacon_pl.evaluate(chosen, out=tmp_path / "out", **QUICK)
     assert Results.load(tmp_path / "out").numbers == found.numbers
     with pytest.raises(BaconError, match="overwrite"):
-        evaluate(chosen, out=tmp_path / "out", **QUICK)
+        bacon_pl.evaluate(chosen, out=tmp_path / "out", **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -205,12 +204,12 @@ def test_results_are_written_where_asked_and_never_replaced_silently(tmp_path, c
 )
 def test_what_is_wrong_with_an_evaluation_is_a_sentence(arguments, said, chosen):
     with pytest.raises(BaconError) as refused:
-        evaluate(chosen, progress=False, **arguments)
+        bacon_pl.evaluate(chosen, progress=False, **arguments)
     assert said in str(refused.value)
 
 
 def test_results_read_as_a_table(chosen):
-    found = evaluate(chosen, baselines=["random"], **QUICK)
+    found = bacon_pl.evaluate(chosen, baselines=["random"], **QUICK)
     assert found._repr_markdown_().startswith("| network | distilled | random |")
     assert f"{found.accuracy:.1f}" in repr(found) and "random" in repr(found)
     with pytest.raises(BaconError, match="no evaluation's results"):

@@ -17,14 +17,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from bacon_pl.bound import BoundSettings
 from bacon_pl.callbacks import PICTURE_NAME
-from bacon_pl.checkpoints import FOLDER as CHECKPOINTS
+from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError, one_line
-from bacon_pl.evaluate import (
+from bacon_pl.evaluation import (
     Baseline,
     Comparison,
     EvalModule,

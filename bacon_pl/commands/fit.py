@@ -9,7 +9,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
-from bacon_pl.checkpoints import Checkpoints, claimed, iterations_done
+from bacon_pl.checkpoint_files import iterations_done
+from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.commands.arguments import CLASS_PATH
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
 from bacon_pl.commands.loggers import make_loggers

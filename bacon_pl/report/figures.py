@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.evaluate import LABELS, Embedded, RunResult, of_main
+from bacon_pl.evaluation import LABELS, Embedded, RunResult, of_main
 from bacon_pl.learners import spread
 from bacon_pl.lettering import lettering
 

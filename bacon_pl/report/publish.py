@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import write_text
+from bacon_pl.evaluation import write_text
 from bacon_pl.loggers import log_figure, log_image, log_settings, log_table, log_text
 from bacon_pl.report.tables import markdown
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bacon_pl.evaluate import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, recipe_line, with_error
+from bacon_pl.evaluation import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, recipe_line, with_error
 
 _ROWS = 20
 """Classes one below the other; more of them are laid out in several columns,"""
@@ -14,7 +14,7 @@ _MOST_COLUMNS = 12
 
 
 def markdown(numbers: Mapping[str, Any]) -> str:
-    """Write what :func:`bacon_pl.evaluate.results` collected as a page of tables.
+    """Write what :func:`bacon_pl.evaluation.results` collected as a page of tables.
 
     Args:
         numbers: The results.

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bacon_pl.evaluate import write_text
+from bacon_pl.evaluation import write_text
 from bacon_pl.report.tables import table
 from bacon_pl.runtime import replacing
 from bacon_pl.table.numbers import Entry

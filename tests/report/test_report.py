@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate import Embedded, RunResult, results
+from bacon_pl.evaluation import Embedded, RunResult, results
 from bacon_pl.learners import Recipe
 from bacon_pl.report import figures, markdown, show, write_report
 from bacon_pl.report import figures as draw

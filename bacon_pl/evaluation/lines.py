@@ -8,8 +8,8 @@ from typing import Any
 
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import one_line
-from bacon_pl.evaluate.comparison import Comparison, Run
-from bacon_pl.evaluate.run_result import RunResult
+from bacon_pl.evaluation.comparison import Comparison, Run
+from bacon_pl.evaluation.run_result import RunResult
 from bacon_pl.learners import spread
 
 LABELS = {
@@ -86,7 +86,7 @@ def summary(numbers: Mapping[str, Any]) -> str:
     """Lay out every architecture's accuracy on every training set, one line per architecture.
 
     Args:
-        numbers: What :func:`~bacon_pl.evaluate.results` collected.
+        numbers: What :func:`~bacon_pl.evaluation.results` collected.
     """
     sets, rows = accuracy_cells(numbers["runs"])
     head = ["network", *(LABELS[name] for name in sets)]

@@ -6,7 +6,7 @@ import torch
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import Comparison
+from bacon_pl.evaluation import Comparison
 from bacon_pl.learners import Recipe
 from bacon_pl.networks import by_name
 

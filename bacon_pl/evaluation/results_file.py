@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bacon_pl.errors import BaconError, one_line
-from bacon_pl.evaluate.lines import accuracy_cells, accuracy_rule, summary
+from bacon_pl.evaluation.lines import accuracy_cells, accuracy_rule, summary
 
 
 class Results:
@@ -18,7 +18,7 @@ class Results:
     Accuracies are top-1, on the test images, in percent; nothing was chosen by them.
 
     Args:
-        numbers: What ``results.json`` holds, as :func:`bacon_pl.evaluate.results` collects it.
+        numbers: What ``results.json`` holds, as :func:`bacon_pl.evaluation.results` collects it.
 
     Attributes:
         numbers: The same.

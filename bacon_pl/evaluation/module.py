@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bacon_pl.distributed import all_reduce_sum
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate.run_result import RunResult, Variant
+from bacon_pl.evaluation.run_result import RunResult, Variant
 from bacon_pl.learners import Learners, accuracies, spread
 
 

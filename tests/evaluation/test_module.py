@@ -10,7 +10,7 @@ from bacon_pl.augment import DSA, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import EvalModule, results, run_line, summary, write_results
+from bacon_pl.evaluation import EvalModule, results, run_line, summary, write_results
 from bacon_pl.learners import Learners, Recipe, TrainingSet
 from bacon_pl.networks import ConvNet, Network
 from bacon_pl.report import markdown

@@ -1,9 +1,9 @@
 """Evaluation: fresh networks trained on a set and on its baselines, tested on real images, and the numbers of it."""
 
-from bacon_pl.evaluate.bound import VIEWS, bound_line, bounds, measure_set, radius, with_error
-from bacon_pl.evaluate.comparison import Baseline, Comparison, Run
-from bacon_pl.evaluate.curve import LearningCurve
-from bacon_pl.evaluate.lines import (
+from bacon_pl.evaluation.bound import VIEWS, bound_line, bounds, measure_set, radius, with_error
+from bacon_pl.evaluation.comparison import Baseline, Comparison, Run
+from bacon_pl.evaluation.curve import LearningCurve
+from bacon_pl.evaluation.lines import (
     LABELS,
     accuracy_cells,
     accuracy_rule,
@@ -15,11 +15,11 @@ from bacon_pl.evaluate.lines import (
     training_name,
     trainings_line,
 )
-from bacon_pl.evaluate.module import EvalModule
-from bacon_pl.evaluate.report import of_main, results, write_results, write_text
-from bacon_pl.evaluate.results_file import Results
-from bacon_pl.evaluate.run_result import Embedded, RunResult
-from bacon_pl.evaluate.scores import RobustScores, robust_scores
+from bacon_pl.evaluation.module import EvalModule
+from bacon_pl.evaluation.report import of_main, results, write_results, write_text
+from bacon_pl.evaluation.results_file import Results
+from bacon_pl.evaluation.run_result import Embedded, RunResult
+from bacon_pl.evaluation.scores import RobustScores, robust_scores
 
 __all__ = [
     "Baseline",

@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
-from bacon_pl.evaluate.run_result import RunResult
+from bacon_pl.evaluation.run_result import RunResult
 from bacon_pl.learners import spread
 from bacon_pl.runtime import replacing
 
@@ -72,7 +72,7 @@ def results(
             evaluation as a whole is said of this architecture.
         config: Resolved configuration of the evaluation.
         scores: Robust scores.
-        bound: Bound and risk (see :func:`bacon_pl.evaluate.bounds`).
+        bound: Bound and risk (see :func:`bacon_pl.evaluation.bounds`).
         path: Where the set was read from, as the user gave it.
 
     Returns:

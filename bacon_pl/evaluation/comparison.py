@@ -13,9 +13,9 @@ from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
 from bacon_pl.distilled_set import DistilledSet, recorded_scaling
-from bacon_pl.evaluate.module import EvalModule
-from bacon_pl.evaluate.run_result import Embedded, RunResult, Variant
-from bacon_pl.evaluate.scores import robust_scores
+from bacon_pl.evaluation.module import EvalModule
+from bacon_pl.evaluation.run_result import Embedded, RunResult, Variant
+from bacon_pl.evaluation.scores import robust_scores
 from bacon_pl.learners import Learners, Recipe, Teacher, TrainingSet, feature_spaces
 from bacon_pl.networks import NetworkFactory
 from bacon_pl.selection import Embed
@@ -184,7 +184,7 @@ class Comparison:
         return Embedded(real, self.store.labels[index], learners.embed(synthetic.to(learners.device)).cpu(), labels)
 
     def views(self, trained: EvalModule, device: torch.device | str = "cpu") -> dict[str, Embed]:
-        """The networks that :func:`~bacon_pl.evaluate.bounds` looks through, of the main architecture.
+        """The networks that :func:`~bacon_pl.evaluation.bounds` looks through, of the main architecture.
 
         They are network 0 of the distilled set's run at its initial weights (``fresh``) and at its end
         (``distilled``), and a network trained on the real images for ``recipe.coreset_steps`` (``real``). All
@@ -200,7 +200,7 @@ class Comparison:
         return {"fresh": fresh.to(device).embed, "real": real, "distilled": trained.to(device).learners.embed}
 
     def scores(self, run_results: Sequence[RunResult]) -> dict[str, Any]:
-        """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluate.scores.robust_scores`).
+        """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluation.scores.robust_scores`).
 
         Args:
             run_results: Of all :attr:`runs`.

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 
 from bacon_pl.data import LabeledImages
-from bacon_pl.evaluate.module import EvalModule
+from bacon_pl.evaluation.module import EvalModule
 
 
 class LearningCurve(pl.Callback):

@@ -12,7 +12,7 @@ from bacon_pl.cli import main
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet, start_images
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import Comparison, Run
+from bacon_pl.evaluation import Comparison, Run
 from bacon_pl.learners import Recipe, TrainingSet
 from bacon_pl.networks import ConvNet
 from bacon_pl.partition import cut_out, expand, expand_labels

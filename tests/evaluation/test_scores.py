@@ -9,8 +9,8 @@ from bacon_pl.augment import DSA, CutMix, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import Comparison, Run, RunResult, robust_scores
-from bacon_pl.evaluate.scores import normalized
+from bacon_pl.evaluation import Comparison, Run, RunResult, robust_scores
+from bacon_pl.evaluation.scores import normalized
 from bacon_pl.learners import Recipe, SoftLabels
 from bacon_pl.networks import ConvNet
 

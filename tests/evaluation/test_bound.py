@@ -17,8 +17,8 @@ from bacon_pl.bound import BoundSettings, measure
 from bacon_pl.cli import main
 from bacon_pl.data import DataModule, IterationBatch
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate import VIEWS, Comparison, Run, bounds
-from bacon_pl.evaluate import bound as bound_file
+from bacon_pl.evaluation import VIEWS, Comparison, Run, bounds
+from bacon_pl.evaluation import bound as bound_file
 from bacon_pl.learners import Learners, Recipe, TrainingSet, feature_spaces
 from bacon_pl.networks import ConvNet
 from tests.paths import DIGITS, ROOT, evaluation_in

@@ -10,7 +10,7 @@ import torch
 from bacon_pl.augment import CutMix
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate import Comparison, LearningCurve, Run
+from bacon_pl.evaluation import Comparison, LearningCurve, Run
 from bacon_pl.learners import Recipe, SoftLabels
 from bacon_pl.networks import ConvNet
 from tests.patience import PATIENCE
