@@ -21,7 +21,12 @@ OPTIONS = (
 """First words of the options of fit and eval; a test holds them to the parsers'."""
 
 _CLOSE = 0.8  # a slip of the pen; for what is further from all of these, the parser knows better what was meant
-_LENGTH = ("max_steps", "fast_dev_run")
+_NO_SETTINGS = (
+    *("--data.name", "--data.root", "--seed_everything", "--overwrite", "--ckpt_path"),
+    *("--trainer.default_root_dir", "--trainer.accelerator", "--trainer.devices", "--trainer.precision"),
+    *("--trainer.max_time", "--trainer.logger"),
+)
+"""Options that a run may be given beside its configuration, and that do not make one."""
 
 
 def check(command: str, args: Sequence[str]) -> None:
@@ -55,15 +60,12 @@ def _check_names(args: Sequence[str]) -> None:
 def _check_missing(command: str, args: Sequence[str]) -> None:
     """Refuse a command line without what nothing else can give."""
     names = [word.partition("=")[0] for word in args]
-    configured = any(name == "--config" or name.startswith("-c") for name in names)
-    trainer = [name for name in names if name.startswith("--trainer")]
-    if command == "fit" and not configured:
-        if not any(name == "--trainer" or name.endswith(_LENGTH) for name in trainer):
-            raise BaconError(
-                "no configuration is given: add --config NAME, e.g. --config digits/ipc1 (`bacon configs` lists the "
-                "names), or --config FILE with a YAML file of your own."
-            )
-    elif command == "eval" and "--distilled" not in names:
+    if command == "fit" and all(name in _NO_SETTINGS for name in names if name.startswith("-")):
+        raise BaconError(
+            "no configuration is given: add --config NAME, e.g. --config digits/ipc1 (`bacon configs` lists the "
+            "names), or --config FILE with a YAML file of your own."
+        )
+    if command == "eval" and "--distilled" not in names:
         read = [_read(given) for given in _configurations(args)]
         if None not in read and not any("distilled" in layer.settings for found in read for layer in found or ()):
             raise BaconError(

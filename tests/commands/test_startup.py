@@ -96,6 +96,8 @@ def test_the_names_known_beforehand_are_those_of_the_parsers(command, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
+        "--model.lr 1",  # what is wrong with it is told first
+        "--data.seed 1",
         "--trainer.max_steps 1",  # whatever else there is has a default
         "--trainer {max_steps: 1}",
         "--trainer.fast_dev_run=true",
