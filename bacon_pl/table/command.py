@@ -136,11 +136,12 @@ class Table:
         self, jobs: Sequence[Job], out: Path, held: BinaryIO, reasons: dict[Cell, str], publish: Callable[[], object]
     ) -> list[Job]:
         """Run what is missing and publish after every run; returns the jobs that failed, whose reasons are noted."""
-        missing = [job for job in jobs if not job.done]
+        missing, cells = [job for job in jobs if not job.done], len({job.cell for job in jobs})
         where = places(self.config.jobs, self._override("--trainer.accelerator") or "auto",
                        self._override("--trainer.devices") is not None)  # fmt: skip
         print(
-            f"{len({job.cell for job in jobs})} cells: {len(jobs)} runs, {len(jobs) - len(missing)} of them there; "
+            f"{cells} cell{'s' * (cells != 1)}: {len(jobs)} run{'s' * (len(jobs) != 1)}, "
+            f"{len(jobs) - len(missing)} of them there; "
             f"{len(where)} side by side in {out}, with their logs",
             flush=True,
         )
