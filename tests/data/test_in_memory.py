@@ -29,21 +29,20 @@ class Listed(Dataset):
 PICTURES = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in BYTES]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        (BYTES, LABELS),
-        (BYTES.numpy(), LABELS.tolist()),
-        [BYTES.float() / 255, LABELS],
-        (BYTES.double().numpy() / 255, LABELS.numpy()),
-        LabeledImages(BYTES, LABELS, ("0", "1")),
-        Listed(list(BYTES)),
-        Listed([image / 255 for image in BYTES]),
-        Listed(PICTURES),
-        Listed([np.asarray(image) for image in BYTES]),
-    ],
-    ids=str,
-)
+FORMS = {
+    "tensors": (BYTES, LABELS),
+    "array and list": (BYTES.numpy(), LABELS.tolist()),
+    "a list of floats": [BYTES.float() / 255, LABELS],
+    "arrays of doubles": (BYTES.double().numpy() / 255, LABELS.numpy()),
+    "labeled images": LabeledImages(BYTES, LABELS, ("0", "1")),
+    "a dataset of tensors": Listed(list(BYTES)),
+    "a dataset of floats": Listed([image / 255 for image in BYTES]),
+    "a dataset of pictures": Listed(PICTURES),
+    "a dataset of arrays": Listed([np.asarray(image) for image in BYTES]),
+}
+
+
+@pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
 def test_every_form_gives_the_same_bytes(data):
     found = labeled_images(data)
     assert found.images.equal(BYTES) and found.labels.equal(LABELS)
