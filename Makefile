@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/digits-ipc1
 
-.PHONY: demo test test-slow lint format bench clean
+.PHONY: demo test test-slow lint format docs docs-serve bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -16,7 +16,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/bacon fit --config digits/ipc1 --trainer.default_root_dir $(DEMO) --overwrite true
 	$(BIN)/bacon eval --config digits/ipc1 --trainer.default_root_dir $(DEMO) \
-		--distilled $(DEMO) --baselines '[random, whole]'
+		--distilled $(DEMO) --baselines random,whole --overwrite true
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
@@ -33,8 +33,14 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

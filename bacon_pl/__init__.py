@@ -1,25 +1,44 @@
-"""Dataset distillation on PyTorch Lightning."""
+"""Dataset distillation on PyTorch Lightning.
+
+What stands in ``__all__`` is stable: it changes with a deprecation, told in the changelog, or not at all. The modules
+below are public as far as the documentation's reference lists them, and may still move before version 1.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from bacon_pl.errors import BaconError
 
 if TYPE_CHECKING:
+    from bacon_pl.api import distill, evaluate
     from bacon_pl.distilled_set import DistilledSet
+    from bacon_pl.evaluation import Results
 
     __version__: str
 
-__all__ = ["BaconError", "DistilledSet", "__version__"]
+__all__ = ["BaconError", "DistilledSet", "Results", "__version__", "distill", "evaluate"]
+
+_HOMES = {
+    "DistilledSet": "bacon_pl.distilled_set",
+    "Results": "bacon_pl.evaluation",
+    "distill": "bacon_pl.api",
+    "evaluate": "bacon_pl.api",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is asked for, so that short commands do not wait for it."""
-    if name not in ("DistilledSet", "__version__"):
+    if name == "__version__":
+        found: Any = importlib.import_module("bacon_pl.version").package_version()
+    elif name in _HOMES:
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from bacon_pl import distilled_set
-
-    found = distilled_set.package_version() if name == "__version__" else distilled_set.DistilledSet
     globals()[name] = found
     return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from bacon_pl import rng
@@ -15,45 +14,52 @@ from bacon_pl.data import DataModule
 from bacon_pl.distillers import Distiller
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import Learners, Recipe, TrainingSet
+from bacon_pl.loggers import log_image
 
 PICTURE_NAME = "distilled.png"
 
 
 class ImageGrid(Callback):
-    """Shows the synthetic images in TensorBoard, one row per class, and writes them as a picture at the end.
+    """Shows the synthetic images in the loggers, one row per class, and writes them as a picture at the end.
 
     The picture is ``distilled.png`` in the Trainer's root directory, beside the set.
 
     Args:
-        every_n_steps: Iterations between two pictures in TensorBoard; 0 shows none.
-        max_classes: Most classes shown in TensorBoard.
+        every_n_steps: Iterations between two pictures in the loggers; ``log`` shows iterations 0, 1, 2, 5, 10, 20, 50,
+            100 and so on, and 0 shows none. The last iteration is always shown, except with 0.
+        max_classes: Most classes shown in the loggers.
 
     Raises:
         BaconError: An argument is out of range.
     """
 
-    def __init__(self, every_n_steps: int = 500, max_classes: int = 20) -> None:
-        if every_n_steps < 0 or max_classes < 1:
+    def __init__(self, every_n_steps: int | Literal["log"] = "log", max_classes: int = 20) -> None:
+        if (every_n_steps != "log" and (isinstance(every_n_steps, str) or every_n_steps < 0)) or max_classes < 1:
             raise BaconError(
-                "--image_grid.every_n_steps must be at least 0 and --image_grid.max_classes at least 1, got "
+                "--image_grid.every_n_steps must be 'log' or at least 0, and --image_grid.max_classes at least 1, got "
                 f"{every_n_steps} and {max_classes}."
             )
         self.every_n_steps = every_n_steps
         self.max_classes = max_classes
+        self._began: int | None = None
         self._shown: int | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the initial images."""
-        self._shown = None
-        if self.every_n_steps and trainer.global_step == 0:
-            self._show(trainer, pl_module)
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin anew."""
+        self._began = self._shown = None
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Show the images at intervals; the last iteration's are shown when the fit ends."""
+        """Show the images before the iterations whose turn it is.
+
+        What is shown as step N is made after the checkpoint of N iterations was written. So a run that resumes from it
+        shows it, once, whether or not the earlier process had come further.
+        """
         step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != trainer.max_steps:
+        self._began = step if self._began is None else self._began
+        assert isinstance(pl_module, Distiller)
+        if self._due(step) and step != pl_module.num_iterations:
             self._show(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -61,19 +67,26 @@ class ImageGrid(Callback):
         run: Any = trainer
         if run.fast_dev_run:
             return
-        if self.every_n_steps and self._shown != trainer.global_step:
+        step = trainer.global_step
+        done = self._began is not None and step > self._began  # a finished run that is resumed has shown its images
+        if self.every_n_steps and done and self._shown != step:
             self._show(trainer, pl_module)
         if trainer.is_global_zero:
             assert isinstance(pl_module, Distiller)
             pl_module.distilled().save_grid(Path(trainer.default_root_dir) / PICTURE_NAME)
 
+    def _due(self, step: int) -> bool:
+        if self.every_n_steps != "log":
+            return bool(self.every_n_steps) and step % int(self.every_n_steps) == 0
+        while step and step % 10 == 0:
+            step //= 10
+        return step in (0, 1, 2, 5)
+
     def _show(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Distiller)
         self._shown = trainer.global_step
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                picture = module.distilled().grid_tensor(self.max_classes)
-                logger.experiment.add_image("images", picture, trainer.global_step)
+        if trainer.is_global_zero and trainer.loggers:
+            log_image(trainer.loggers, "images", module.distilled().grid_tensor(self.max_classes), trainer.global_step)
 
 
 class ValidationAccuracy(Callback):
@@ -119,7 +132,9 @@ class ValidationAccuracy(Callback):
             return
         assert isinstance(pl_module, Distiller)
         accuracy = self.validate(pl_module, self._data(trainer), trainer.global_step)
-        pl_module.log("val/accuracy", accuracy, prog_bar=True)
+        pl_module.log("val/accuracy", accuracy, prog_bar=True, logger=False)
+        for logger in trainer.loggers:  # not by the module's log, which leaves most iterations out
+            logger.log_metrics({"val/accuracy": accuracy}, step=trainer.global_step - 1)
         if self.keep_best and accuracy > self.best_accuracy:
             self.best_accuracy, self.best_images = accuracy, pl_module.images.detach().clone()
 

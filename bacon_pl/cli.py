@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import FrameType
 from typing import NoReturn, Protocol
 
 from bacon_pl.errors import BaconError, StoppedError, one_line
+from bacon_pl.quiet import quiet
 from bacon_pl.runtime import end_with_parent, keep_memory, standard_streams
+from bacon_pl.threads import limit_threads, sleep_while_waiting
 
 
 class Command(Protocol):
@@ -60,12 +62,19 @@ def _configs() -> Build:
     return Configs
 
 
+def _cache() -> Build:
+    from bacon_pl.commands.cache import Cache
+
+    return Cache
+
+
 COMMANDS: dict[str, Callable[[], Build]] = {
     "fit": _fit,
     "eval": _eval,
     "table": _table,
     "convert": _convert,
     "configs": _configs,
+    "cache": _cache,
 }
 
 USAGE = """usage: bacon COMMAND [options]
@@ -76,9 +85,18 @@ commands:
   table    ours beside the published accuracies: bacon table --datasets mnist --data.root DIR --budget small
   convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
   configs  what --config takes by name: bacon configs; one to edit: bacon configs copy mnist/ipc10
+  cache    what is kept between runs: bacon cache; to remove it: bacon cache clear
 
 `bacon COMMAND --help` lists a command's options; with --print_config, fit and eval print their settings as YAML.
 """
+
+
+def check(command: str, args: Sequence[str]) -> None:
+    """Tell at once what can be told before the command is loaded."""
+    if command in ("fit", "eval"):
+        from bacon_pl.commands import early  # not needed to say what commands there are
+
+        early.check(command, args)
 
 
 def find_modules_here() -> None:
@@ -89,19 +107,36 @@ def find_modules_here() -> None:
             sys.path.append(here)
 
 
-def quiet() -> None:
-    """Silence what Lightning says that is no news to this command's users."""
-    advice = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    advice.addFilter(_is_news)
-    warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
-    # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*configure_optimizers` returned `None`.*")  # selection optimizes nothing
+@contextlib.contextmanager
+def interrupts_end(said: str) -> Iterator[None]:
+    """Let Ctrl-C end the process at once while a block imports modules, which may turn an interrupt into any error.
+
+    Args:
+        said: Printed then.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"{said}\n".encode())
+        os._exit(128 + number)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a caller's own
+        yield
+        return
+    try:
+        before = signal.signal(signal.SIGINT, end)
+    except ValueError:  # not in the main thread, which no signal reaches
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
+def ignore_interrupts() -> None:
+    """Let the process end as it is about to, however often Ctrl-C is pressed."""
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -127,24 +162,28 @@ def main(args: Sequence[str] | None = None) -> None:
         if command not in COMMANDS:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
         find_modules_here()
-        build = COMMANDS[command]()
+        check(command, rest)
+        sleep_while_waiting()
+        if command != "table":  # which shares the cores out among its runs
+            limit_threads()
+        with interrupts_end(f"bacon {command}: interrupted."):
+            build = COMMANDS[command]()
         keep_memory()
         quiet()  # after the import, which makes Lightning's own filters
+        warnings.formatwarning = lambda message, *_, **__: f"bacon {command}: warning: {one_line(message, 1000)}\n"
         build(rest).run()
         sys.stdout.flush()  # here, where a full disk still is an error to tell
     except StoppedError as stop:
         from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-        rank_zero_only(print)(
-            f"bacon {command}: stopped after {stop.iterations} iterations; the same command with --ckpt_path last "
-            "continues.",
-            file=sys.stderr,
-        )
-        sys.exit(128 + stop.number)
+        ignore_interrupts()
+        rank_zero_only(print)(f"bacon {command}: {stop}", file=sys.stderr)
+        sys.exit(stop.status)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupt into exit status 1.
         if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
+        ignore_interrupts()
         print(f"bacon {command}: interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except _user_errors() as error:
@@ -165,7 +204,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, BaconError):
-        return one_line(error, 1000)
+        return one_line(error, 4000)
     if isinstance(error, OSError):
         from bacon_pl.preflight import disk_sentence
 

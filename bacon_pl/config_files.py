@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Path as Address
-from jsonargparse import get_loader
 
+from bacon_pl import settings_text
 from bacon_pl.errors import BaconError, one_line, unknown_name
+from bacon_pl.settings_text import GIVE
 
 EXTENDS = "extends"
 """The key under which a file names those that it builds on: a name or path, or a list of them, later ones on top."""
 
 _SUFFIXES = (".yaml", ".yml")
-_GIVE = "give a YAML file such as --print_config writes, or a name that `bacon configs` lists"
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,20 @@ class Layer:
         origin: How messages call it: its name or path; empty for settings that were given as text.
         settings: By section.
         path: Its file, None for text.
+        given: The name or path by which the user gave it, or gave what extends it; empty for text.
     """
 
     origin: str
     settings: dict[str, Any]
     path: Path | None = None
+    given: str = ""
+
+    @property
+    def where(self) -> str:
+        """How messages say where it is from."""
+        if self.given in ("", self.origin):
+            return f"'{self.origin}'"
+        return f"'{self.origin}' (which '{self.given}' extends)"
 
 
 OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
@@ -43,6 +51,14 @@ OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
 def is_own(layer: Layer) -> bool:
     """Whether a layer is one of the package's own configurations."""
     return layer.path is not None and layer.path.resolve().is_relative_to(folder().resolve())
+
+
+def method_of(layer: Layer) -> str | None:
+    """Name of the package's method that a layer lays over a schedule; None for any other layer."""
+    if layer.path is None or not is_own(layer):
+        return None
+    name = layer.path.resolve().relative_to(folder().resolve()).with_suffix("").as_posix()
+    return name if name.startswith("methods/") else None
 
 
 def folder() -> Path:
@@ -93,11 +109,11 @@ def find(given: str, beside: Path | None = None, option: str = "--config") -> Pa
     if found := named(given):
         return found
     if path.is_dir():
-        raise BaconError(f"{option}: '{one_line(given)}' is a folder, not a file: {_GIVE}.")
+        raise BaconError(f"{option}: '{one_line(given)}' is a folder, not a file: {GIVE}.")
     if path.suffix in _SUFFIXES or given.startswith((os.sep, ".", "~")):
         near = _near_name(given)
         hint = f" Did you mean '{near}'?" if near else ""
-        raise BaconError(f"{option}: the file does not exist: '{one_line(given)}'; {_GIVE}.{hint}")
+        raise BaconError(f"{option}: the file does not exist: '{one_line(given)}'; {GIVE}.{hint}")
     raise BaconError(f"{option}: {unknown_name('configuration', given, names())} A path of a YAML file works, too.")
 
 
@@ -122,7 +138,7 @@ def layers(given: str, option: str = "--config") -> list[Layer]:
     Raises:
         BaconError: A file is missing or is no YAML of settings, or files extend each other in a circle.
     """
-    if not Path(given).exists():
+    if not os.path.exists(given):  # which takes any text, as pathlib does not
         if given.lstrip().startswith("{") or "\n" in given or ": " in given:
             return _of_text(given, "", option)
         if "://" in given:
@@ -134,7 +150,7 @@ def _fetched(address: str, option: str) -> str:
     try:
         return Address(address, mode="fsur").get_content()
     except Exception as error:  # whatever a protocol's own package raises
-        raise BaconError(f"{option}: cannot read '{address}' ({one_line(error).rstrip('.')}): {_GIVE}.") from error
+        raise BaconError(f"{option}: cannot read '{address}' ({one_line(error).rstrip('.')}): {GIVE}.") from error
 
 
 def _of_text(text: str, origin: str, option: str) -> list[Layer]:
@@ -150,7 +166,7 @@ def _expanded(path: Path, origin: str, option: str, above: tuple[Path, ...]) -> 
     if own in above:
         circle = " → ".join(f"'{one.name}'" for one in (*above[above.index(own) :], own))
         raise BaconError(f"{option}: configurations extend each other in a circle ({circle}): take one `extends` out.")
-    settings = parsed(_text(path, option), option, path)
+    settings = read(path, option)
     below: list[Layer] = []
     for item in _extended(settings, option, str(path)):
         where = f"{option}: `extends` in '{origin}'"
@@ -175,35 +191,31 @@ def _extended(settings: dict[str, Any], option: str, origin: str) -> list[str]:
     return found
 
 
-def _text(path: Path, option: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BaconError(f"{option}: the file '{path}' is no text ({error}): {_GIVE}.") from error
-    except OSError as error:
-        raise BaconError(f"{option}: cannot read '{path}' ({error.strerror}): {_GIVE}.") from error
+def read(path: Path, option: str = "--config") -> dict[str, Any]:
+    """Read one file of settings, without what it extends.
+
+    Args:
+        path: The file.
+        option: What the user gave it as, for the message.
+
+    Raises:
+        BaconError: It cannot be read, is no YAML of settings, or says nothing.
+    """
+    return parsed(settings_text.read(path, option), option, path)
 
 
 def parsed(text: str, option: str = "--config", path: Path | None = None) -> dict[str, Any]:
     """Turn YAML into settings, reading numbers as the command line does (``1e-3`` is one).
 
     Args:
-        text: The YAML; empty is no settings.
+        text: The YAML.
         option: What the user gave it as, for the message.
         path: Its file; other YAML files that it names are taken from that file's folder.
 
     Raises:
-        BaconError: It is no YAML, or none of settings.
+        BaconError: It is no YAML of settings, or says nothing.
     """
-    what = f"the file '{path}'" if path else "the text"
-    try:
-        settings = get_loader("yaml")(text)
-    except yaml.YAMLError as error:
-        raise BaconError(f"{option}: {what} is no YAML ({one_line(error).rstrip('.')}): {_GIVE}.") from error
-    if settings is None:
-        settings = {}
-    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
-        raise BaconError(f"{option}: {what} is no YAML of settings ({one_line(settings, 80)}): {_GIVE}.")
+    settings = settings_text.load(text, f"{option}: the file '{path}'" if path else f"{option}: the text")
     return _anchored(settings, path.parent) if path else settings
 
 

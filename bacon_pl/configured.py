@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-from jsonargparse import ArgumentParser
 from torch import Tensor
 
 Instance = TypeVar("Instance")
@@ -68,9 +67,12 @@ def remake(cls: type, described: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         argparse.ArgumentError: One of them cannot be made of its description.
     """
+    from jsonargparse import ArgumentParser  # here, so that reading a distilled set does without it
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "made", fail_untyped=False, instantiate=False)
-    found = parser.instantiate_classes(parser.parse_object({"made": dict(described)}))["made"]
+    instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the latter's new name
+    found = instantiate(parser.parse_object({"made": dict(described)}))["made"]
     return {name: found[name] for name in described}
 
 
@@ -102,7 +104,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Configured):
         return {"class_path": class_path(type(value)), "init_args": arguments(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+        fields = (field for field in dataclasses.fields(value) if field.init and field.compare)
+        return {field.name: plain(getattr(value, field.name)) for field in fields}
     if isinstance(value, functools.partial):
         return _partial(value)
     if isinstance(value, type):

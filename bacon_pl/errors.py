@@ -49,7 +49,7 @@ class DivergedError(BaconError):
 
 
 class StoppedError(Exception):
-    """A signal ended a run, after a checkpoint.
+    """A run ended before its last iteration, after a checkpoint, because a signal had told it to.
 
     Args:
         number: The signal's number.
@@ -57,9 +57,34 @@ class StoppedError(Exception):
     """
 
     def __init__(self, number: int, iterations: int) -> None:
-        super().__init__(f"stopped by a signal after {iterations} iterations")
+        super().__init__(f"stopped after {iterations} iterations; the same command with --ckpt_path last continues.")
         self.number = int(number)
         self.iterations = iterations
+
+    @property
+    def status(self) -> int:
+        """Exit status of the command."""
+        return 128 + self.number
+
+
+class TimeUpError(StoppedError):
+    """A run ended before its last iteration, after a checkpoint, because its time was up.
+
+    Args:
+        iterations: Iterations done.
+        total: Iterations that were asked for.
+    """
+
+    status = 124  # that of timeout(1)
+
+    def __init__(self, iterations: int, total: int) -> None:
+        Exception.__init__(
+            self,
+            f"the time that --trainer.max_time gives was up after iteration {iterations:,} of {total:,}, so there is a "
+            "checkpoint and no distilled set yet; the same command with --ckpt_path last continues.",
+        )
+        self.iterations = iterations
+        self.total = total
 
 
 def one_line(value: object, longest: int = 200) -> str:

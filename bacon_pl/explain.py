@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
-from bacon_pl.augment import Augmentation
+from bacon_pl.augment import Augmentation, Mixing
 from bacon_pl.errors import one_line, unknown_name
 from bacon_pl.networks import Network
 from bacon_pl.objectives import Objective
 
-CHOICES: dict[str, type] = {"network": Network, "objective": Objective, "augment": Augmentation}
+CHOICES: dict[str, type] = {"network": Network, "objective": Objective, "augment": Augmentation, "mixing": Mixing}
 
 _PLAIN = {
     "int": "a whole number",
@@ -25,9 +27,10 @@ _PLAIN = {
     "list[float]": "a list of numbers",
     "list[str]": "a list of names",
 }
-_TYPE = re.compile(r"<class '(\w+)'>|(list\[\w+\])|Literal\[([^]]*)\]")
+_TYPE = re.compile(r"<class '([\w.]+)'>|(list\[\w+\])|Literal\[([^]]*)\]")
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _LONGEST = 1000
+_FEW = 8  # options that are listed
 _GIVE_YAML = "give a YAML file such as --print_config writes"
 
 
@@ -47,11 +50,14 @@ def explain(error: Exception, options: Iterable[str] = (), family: str = "") -> 
         return f"--config: the file is no text ({text}): {_GIVE_YAML}."
     if not isinstance(error, argparse.ArgumentError):
         return text
-    for sentence in (_class(text), _option(text, list(options), family), _value(text)):
+    options = list(options)
+    for sentence in (_class(text), _option(text, options, family), _group(text, options), _value(text)):
         if sentence:
             return sentence
     if missing := re.search(r"arguments are required: (.*)", text):
         return f"--{missing[1]} is missing: give it, as `--help` describes."
+    if bare := re.search(r"argument (?:-\w/)?(--\S+): expected one argument", text):
+        return f"{bare[1]}, or an option within it, needs a value: give one, as `--help` describes."
     if text.startswith(("Problems parsing config: ", "Unexpected config: ")):
         return f"--config: the file is no YAML of settings ({text.partition(': ')[2].rstrip('.')}): {_GIVE_YAML}."
     where = _path(text)
@@ -67,14 +73,29 @@ def _path(text: str) -> str:
 
 
 def _class(text: str) -> str | None:
-    """A name that should be a class's."""
-    wrong = re.search(r'Parser key "(?:\w+\.)*(\w+)".*dot import path string: (\S+)', text)
+    """A name that should be a class's, or null where one is needed."""
+    wrong = re.search(r'Parser key "(?:\w+\.)*(\w+)".*(?:dot import path string: (\S+)|Got value: None\b)', text)
     if not wrong or wrong[1] not in CHOICES:
         return None
-    known = [
-        c.__name__ for c in _subclasses(CHOICES[wrong[1]]) if not inspect.isabstract(c) and "Lazy" not in c.__name__
-    ]
+    subclasses = (c for c in _subclasses(CHOICES[wrong[1]]) if not inspect.isabstract(c))
+    known = [c.__name__ for c in subclasses if "Lazy" not in c.__name__ and not c.__name__.startswith("_")]
+    if wrong[2] is None:
+        names = ", ".join(sorted(known))
+        return f"{_path(text)} must be one of {names}, or a class_path such as my_module.MyClass, got null."
     return f"{unknown_name(wrong[1], wrong[2], known)} A class_path such as my_module.MyClass works, too."
+
+
+def _group(text: str, options: Sequence[str]) -> str | None:
+    """A single value for a group of settings."""
+    wrong = re.search(r"Unable to load config '([^']*)'", text)
+    if not wrong or not (group := _path(text)):
+        return None
+    within = [option for option in options if option.startswith(f"{group}.") and not option.endswith(".help")]
+    names = f"options {', '.join(within)}" if 0 < len(within) <= _FEW else f"options {group}.NAME"
+    return (
+        f"{group} is a group of settings, and '{wrong[1]}' is neither settings by name nor a YAML file of them: use "
+        f"the {names}."
+    )
 
 
 def _option(text: str, options: Sequence[str], family: str) -> str | None:
@@ -110,7 +131,7 @@ def _value(text: str) -> str | None:
     if not found or not (types := list(_TYPE.finditer(found[1]))):
         return None
     names = [value for kind in types if kind[3] for value in re.findall(r"[\w.-]+", kind[3])]
-    kinds = [_PLAIN.get(kind[1] or kind[2], "") for kind in types if not kind[3]]
+    kinds = [_PLAIN.get(kind[1] or kind[2]) or _instance(kind[1] or "") for kind in types if not kind[3]]
     if "" in kinds:
         return None
     if names:
@@ -119,6 +140,15 @@ def _value(text: str) -> str | None:
     hint = f" (did you mean {near[0]}?)" if near else ""
     value = found[2].partition(". Got value: ")[0]  # a class's argument is followed by the whole class
     return f"{_path(text)} must be {' or '.join(kinds)}, got {value}{hint}."
+
+
+def _instance(path: str) -> str:
+    """What may be given where an object of a class is needed."""
+    module, _, name = path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    if dataclasses.is_dataclass(found):
+        return f"settings by name ({', '.join(field.name for field in dataclasses.fields(found) if field.init)})"
+    return f"the class_path of a {name}" if module else ""
 
 
 def _subclasses(base: type) -> set[type]:

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from bacon_pl.lettering import lettering
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DPI = 100
 _CELL = 64  # Small images are enlarged to about this many pixels a side,
 _LONG_SIDE = 8_000  # unless the picture would grow past this.
 _MAX_SIDE = 30_000  # Agg refuses 2^16 pixels a side; the rest is room for the names.
 _PADDING = 2
+_ONE_COLUMN = 40  # classes that stand one below the other; more of them are laid out in several columns
+_LONGEST_NAME = 32
+_LETTER = 9  # screen pixels, about
+_GAP = 0.05  # inches between a name and its images
+
+
+def columns(classes: int, row: float, width: float) -> int:
+    """Choose how many columns classes are laid out in: one for few, else so that the picture is about square.
+
+    Args:
+        classes: How many.
+        row: Height of a class's row.
+        width: Width of a column, in the same unit.
+    """
+    if classes <= _ONE_COLUMN:
+        return 1
+    return min(classes, math.ceil(math.sqrt(classes * row / width)))
 
 
 def grid_tensor(images: Tensor, padding: int = _PADDING) -> Tensor:
-    """Lay images out with one row per class.
+    """Lay images out with one row per class; more than 40 classes in several columns, each read downward.
 
     Args:
         images: (C, n, ch, H, W) in [0, 1], ch 1 or 3.
@@ -26,12 +49,32 @@ def grid_tensor(images: Tensor, padding: int = _PADDING) -> Tensor:
     Returns:
         (3, height, width) in [0, 1]; gray images have three equal channels.
     """
+    classes, n, _, height, width = images.shape
+    gap = max(width // 2, 4 * padding)
+    row, block = height + padding, n * (width + padding) + padding + gap
+    parts = [_rows(part, padding) for part in _columns_of(images, columns(classes, row, block))]
+    if len(parts) == 1:
+        return parts[0]
+    tallest = parts[0].shape[1]
+    picture = parts[0].new_ones(3, tallest, sum(part.shape[2] for part in parts) + gap * (len(parts) - 1))
+    left = 0
+    for part in parts:
+        picture[:, : part.shape[1], left : left + part.shape[2]] = part
+        left += part.shape[2] + gap
+    return picture
+
+
+def _columns_of(images: Tensor, number: int) -> Sequence[Tensor]:
+    return images.split(-(-len(images) // number))
+
+
+def _rows(images: Tensor, padding: int) -> Tensor:
     picture: Tensor = make_grid(images.flatten(0, 1), nrow=images.shape[1], padding=padding, pad_value=1.0)
     return picture
 
 
 def grid_figure(images: Tensor, class_names: Sequence[str], scale: int | None = None) -> Figure:
-    """Draw images with one row per class and the class's name beside it.
+    """Draw images with one row per class and the class's name beside it; more than 40 classes in several columns.
 
     Args:
         images: (C, n, ch, H, W) in [0, 1], ch 1 or 3.
@@ -39,26 +82,53 @@ def grid_figure(images: Tensor, class_names: Sequence[str], scale: int | None = 
         scale: Screen pixels per image pixel and side, at least 1; by default as large as keeps the picture handy.
 
     Returns:
-        A figure with its own Agg canvas, outside pyplot's state.
+        A figure with its own Agg canvas, outside pyplot's state, and axes for each column.
     """
-    picture = grid_tensor(images).permute(1, 2, 0).float().cpu().numpy()
-    height, width = picture.shape[:2]
-    if scale is None:
-        scale = max(1, min(_CELL // max(images.shape[-2:]), _LONG_SIDE // max(height, width)))
-    shrink = min(1.0, _MAX_SIDE / (scale * max(height, width)))
-    inches = (shrink * scale * width / _DPI, shrink * scale * height / _DPI)
+    # Imported here: whoever reads a set or logs a tensor does not wait for matplotlib.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=inches, dpi=_DPI)
+    classes, n = images.shape[:2]
+    row, block = (images.shape[-2] + _PADDING), n * (images.shape[-1] + _PADDING) + _PADDING
+    cell = scale or max(1, _CELL // max(images.shape[-2:]))
+    # Names come from files: no mathtext, no control characters, no line longer than a picture can bear.
+    shown = lettering(class_names, _LONGEST_NAME)
+    room = _LETTER * max(map(len, shown.texts))
+    number = columns(classes, cell * row, cell * block + (room if classes > _ONE_COLUMN else 0))
+    parts = [_rows(part, _PADDING).permute(1, 2, 0).float().cpu().numpy() for part in _columns_of(images, number)]
+    height, width = parts[0].shape[0], sum(part.shape[1] for part in parts)
+    if scale is None:
+        scale = max(1, min(cell, _LONG_SIDE // max(height, width)))
+    shrink = min(1.0, _MAX_SIDE / (scale * max(height, width)))
+    unit = shrink * scale / _DPI  # inches per image pixel
+    points = min(12.0, 0.7 * 72 * unit * height / -(-classes // number))
+
+    figure = Figure(dpi=_DPI)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.imshow(picture, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    row = height / len(class_names)
-    points = min(12.0, 0.7 * 72 * inches[1] / len(class_names))
-    for index, name in enumerate(class_names):
-        # Names come from files: no mathtext, no control characters, no line longer than a picture can bear.
-        text = "".join(c if c.isprintable() else "?" for c in name)
-        text = text if len(text) <= 32 else text[:31] + "…"
-        place = -0.05 * _DPI / (shrink * scale)  # 0.05 inches left of the images
-        axes.text(place, (index + 0.5) * row, text, ha="right", va="center", fontsize=points, parse_math=False)
+    texts = iter(shown.texts)
+    places, right = [], 0.0
+    for index, part in enumerate(parts):
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.imshow(part, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        lines = (part.shape[0] - _PADDING) // row
+        for line, text in enumerate(itertools.islice(texts, lines)):
+            axes.text(
+                -_GAP / unit,
+                (line + 0.5) * part.shape[0] / lines,
+                text,
+                ha="right",
+                va="center",
+                fontsize=points,
+                family=list(shown.families),
+                parse_math=False,
+            )
+        if index:  # names of the first column stand left of the figure, where a tight picture finds them
+            right += max(text.get_window_extent().width for text in axes.texts) / _DPI + 4 * _GAP
+        places.append((right, right + unit * part.shape[1], unit * part.shape[0]))
+        right = places[-1][1]
+    tall = unit * height
+    figure.set_size_inches(right, tall)
+    for axes, (start, end, high) in zip(figure.axes, places, strict=True):
+        axes.set_position((start / right, 1 - high / tall, (end - start) / right, high / tall))
     return figure

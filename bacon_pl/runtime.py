@@ -7,9 +7,10 @@ import ctypes
 import io
 import os
 import secrets
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -97,6 +98,61 @@ def lock(file: IO[Any]) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Hold a folder for this process while a block runs; the folder is made if it is not there.
+
+    The lock's file goes when the block ends, and so do folders that were made for it and are still empty: a command
+    that is refused leaves nothing behind.
+
+    Args:
+        folder: The folder.
+
+    Yields:
+        False if another process holds it.
+
+    Raises:
+        OSError: The folder cannot be made or written.
+    """
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
+            # A process that ended a moment ago may have removed the file that was opened here.
+            taken = lock(file) and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+            try:
+                yield taken
+            finally:
+                if taken:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+    finally:
+        with contextlib.suppress(OSError):  # the first one that is not empty
+            for part in made:
+                part.rmdir()
+
+
+@contextlib.contextmanager
+def undone(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
+    """Take away what a block has put into a folder, and the folder if it is empty then, where the block fails early.
+
+    Args:
+        folder: The folder; it need not be there.
+        keep: Tells whether the block had come so far that what it wrote is worth something.
+    """
+    before = set(folder.glob("*"))
+    try:
+        yield
+    except BaseException:
+        if not keep():
+            for new in set(folder.glob("*")) - before:
+                shutil.rmtree(new, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def cache_dir() -> Path:

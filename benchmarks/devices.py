@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lightning.pytorch as pl
 
-from bacon_pl.evaluate import EvalModule
+from bacon_pl.evaluation import EvalModule
 from bacon_pl.learners import Learners, Recipe, TrainingSet
 from benchmarks.timing import median_ratio, now
 from benchmarks.workload import Settings, data_module, distill_module, fit, prepare

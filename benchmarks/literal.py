@@ -1,4 +1,4 @@
-"""The published distillation, written literally and eagerly (method.md §1, §4, §5): what ours is timed against.
+"""The published distillation, written literally and eagerly (docs/methods): what ours is timed against.
 
 It is slow on purpose, in the ways that the published code is: one class at a time, an autograd graph for the real
 images, two forward passes of the same synthetic images, one step of the whole image tensor per class, the pool's
@@ -172,7 +172,7 @@ class LiteralDistillation:
 
 
 def matching_loss(z_syn: Tensor, z_real: Tensor, tv_weight: float) -> Tensor:
-    """L_LH + λ·L_TV of one class, embeddings (m, d) and (n, d); the published clip term is zero (method.md §1)."""
+    """L_LH + λ·L_TV of one class, embeddings (m, d) and (n, d); the published clip term is zero."""
     mean_real, std_real = z_real.mean(0), z_real.std(0)
     mean_syn = z_syn.mean(0)
     sigma = torch.exp(std_real)

@@ -1,4 +1,4 @@
-"""The published evaluation, written literally and eagerly (method.md §7): networks trained one after another."""
+"""The published evaluation, written literally and eagerly (docs/evaluation.md): networks trained one after another."""
 
 from __future__ import annotations
 

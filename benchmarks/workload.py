@@ -28,7 +28,7 @@ from benchmarks.literal import LiteralDistillation
 
 @dataclass(frozen=True)
 class Settings:
-    """One workload; the defaults are the published schedule of CIFAR-10 at 10 images per class (method.md §8).
+    """One workload; the defaults are the published schedule of CIFAR-10 at 10 images per class (docs/methods/frame.md).
 
     Attributes:
         device: ``cpu`` or ``cuda``.

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bacon_pl.data import CATALOG
+from bacon_pl.threads import sleep_while_waiting
 from tests.paths import GOLDEN
 
 # Helpers' assertions show what they compared, like those of the tests.
@@ -19,8 +20,9 @@ for helper in ("commands.bad_input", "distilled_set.hostile", "distilled_set.mak
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-# Before torch starts its threads: small tests are faster with one, and two suites may share a machine.
+# Small tests are faster with one thread, and two suites may share a machine; the processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sleep_while_waiting()
 torch.set_num_threads(1)
 
 

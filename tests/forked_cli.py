@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.paths import ROOT
+from tests.patience import PATIENCE
 
 
 @dataclass
@@ -55,10 +56,10 @@ class ForkedCli:
 
     def __exit__(self, *_: object) -> None:
         self.process.stdin.close()
-        self.process.wait(60)
+        self.process.wait(PATIENCE)
         self.process.stdout.close()
 
-    def run(self, *args: object, cwd: Path, timeout: float = 60, **how: Any) -> Done:
+    def run(self, *args: object, cwd: Path, timeout: float = PATIENCE, **how: Any) -> Done:
         """Run a command.
 
         Args:

@@ -21,7 +21,7 @@ from torchvision import datasets
 
 @dataclass(frozen=True)
 class Facts:
-    """What method.md §3 says of a dataset's images."""
+    """What docs/methods/frame.md says of a dataset's images."""
 
     channels: int
     size: int

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bacon_pl import checkpoints
-from bacon_pl.checkpoints import Checkpoints, WholeFiles, claimed
+from bacon_pl.checkpoint_files import WholeFiles
+from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.data import DataModule
 from bacon_pl.distillers import DistributionMatching, PoolSettings
 from bacon_pl.errors import BaconError, DivergedError, StoppedError

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bacon_pl import checkpoints
-from bacon_pl.checkpoints import Checkpoints, newest
+from bacon_pl.checkpoint_files import newest
+from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.configured import plain
 from bacon_pl.distillers import Distiller, DistributionMatching
 from bacon_pl.distillers.identity import difference

@@ -15,10 +15,12 @@ from typing import Any
 import yaml
 
 from bacon_pl.commands.families import DEFAULT, find_family
-from bacon_pl.config_files import OF_THE_DATA, Layer, is_own, layers, parsed
+from bacon_pl.config_files import OF_THE_DATA, Layer, is_own, laid_over, layers, method_of, parsed, read
 from bacon_pl.errors import BaconError, one_line
 
 CLASS_PATH = "--model.class_path"
+FIRST = "give first"
+"""What the place of a setting says where the order of the command line is all that is wrong."""
 _VALUED = ("--config", "-c", "--model", CLASS_PATH)
 _ARGUMENTS = ("init_args", "dict_kwargs")
 
@@ -30,10 +32,12 @@ class Choice:
     Attributes:
         name: Class name or class path.
         origin: Where it stands, for messages.
+        given: The configuration by which the user gave it, if it is in one.
     """
 
     name: str
     origin: str
+    given: str = ""
 
 
 class CommandLine:
@@ -63,7 +67,7 @@ class CommandLine:
             value = value if equals else rest.pop(0)
             if name in ("--config", "-c"):
                 for layer in layers(value):
-                    self.parts += _flat(layer)
+                    self.parts += _flat(replace(layer, given=value if layer.origin else ""))
             else:
                 self.parts += _flat(
                     Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}})
@@ -76,6 +80,24 @@ class CommandLine:
             BaconError: One that is asked for is unknown.
         """
         return self._families()[-1]
+
+    def check_methods(self) -> None:
+        """Refuse two of the package's methods one over the other, which would make a mixture that has no name.
+
+        What one file extends is its author's own affair.
+
+        Raises:
+            BaconError: There are two.
+        """
+        own = [part for part in self.parts if isinstance(part, Layer) and method_of(part)]
+        # A file's own method is the last of those that it extends.
+        last = {part.given: part for part in own}
+        if len({method_of(part) for part in last.values()}) > 1:
+            one, other, *_ = last.values()
+            raise BaconError(
+                f"two methods are given, {one.where} and {other.where}: give one of them, for a method is laid over a "
+                "schedule such as mnist/ipc10 and not over another method."
+            )
 
     def _families(self) -> list[type[Any]]:
         """The family in effect before all parts, and after each."""
@@ -126,16 +148,28 @@ class CommandLine:
         """
         keys = option.removeprefix("--").split(".")
         for place, part in reversed(list(enumerate(self.parts))):
-            if isinstance(part, str) and part.partition("=")[0] == option:
+            if isinstance(part, str) and re.match(rf"{re.escape(option)}(\.|=|$)", part):
                 return ""
             if isinstance(part, Layer) and _holds(part.settings, keys) and part.origin:
                 change = self._change()
                 chosen = self.parts[change]
-                after = isinstance(chosen, Choice) and chosen.origin != f"'{part.origin}'" and keys[0] == "model"
-                if after and place > change:
-                    return f"It stands in '{part.origin}': give that before the family is chosen."
-                return f"It stands in '{part.origin}'."
+                in_model = keys[0] == "model" and place > change
+                if in_model and isinstance(chosen, Choice) and chosen.origin != f"'{part.origin}'":
+                    what = f"--model {chosen.name}" if chosen.origin == CLASS_PATH else f"--config {chosen.given}"
+                    return (
+                        f"It stands in {part.where}, which is given after the family was chosen: {FIRST} --config "
+                        f"{part.given}, then {what}."
+                    )
+                return f"It stands in {part.where}."
         return ""
+
+    def section(self, name: str) -> dict[str, Any]:
+        """What the configurations say under one name, later ones laid over those before."""
+        found: dict[str, Any] = {}
+        for part in self.parts:
+            if isinstance(part, Layer) and isinstance(part.settings.get(name), Mapping):
+                found = dict(laid_over(found, part.settings[name]))
+        return found
 
     def given(self) -> Iterator[tuple[str, Any]]:
         """Every single setting as (dotted name, value), without the levels that only name a class's arguments."""
@@ -172,9 +206,9 @@ def _flat(layer: Layer) -> list[Layer | Choice]:
     """A layer with its model's settings in flat form, and before it the family that it names."""
     model, origin = layer.settings.get("model"), f"'{layer.origin}'" if layer.origin else CLASS_PATH
     if isinstance(model, str) and Path(model).is_file():
-        model = parsed(Path(model).read_text(encoding="utf-8"), "--model", Path(model))
+        model = read(Path(model), "--model")
     if isinstance(model, str):
-        return [Choice(model, origin), replace(layer, settings={**layer.settings, "model": {}})]
+        return [Choice(model, origin, layer.given), replace(layer, settings={**layer.settings, "model": {}})]
     if model is None:
         return [layer]
     if not isinstance(model, dict):
@@ -191,7 +225,7 @@ def _flat(layer: Layer) -> list[Layer | Choice]:
         return [flat]
     if not isinstance(name, str):
         raise BaconError(f"{origin}: class_path must be the name of a class, got {one_line(name)}.")
-    return [Choice(name, origin), flat]
+    return [Choice(name, origin, layer.given), flat]
 
 
 def _taken(settings: dict[str, Any], name: str, options: Sequence[str]) -> dict[str, Any]:

@@ -5,28 +5,37 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from bacon_pl import __version__
-from bacon_pl.commands.arguments import CLASS_PATH, CommandLine
+from bacon_pl.commands.arguments import CLASS_PATH, FIRST, CommandLine
 from bacon_pl.commands.families import BASE
+from bacon_pl.commands.help import TRAINER_HELP, CommandParser, trainer_help
+from bacon_pl.commands.loggers import SaveConfig, is_described
 from bacon_pl.commands.renamed import sentence as renamed
 from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.explain import explain
 from bacon_pl.preflight import check_devices
 
-# One YAML file serves both commands, so each accepts the other's sections and leaves them unread.
-_SHARED = {"fit": ("evaluation",), "eval": ("model", "image_grid", "validation", "checkpoint")}
-# So does one that fit has printed or saved; given on the command line, they are mistakes.
+# One YAML file serves both commands, so each accepts the other's sections and options in it and leaves them unread; on
+# the command line they are mistakes.
+_SECTIONS = {"fit": ("evaluation", "bound_settings"), "eval": ("model", "image_grid", "validation", "checkpoint")}
+_OPTIONS = {
+    "fit": ("distilled", "out", "factor", "epoch_index", "baselines", "networks", "scores", "bound", "figures"),
+    "eval": ("ckpt_path",),
+}
+_OTHER = {"fit": "eval", "eval": "fit"}
 FIT_ONLY = ("ckpt_path", "overwrite")
+"""Options of fit that are no settings of a run."""
 # Earlier versions printed these, always empty: a distillation's optimizers are its family's own.
 _EMPTY = ("optimizer", "lr_scheduler")
 _LONGEST = 1000
@@ -49,15 +58,20 @@ class LightningCommand(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         # Where it stands, the parser prints and leaves: what comes after it would not be printed.
         args = sorted(args, key=lambda word: word.startswith("--print_config"))
+        self._check_own(args)
         self.command_line = CommandLine(args)
+        if self.builds_model:
+            self.command_line.check_methods()
         self.family = self.command_line.family() if self.builds_model else BASE
         super().__init__(
             model_class=self.family,
             datamodule_class=DataModule,
             seed_everything_default=0,
-            trainer_defaults={"max_epochs": 1},  # the loader is as long as the run
+            # The loader is as long as the run; and what is trained is no stack of layers that a table would describe.
+            trainer_defaults={"max_epochs": 1, "enable_model_summary": False},
             run=False,
             args=args,
+            save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             parser_kwargs={
@@ -70,15 +84,50 @@ class LightningCommand(LightningCLI):
             },
         )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make the parser."""
+        parser = CommandParser.of(dump_header=[f"lightning.pytorch=={pl.__version__}"], **kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ActionConfigFile,
+            help="A configuration: a name that `bacon configs` lists, or a YAML file; of several, later ones on top.",
+        )
+        return parser
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Add the command's own arguments, and then the Trainer's, which help shows last."""
+        super().setup_parser(*args, **kwargs)
+        assert isinstance(self.parser, CommandParser)
+        self.parser.add_trainer(self.trainer_class, self.trainer_defaults)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Accept the other command's sections and hand the one seed to the data."""
-        for section in _SHARED[self.name]:
+        """Accept the other command's sections and options, which files may hold."""
+        for section in _SECTIONS[self.name]:
             parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help=argparse.SUPPRESS)
-        for section in _EMPTY:
-            parser.add_argument(f"--{section}", type=Any, default=None, help=argparse.SUPPRESS)
+        for option in (*_OPTIONS[self.name], *_EMPTY):
+            parser.add_argument(f"--{option}", type=Any, default=None, help=argparse.SUPPRESS)
+
+    def _check_own(self, args: Sequence[str]) -> None:
+        """Refuse the other command's options.
+
+        Raises:
+            BaconError: One is given on the command line.
+        """
+        others = (*_SECTIONS[self.name], *_OPTIONS[self.name])
+        for word in args:
+            name = word.partition("=")[0]
+            if name.startswith("--") and name[2:].partition(".")[0] in others:
+                raise BaconError(
+                    f"unknown option {name}: bacon {self.name} does not take it, but bacon {_OTHER[self.name]} does; "
+                    "`--help` lists all."
+                )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and turn the parser's complaints into sentences."""
+        if TRAINER_HELP in args:
+            print(trainer_help(parser.prog, self.trainer_class, self.trainer_defaults), end="")
+            sys.exit()
         options = re.findall(r"--[\w.]+", parser.format_usage())
         try:
             words = self.command_line.words(options if self.builds_model else None)
@@ -103,6 +152,8 @@ class LightningCommand(LightningCLI):
         """A sentence about an option, and one that says in which file it stands, if it does in one."""
         option = re.search(r"--[\w.]+", said)
         origin = option and self.command_line.origin(option[0].rstrip("."))
+        if origin and FIRST in origin:  # there is nothing to look for among the options
+            said = re.sub(r" Did you mean \S+\?| `--help` lists all\.", "", said)
         return f"{said} {origin}" if origin else said
 
     @staticmethod
@@ -124,8 +175,10 @@ class LightningCommand(LightningCLI):
         """
         self._check_groups()
         self._whole = self.config
+        self.config = self.config.clone()
+        if is_described(self.config.trainer.logger):  # made when their folder is known
+            self.config.trainer.logger = False
         if self.builds_model:
-            self.config = self.config.clone()
             self.config.pop(CLASS_PATH.removeprefix("--"))
         try:
             super().instantiate_classes()

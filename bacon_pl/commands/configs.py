@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from bacon_pl import config_files
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 
 USAGE = """usage: bacon configs [NAME ...]
        bacon configs copy NAME [DEST]
@@ -83,10 +85,10 @@ def copy(given: str, dest: str | os.PathLike[str] | None = None) -> str:
     Raises:
         BaconError: There is no such configuration, a file is in the way, or it cannot be written.
     """
-    layers = config_files.layers(given, "bacon configs copy")
+    layers = config_files.layers(given, "NAME")
     own = layers[-1]
     if own.path is None:
-        raise BaconError(f"bacon configs copy: give a name that `bacon configs` lists, or a file, not '{given}'.")
+        raise BaconError(f"give a name that `bacon configs` lists, or a file, not '{one_line(given, 80)}'.")
     name = given.removesuffix(".yaml").strip("/.").replace("/", "-")
     path = Path(dest if dest is not None else f"{name}.yaml")
     if path.is_dir():
@@ -103,7 +105,15 @@ def copy(given: str, dest: str | os.PathLike[str] | None = None) -> str:
         raise BaconError(f"'{path}' is there already: remove it, or give another file as DEST.") from error
     except OSError as error:
         raise BaconError(f"cannot write '{path}' ({error.strerror}): give another file as DEST.") from error
-    return f"wrote {path}: edit it, then bacon fit --config {path}"
+    schedule = "" if runs_alone(settings) else "--config mnist/ipc10 "
+    what = "" if not schedule else ", which is laid over a schedule"
+    return f"wrote {path}{what}: edit it, then bacon fit {schedule}--config {shlex.quote(str(path))}"
+
+
+def runs_alone(settings: Mapping[str, Any]) -> bool:
+    """Whether a configuration says what to distill and how long, so that it needs no other one below it."""
+    data, trainer = (settings.get(section) or {} for section in ("data", "trainer"))
+    return "name" in data and "max_steps" in trainer
 
 
 def _comments(path: Path) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-from collections.abc import Sequence
+import contextlib
+import difflib
+import re
+import shutil
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -14,54 +16,69 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from bacon_pl.bound import BoundSettings
-from bacon_pl.commands.base import FIT_ONLY, LightningCommand
+from bacon_pl.callbacks import PICTURE_NAME
+from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
+from bacon_pl.commands.base import LightningCommand
+from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
-from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import (
+from bacon_pl.data.catalog import find
+from bacon_pl.distilled_set import FILE_NAME, DistilledSet
+from bacon_pl.errors import BaconError, one_line
+from bacon_pl.evaluation import (
     Baseline,
     Comparison,
     EvalModule,
     LearningCurve,
+    Results,
     Run,
+    RunResult,
     bound_line,
     bounds,
+    recipe_line,
     results,
+    run_line,
     score_line,
+    set_line,
     summary,
+    training_name,
+    trainings_line,
     write_results,
 )
 from bacon_pl.interop import is_ours, open_set
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
+from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
+from bacon_pl.opening import describe_data, laid_out
+from bacon_pl.pace import duration
 from bacon_pl.preflight import check_writable
-from bacon_pl.report import figures, show, write_report
+from bacon_pl.progress import progress, with_progress
+from bacon_pl.report import EVALUATIONS, RESULTS, claimed, figures, folder_name, show, write_report
+from bacon_pl.runtime import undone
+
+LOGS = "logs"
+"""Below an evaluation's folder: what is logged of each training."""
+
+# Settings that change no result but by rounding, or are only read by fit; of the Trainer's only a few change any.
+_FREE_DATA = ("download", "eval_batch", "batch_real", "pool_batch")
+_FREE_RECIPE = ("acceleration",)
+_TRAINER = ("limit_train_batches", "limit_test_batches", "max_time", "fast_dev_run", "overfit_batches")
 
 
 class Eval(LightningCommand):
-    """Train fresh networks on a distilled set and test them; writes results.json beside the set."""
+    """Train fresh networks on a distilled set and test them; writes results.json into a folder of the evaluation."""
 
     name = "eval"
+    talks = True
+    """Whether it prints how it goes and what came of it."""
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the trainer and the data, but no model: there is one per training set."""
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        """Add the data, but no model: there is one per training set."""
         parser.add_lightning_class_args(DataModule, "data")
-
-    def __init__(self, args: Sequence[str]) -> None:
-        given = [word.partition("=")[0] for word in args]
-        for name in FIT_ONLY:
-            if f"--{name}" in given:
-                raise BaconError(f"unknown option --{name}, which is fit's. `--help` lists all.")
-        super().__init__(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the recipe and what is evaluated."""
         super().add_arguments_to_parser(parser)
-        for name in FIT_ONLY:
-            parser.add_argument(f"--{name}", type=Any, default=None, help=argparse.SUPPRESS)
         parser.add_class_arguments(Recipe, "evaluation")
         parser.add_argument(
             "--distilled",
@@ -71,17 +88,29 @@ class Eval(LightningCommand):
         )
         add_source_options(parser)
         parser.add_argument(
+            "--out",
+            type=str | None,
+            default=None,
+            help="Folder of the results. By default one of its own, named after the set and the recipe, in "
+            "evaluations/ of the set's run; of a set that lies in no run's folder, in evaluations/ of "
+            "--trainer.default_root_dir, or of runs/.",
+        )
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="Replace the results of an evaluation in that folder."
+        )
+        parser.add_argument(
             "--baselines",
-            type=list[Baseline],
+            type=str | list[str],
             default=[],
             help="Also evaluate real images: smaller ones that fill as many canvases, which is what a run starts from "
-            "(tiles); as many whole ones, drawn at random or chosen by herding or k-center; or the whole training set.",
+            "(tiles); as many whole ones, drawn at random or chosen by herding or k-center (random, herding, "
+            "k_center); or the whole training set (whole). Several with commas between them.",
         )
         parser.add_argument(
             "--networks",
             type=str | list[str],
             default=[],
-            help="Architectures to compare, by name; by default only --evaluation.network.",
+            help="Architectures to compare, by name, with commas between them; by default only --evaluation.network.",
         )
         parser.add_argument(
             "--scores", type=bool, default=False, help="Compute DD-Ranking's robust scores, with the runs they need."
@@ -102,31 +131,64 @@ class Eval(LightningCommand):
             help="Draw pictures, too: accuracies, learning curves, confusion, embeddings and the images.",
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and take lists of names as text, too."""
+        super().parse_arguments(parser, args)
+        self.baselines: list[Any] = _words(self.config.baselines)
+        for name in self.baselines:
+            if name not in (known := get_args(Baseline)):
+                near = difflib.get_close_matches(name.lower(), known, n=1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                said = f"--baselines must be one of {', '.join(known)}, or several, got {one_line(name, 80)}{hint}."
+                raise BaconError(self._sentence(BaconError(said), re.findall(r"--[\w.]+", parser.format_usage())))
+
     def run(self) -> None:
         """Evaluate."""
-        given = Path(self.config.distilled)
         # Ours needs no dataset to be read, so what is wrong with it is told before the data are loaded.
-        ours = self.source() if is_ours(given) else None
-        folder = given if given.is_dir() else given.parent
-        check_writable(folder, "--distilled")
-        if self.config.trainer.logger in (None, True):
-            check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
-        data, recipe, seed = self.datamodule, self.config_init.evaluation, int(self.config.seed_everything)
-        data.prepare_data()
-        data.setup("test")
-        distilled = self.source(data.meta) if ours is None else ours
-        distilled.check_fits(data.meta)
-        comparison = Comparison(
-            distilled,
-            data.train,
-            data.meta,
-            recipe,
-            self.architectures(),
-            self.config.baselines,
-            self.config.scores,
-            seed,
-        )
-        run_results, first, compiled = [], None, None
+        ours = self.source() if is_ours(self.config.distilled) else None
+        if ours is None:
+            self.read_data()
+        self.evaluate(ours or self.source(self.datamodule.meta))
+
+    def evaluate(self, distilled: DistilledSet, data: DataModule | None = None) -> Results:
+        """Evaluate a set.
+
+        Args:
+            distilled: The set.
+            data: Real images that take the place of those that the settings name.
+        """
+        self.datamodule = data or self.datamodule
+        networks = self.architectures(distilled.meta)
+        folder = self.place(distilled, list(networks))
+        with contextlib.ExitStack() as stack:
+            if self.trainer.is_global_zero:
+                stack.enter_context(claimed(folder, self.config.overwrite))
+                check_writable(folder, "--out")
+            self.read_data()
+            distilled.check_fits(self.datamodule.meta)
+            self.loggers = make_loggers(self.config.trainer.logger, folder)
+            return self._evaluate(distilled, networks, folder)
+
+    def read_data(self) -> None:
+        """Load the dataset; later calls do nothing."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup("test")
+
+    def _evaluate(self, distilled: DistilledSet, networks: dict[str, NetworkFactory], folder: Path) -> Results:
+        """Make all trainings, and write and print what came of them."""
+        data, seed = self.datamodule, int(self.config.seed_everything)
+        recipe, scores = self.config_init.evaluation, self.config.scores
+        comparison = Comparison(distilled, data.train, data.meta, recipe, networks, self.baselines, scores, seed)
+        lines = {
+            "set": [set_line(self.config.distilled, distilled)],
+            "data": describe_data(data),
+            "runs": [trainings_line(comparison)],
+            "recipe": [recipe_line(recipe.described(), seed)],
+            "result": [str(folder / RESULTS)],
+        }
+        self.say(laid_out(lines))
+        run_results: list[RunResult] = []
+        first, compiled = None, None
         for run in comparison.runs:
             if run.architecture != compiled:
                 # torch keeps so many programs of a function (networks.stateless.MOST_PROGRAMS), then compiles no more.
@@ -134,57 +196,115 @@ class Eval(LightningCommand):
                 # any number of architectures fits if each starts anew.
                 torch.compiler.reset()
                 compiled = run.architecture
+            begun = time.monotonic()
             module = comparison.module(run, self.trainer.strategy.root_device)
-            trainer = self.evaluation_trainer(module, run)
-            trainer.fit(module)
-            trainer.test(module, datamodule=data, verbose=False)
+            trainer = self.evaluation_trainer(module, run, folder)
+            with undone(folder / LOGS, keep=lambda: bool(run_results) or not self.trainer.is_global_zero):
+                trainer.fit(module)
+                trainer.test(module, datamodule=data, verbose=False)
             run_results.append(module.run_result(run.architecture, run.variant))
+            took = duration(time.monotonic() - begun)
+            self.say(f"[{len(run_results)}/{len(comparison.runs)}] {run_line(run_results[-1])} ({took})")
             first = first or (module, trainer.loggers)
         assert first is not None
         device = self.trainer.strategy.root_device
         views = comparison.views(first[0], device) if self.config.bound else None
-        if self.trainer.is_global_zero:
-            scores = comparison.scores(run_results) if comparison.scored else None
-            bound = views and bounds(views, distilled, data.train.to(device), self.config_init.bound_settings, seed)
-            numbers = results(distilled, run_results, self.resolved, scores, bound)
+        scored = comparison.scores(run_results) if comparison.scored else None
+        zero = self.trainer.is_global_zero
+        bound = None
+        if zero and views:
+            bound = bounds(views, distilled, data.train.to(device), self.config_init.bound_settings, seed)
+        numbers = results(distilled, run_results, self.resolved, scored, bound, self.config.distilled)
+        if zero:
             pictures = {}
             if self.config.figures:
                 pictures = figures(run_results, data.meta.class_names, comparison.embedded(first[0]), seed)
-            print(f"results: {write_results(folder / 'results.json', numbers)}")
-            print(f"report: {write_report(folder, numbers, distilled, pictures)}")
-            show(first[1], numbers, distilled, pictures)
-            if (folder / "distilled.png").is_file():
-                print(f"picture: {folder / 'distilled.png'}")
-            if scores is not None:
-                print(score_line(scores))
+            report = write_report(folder, numbers, distilled, pictures)
+            written = write_results(folder / RESULTS, numbers)
+            show(first[1] if self.loggers is None else self.loggers, numbers, distilled, pictures)
+            close_loggers(self.loggers or ())
+            self.say(f"\n{summary(numbers)}")
+            if scored is not None:
+                self.say(score_line(scored))
             if bound is not None:
-                print(bound_line(bound))
-            print(summary(numbers))
+                self.say(bound_line(bound))
+            self.say(f"results: {written}\nreport: {report}")
+        return Results(numbers)
+
+    def say(self, text: str) -> None:
+        """Print, in one of the run's processes, so that whoever reads a file sees it at once."""
+        if self.talks and self.trainer.is_global_zero:
+            print(text, flush=True)
 
     def source(self, meta: DatasetMeta | None = None) -> DistilledSet:
         """The set that is evaluated; another project's needs the dataset it was made from."""
         return open_set(self.config.distilled, meta, factor=self.config.factor, index=self.config.epoch_index)
 
-    def architectures(self) -> dict[str, NetworkFactory]:
+    def place(self, distilled: DistilledSet, networks: list[str]) -> Path:
+        """The folder of this evaluation: another project's folder is never written into unless it is asked for."""
+        if self.config.out:
+            return Path(self.config.out).expanduser()
+        file, ours = Path(self.config.distilled), is_ours(self.config.distilled)
+        if ours and file.is_dir():
+            file /= FILE_NAME
+        of_a_run = ours and any((file.parent / name).exists() for name in (CHECKPOINTS, PICTURE_NAME))
+        root = file.parent if of_a_run else Path(self.config.trainer.default_root_dir or "runs").expanduser()
+        epochs = self.config_init.evaluation.epochs
+        return root / EVALUATIONS / folder_name(file, networks, epochs, self.identity(distilled, networks))
+
+    def identity(self, distilled: DistilledSet, networks: list[str]) -> dict[str, Any]:
+        """All that makes this evaluation what it is, wherever it runs."""
+        settings, name = self.resolved, self.datamodule.name
+        data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
+        # Where the catalog says what the data are, they are the same wherever they lie.
+        root = str(Path(self.datamodule.root).resolve()) if find(name).num_classes is None else None
+        trainer = {key: settings["trainer"].get(key) for key in _TRAINER}
+        return {
+            "distilled": distilled.checksum,
+            "data": {**data, "name": name, "root": root},
+            "evaluation": {key: value for key, value in settings["evaluation"].items() if key not in _FREE_RECIPE},
+            "networks": networks,
+            "baselines": list(dict.fromkeys(self.baselines)),
+            "scores": self.config.scores,
+            "bound": settings["bound_settings"] if self.config.bound else None,
+            "figures": self.config.figures,  # which follow the accuracy during training, too
+            "trainer": {**trainer, "precision": self.trainer.precision},  # which has several spellings
+            "seed": int(self.config.seed_everything),
+        }
+
+    def architectures(self, meta: DatasetMeta) -> dict[str, NetworkFactory]:
         """What ``--networks`` names, or else the recipe's network; that one keeps its options where it is named."""
-        meta, own = self.datamodule.meta, self.config_init.evaluation.network
+        own = self.config_init.evaluation.network
         own_name = type(own(meta.channels, meta.size, meta.num_classes)).__name__.lower()
-        given = self.config.networks
-        names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+        names = _words(self.config.networks)
         return {name: own if name.lower() == own_name else by_name(name) for name in names} or {own_name: own}
 
-    def evaluation_trainer(self, module: EvalModule, run: Run) -> pl.Trainer:
+    def evaluation_trainer(self, module: EvalModule, run: Run, folder: Path) -> pl.Trainer:
         """Build a Trainer with the user's flags and the recipe's length, which takes the place of max_steps."""
+        given, steps = self.config_init.trainer, module.learners.total_steps
+        callbacks = given.callbacks or []
+        callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
+        if self.config.figures:
+            callbacks.append(LearningCurve(self.datamodule.test, self.datamodule.eval_batch))
+        shown = progress(training_name(run), "step", transient=True)
         flags: dict[str, Any] = {
-            "max_steps": module.learners.total_steps,
+            "max_steps": steps,
             "max_epochs": 1,
             "enable_checkpointing": False,
+            "default_root_dir": folder,
+            "callbacks": with_progress(callbacks, given.enable_progress_bar, shown),
+            "log_every_n_steps": min(50 if given.log_every_n_steps is None else given.log_every_n_steps, steps),
         }
         if self.config.trainer.logger in (None, True):
-            root = self.config.trainer.default_root_dir or os.getcwd()
-            flags["logger"] = TensorBoardLogger(root, name=f"evaluation_{run.name}")
-        if self.config.figures:
-            given = self.config_init.trainer.callbacks or []
-            curve = LearningCurve(self.datamodule.test, self.datamodule.eval_batch)
-            flags["callbacks"] = [*(given if isinstance(given, list) else [given]), curve]
-        return self.trainer_class(**{**self.config_init.trainer, **flags})
+            if self.trainer.is_global_zero:  # of an evaluation that was broken off, or is replaced
+                shutil.rmtree(folder / LOGS / run.name, ignore_errors=True)
+            flags["logger"] = TensorBoardLogger(folder, name=LOGS, version=run.name)
+        elif self.loggers is not None:  # one for all trainings
+            flags["logger"] = [PartLogger(logger, run.name) for logger in self.loggers]
+        return self.trainer_class(**{**given, **flags})
+
+
+def _words(given: str | list[str]) -> list[str]:
+    """Names from a list, or from text with commas between them, in brackets or not."""
+    words = given.strip().removeprefix("[").removesuffix("]").split(",") if isinstance(given, str) else given
+    return [name for name in map(str.strip, words) if name]

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
+from bacon_pl.checkpoint_files import iterations_done
 from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.commands.arguments import CLASS_PATH
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
+from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.configured import class_path
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
+from bacon_pl.loggers import close_loggers
+from bacon_pl.opening import Opening
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
+from bacon_pl.progress import planned, progress, with_progress
+from bacon_pl.traces import leave_no_trace
 
 
 class Fit(LightningCommand):
@@ -25,9 +33,8 @@ class Fit(LightningCommand):
     builds_model = True
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the trainer, the family's own options and the data."""
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        """Add the data and the family's own options."""
+        parser.add_lightning_class_args(DataModule, "data")
         parser.add_argument(
             CLASS_PATH,
             type=str,
@@ -36,7 +43,6 @@ class Fit(LightningCommand):
             "--model are its arguments, so `--help` lists those of the family that is given with it.",
         )
         parser.add_lightning_class_args(self.family, "model")
-        parser.add_lightning_class_args(DataModule, "data")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks of a distillation."""
@@ -59,21 +65,66 @@ class Fit(LightningCommand):
         )
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
 
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the Trainer, with what says where the run is."""
+        given = self.config_init.trainer
+        shown = progress(estimate=True)
+        shown.hint = "; for a first look, add --config budgets/small"
+        callbacks = with_progress(given.callbacks, given.enable_progress_bar, shown)
+        return super().instantiate_trainer(callbacks=[*callbacks, Opening()], **kwargs)
+
     def run(self) -> None:
-        """Distill."""
+        """Distill, and say where the set is; what is refused before it begins leaves nothing behind."""
+        self.distill()
+        root = Path(self.trainer.default_root_dir)
+        tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
+        if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
+            if (done := self.model.iteration) < (total := planned(self.trainer, self.model)):
+                print(f"ended after iteration {done:,} of {total:,}, for one of the callbacks stopped the run")
+            print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
+
+    def distill(self, data: DataModule | None = None) -> None:
+        """Distill; the set is written into ``--trainer.default_root_dir``.
+
+        Args:
+            data: Real images that take the place of those that the settings name.
+        """
+        with leave_no_trace(self.trainer):
+            self._distill(data)
+
+    def _distill(self, data: DataModule | None) -> None:
+        if data is not None:
+            self.datamodule = data
         self.check()
         # How a run was resumed is no setting of it: a resumed run ends in the same file.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
+        if data is not None:
+            self.model.config["data"] = dict(data.hparams)
+        if recipe := self.command_line.section("evaluation"):  # so that a set knows how it was meant to be evaluated
+            self.model.config["evaluation"] = recipe
         root, config = Path(self.trainer.default_root_dir), self.config
-        with claimed(root, config.ckpt_path, config.overwrite, exclusive=self.trainer.is_global_zero) as checkpoint:
+        zero = self.trainer.is_global_zero
+        with claimed(root, config.ckpt_path, config.overwrite, exclusive=zero) as checkpoint:
             checkpoints = self.trainer.checkpoint_callback
             assert isinstance(checkpoints, Checkpoints)
             checkpoints.replaces = config.overwrite and checkpoint is None
             self.model.overwrite = config.overwrite
+            self.connect_loggers(root, checkpoint)
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
-        tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
-        if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
-            print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
+            close_loggers(self.trainer.loggers)
+
+    def connect_loggers(self, root: Path, checkpoint: Path | None) -> None:
+        """Give the Trainer the loggers that were asked for; those of a run that is resumed go on with it."""
+        if getattr(self.trainer, "fast_dev_run", False):
+            return
+        begins = None
+        if checkpoint is not None:
+            begins = iterations_done(checkpoint)
+            # A run in which nothing is left to do keeps what was logged at its end, too.
+            begins += begins >= min(self.trainer.max_steps, self.model.num_iterations or self.trainer.max_steps)
+        loggers = make_loggers(self.config.trainer.logger, root, begins)
+        if loggers is not None:
+            self.trainer.loggers = loggers
 
     def check(self) -> None:
         """Tell what is wrong before data are read and hours spent."""

@@ -197,6 +197,10 @@ def _check_classes(spec: DatasetSpec, options: LoadOptions, train: LabeledImages
     where = f"{spec.name} under '{options.root}'"
     if train.class_names != test.class_names:
         raise BaconError(f"the train and test splits of {where} have different classes: load one dataset's two splits.")
+    if train.num_classes < 2:
+        raise BaconError(
+            f"{where} has one class only, {', '.join(train.class_names)}: give a dataset of two classes or more."
+        )
     if not len(test):
         raise BaconError(f"{where} has no test images: nothing could be evaluated; fetch or add them.")
 

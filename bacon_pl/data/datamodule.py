@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,11 +13,16 @@ from torch import Tensor
 
 from bacon_pl.configured import Configured, arguments
 from bacon_pl.data.batch import InOrder, IterationBatch, Iterations
+from bacon_pl.data.cache import noting
 from bacon_pl.data.catalog import find, load_dataset
 from bacon_pl.data.images import DatasetMeta, LabeledImages, normalize
-from bacon_pl.data.options import LoadOptions, check_statistics
+from bacon_pl.data.options import LoadOptions, check_statistics, check_whole
 from bacon_pl.data.split import stratified_split
 from bacon_pl.errors import BaconError
+
+
+class NotLoadedError(BaconError, AttributeError):
+    """Images are asked for before they are loaded; for ``hasattr`` they are not there."""
 
 
 class DataModule(Configured, LightningDataModule):
@@ -50,6 +56,7 @@ class DataModule(Configured, LightningDataModule):
         val: Images held out of the training images, or None if val_fraction is 0.
         test: Test images, on the CPU.
         meta: What the dataset is; its ``train_bytes`` count the images held out, too.
+        cache_files: Files of the cache that hold its images decoded, where they were image files.
 
     Raises:
         BaconError: If an argument is out of its range or the dataset is unknown.
@@ -59,6 +66,7 @@ class DataModule(Configured, LightningDataModule):
     val: LabeledImages | None
     test: LabeledImages
     meta: DatasetMeta
+    cache_files: list[Path]
 
     def __init__(
         self,
@@ -77,15 +85,17 @@ class DataModule(Configured, LightningDataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__()
+        for option, text in (("name", name), ("root", root)):
+            if not isinstance(text, (str, os.PathLike)):
+                raise BaconError(f"--data.{option} must be text, got {text!r}.")
         self.name: str = find(name).name
         # Made here only for its checks: a wrong argument is told before anything is loaded.
         LoadOptions(Path(root), download, image_size, test_fraction, split_seed, on_bad_image)
         check_statistics(mean, std)
-        if not 0 <= val_fraction < 1:
+        if not (isinstance(val_fraction, (float, Real)) and 0 <= val_fraction < 1):
             raise BaconError(f"--data.val_fraction must be at least 0 and below 1, got {val_fraction}.")
-        for what, value in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
-            if value < 1:
-                raise BaconError(f"--data.{what} must be at least 1, got {value}.")
+        for what, count in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
+            check_whole(f"--data.{what}", count)
         self.root = root
         self.download = download
         self.image_size = image_size
@@ -103,6 +113,14 @@ class DataModule(Configured, LightningDataModule):
         self.save_hyperparameters(settings, logger=False)
         self._loaded = False
         self._on_device: LabeledImages | None = None
+
+    if not TYPE_CHECKING:  # to type checkers every attribute would be Any
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what to do where the images are asked for too early."""
+            if name in ("train", "val", "test", "meta"):
+                raise NotLoadedError(f"the data are not loaded, so there is no '{name}' yet: call setup() first.")
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     @property
     def known_size(self) -> tuple[int, int] | None:
@@ -125,7 +143,8 @@ class DataModule(Configured, LightningDataModule):
         """
         if self._loaded:
             return
-        train, self.test, self.meta = self._load(download=False)
+        with noting() as self.cache_files:
+            train, self.test, self.meta = self._load(download=False)
         self.train, self.val = train, None
         if self.val_fraction:
             kept, held = stratified_split(train.labels, self.val_fraction, self.split_seed, "validation split")

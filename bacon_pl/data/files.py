@@ -25,6 +25,9 @@ from bacon_pl.data.cache import Built, cached
 from bacon_pl.data.options import LoadOptions
 from bacon_pl.errors import BaconError, one_line
 
+# Bad files that a message names.
+_MOST_NAMED = 20
+
 # Files decoded by one task: enough to hide the cost of a task, few enough that threads finish together and that what
 # they hold is little beside the dataset.
 _CHUNK = 64
@@ -172,12 +175,10 @@ def load_files(
         line = f"{file.path}\0{file.size}\0{file.mtime_ns}\0{file.label}\n"
         state.update(line.encode(errors="surrogateescape"))
     build = partial(_decode_all, root, files, options, channels)
-    tensors, info = cached(root.resolve().name or "root", place, state.hexdigest(), build)
+    tensors, info = cached(root.resolve().name or "root", place, state.hexdigest(), build, of=str(root.resolve()))
     if info["skipped"]:
-        warnings.warn(
-            f"skipped {info['skipped']} image file(s) that cannot be read, the first one '{info['first_skipped']}'.",
-            stacklevel=2,
-        )
+        what = f"{info['skipped']} image file{'s' * (info['skipped'] > 1)}"
+        warnings.warn(f"skipped {what} that cannot be read: {info['named']}.", stacklevel=2)
     return tensors["images"], tensors["kept"]
 
 
@@ -185,15 +186,12 @@ def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, ch
     # One block of memory for all: a list of parts would take as much again while it is joined.
     images: Tensor | None = None
     kept: list[int] = []
-    bad: list[str] = []
+    bad: list[tuple[str, Exception]] = []
     for position, image in enumerate(_decoded(root, files, options)):
         if isinstance(image, Exception):
-            if options.on_bad_image == "error":
-                raise BaconError(
-                    f"cannot read the image file '{root / files[position].path}' ({_reason(image)}): mend or "
-                    "remove it, or give --data.on_bad_image skip."
-                ) from image
-            bad.append(str(root / files[position].path))
+            bad.append((files[position].path, image))
+            continue
+        if bad and options.on_bad_image == "error":  # the rest is looked through for more of them
             continue
         depth, height, width = image.shape
         if images is None:
@@ -210,11 +208,35 @@ def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, ch
             images[: len(kept)] = gray[: len(kept)]
         images[len(kept)] = image  # gray goes into all three channels
         kept.append(position)
+    if bad and options.on_bad_image == "error":
+        raise _unreadable(root, bad, len(files)) from bad[0][1]
     if images is None:
-        raise BaconError(f"none of the {len(files)} image files under '{root}' can be read, the first is '{bad[0]}'.")
+        raise BaconError(f"none of the {len(files)} image files under '{root}' can be read: {_listed(bad)}.")
     tensors = {"images": images[: len(kept)], "kept": torch.tensor(kept, dtype=torch.int64)}
-    info: dict[str, Any] = {"skipped": len(bad), "first_skipped": bad[0] if bad else ""}
+    info: dict[str, Any] = {"skipped": len(bad), "named": _listed(bad)}
     return tensors, info
+
+
+def _unreadable(root: Path, bad: Sequence[tuple[str, Exception]], count: int) -> BaconError:
+    """The error for files that cannot be read: all of them at once, for nobody mends a folder file by file."""
+    remedy = "or give --data.on_bad_image skip"
+    if len(bad) == 1:
+        path, error = bad[0]
+        do = "scale it down, remove it," if _is_too_large(error) else "mend or remove it,"
+        return BaconError(f"cannot read the image file '{root / path}' ({_reason(error)}): {do} {remedy}.")
+    return BaconError(
+        f"cannot read {len(bad)} of the {count} image files under '{root}': {_listed(bad)}; mend or remove them, "
+        f"{remedy}."
+    )
+
+
+def _listed(bad: Sequence[tuple[str, Exception]]) -> str:
+    """Bad files by what is wrong with them; empty where there are none."""
+    reasons: dict[str, list[str]] = {}
+    for path, error in bad[:_MOST_NAMED]:
+        reasons.setdefault(_reason(error), []).append(f"'{one_line(path)}'")
+    more = f", and {len(bad) - _MOST_NAMED} more" if len(bad) > _MOST_NAMED else ""
+    return "; ".join(f"{', '.join(paths)} ({reason})" for reason, paths in reasons.items()) + more
 
 
 def _decoded(root: Path, files: Sequence[ImageFile], options: LoadOptions) -> Iterator[Tensor | Exception]:
@@ -244,8 +266,17 @@ def _decode_chunk(root: Path, files: Sequence[ImageFile], options: LoadOptions) 
     return results
 
 
+def _is_too_large(error: Exception) -> bool:
+    return isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning))
+
+
 def _reason(error: Exception) -> str:
     # Pillow repeats the path in "cannot identify image file '...'".
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image, or damaged"
-    return error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+    if _is_too_large(error):  # Pillow warns from its limit on, and refuses twice that
+        most = (2 if isinstance(error, Image.DecompressionBombError) else 1) * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"too large: Pillow opens pictures of at most {most:,} pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error) or type(error).__name__

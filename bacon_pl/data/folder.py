@@ -16,8 +16,9 @@ from bacon_pl.errors import BaconError
 def load_folder(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load a folder of images: ``root/{train,test}/<class>/...``, ``root/{train,val}/...`` or ``root/<class>/...``.
 
-    A flat folder is split class by class with ``options.test_fraction`` and ``options.seed``. The classes are the
-    folders' names in sorted order. One channel if every image is gray, else three.
+    Where there are both ``test/`` and ``val/``, ``test/`` is the test split, and ``val/`` is not read. A flat folder is
+    split class by class with ``options.test_fraction`` and ``options.seed``. The classes are the folders' names in
+    sorted order. One channel if every image is gray, else three.
 
     Args:
         options: Where to look, and how to treat sizes and bad files.
@@ -26,7 +27,8 @@ def load_folder(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
         ``(train, test)``.
 
     Raises:
-        BaconError: If a folder is missing or empty, the splits' classes differ, sizes differ, or a file is bad.
+        BaconError: If a folder is missing or empty, there is one class only, the splits' classes differ, sizes differ,
+            or a file is bad.
     """
     root = options.root
     folders = subfolders(root)
@@ -40,6 +42,7 @@ def load_folder(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
             f"the folder '{root}' has train/ but neither test/ nor val/: add one, or give --data.root "
             f"'{root / 'train'}' to hold out a share of it."
         )
+    _check_several(root, folders)
     files = _list_classes(root, "", folders)
     images, kept = load_files(root, files, options)
     labels = torch.tensor([file.label for file in files])[kept]
@@ -64,6 +67,7 @@ def _load_split(options: LoadOptions, held_out: str) -> tuple[LabeledImages, Lab
             f"train/ and {held_out}/ under '{root}' have different classes: '{odd[0]}' is only in "
             f"{'train' if odd[0] in names else held_out}/ ({len(odd)} such in all)."
         )
+    _check_several(root / "train", names)
     files = _list_classes(root, "train/", names)
     n_train = len(files)
     files += _list_classes(root, f"{held_out}/", names)
@@ -77,6 +81,18 @@ def _load_split(options: LoadOptions, held_out: str) -> tuple[LabeledImages, Lab
     _check_left(train, root / "train", names)
     _check_left(test, root / held_out, names)
     return train, test
+
+
+def _check_several(folder: Path, names: list[str]) -> None:
+    if len(names) > 1:
+        return
+    inner = folder / names[0]
+    within = subfolders(inner)
+    hint = f"did you mean --data.root '{inner}'?" if len(within) > 1 else "add a folder for each other class."
+    raise BaconError(
+        f"the folder '{folder}' holds one class folder only, '{names[0]}', but a classifier needs two classes or more: "
+        f"{hint}"
+    )
 
 
 def _list_classes(root: Path, prefix: str, names: list[str]) -> list[ImageFile]:

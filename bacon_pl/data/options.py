@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal
 
@@ -39,12 +40,29 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.expanduser(self.root)))
-        if self.image_size is not None and self.image_size < 1:
-            raise BaconError(f"--data.image_size must be at least 1 pixel, got {self.image_size}.")
-        if not 0 < self.test_fraction < 1:
+        if self.image_size is not None:
+            check_whole("--data.image_size", self.image_size, " pixel")
+        if not (isinstance(self.test_fraction, (float, Real)) and 0 < self.test_fraction < 1):
             raise BaconError(f"--data.test_fraction must be between 0 and 1 (both excluded), got {self.test_fraction}.")
         if self.on_bad_image not in ("error", "skip"):
             raise BaconError(f"--data.on_bad_image must be 'error' or 'skip', got '{self.on_bad_image}'.")
+
+
+def check_whole(option: str, value: object, unit: str = "") -> None:
+    """Check a number that counts something.
+
+    Args:
+        option: The option that it is of.
+        value: As it was given.
+        unit: What is counted, for the message.
+
+    Raises:
+        BaconError: It is no whole number, or below 1.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise BaconError(f"{option} must be a whole number, got {value!r}.")
+    if value < 1:
+        raise BaconError(f"{option} must be at least 1{unit}, got {value}.")
 
 
 def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
@@ -60,9 +78,11 @@ def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) 
     for name, values, lower in (("mean", mean, 0.0), ("std", std, math.ulp(0.0))):
         if values is None:
             continue
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise BaconError(f"--data.{name} must be a list of numbers, one per channel, got {values!r}.")
         if len(values) not in (1, 3):
             raise BaconError(f"--data.{name} must have one number per channel (1 or 3), got {len(values)} numbers.")
-        if not all(lower <= v <= 1 for v in values):
+        if not all(isinstance(v, (float, Real)) and lower <= v <= 1 for v in values):
             span = "[0, 1]" if name == "mean" else "(0, 1]"
             raise BaconError(
                 f"--data.{name} is of pixels in [0, 1], so its values must be in {span}, got {list(values)}."

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
-import torch
-from matplotlib.figure import Figure
+import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.transforms.functional import to_pil_image
 
 from bacon_pl import grid, partition
-from bacon_pl.data.images import DatasetMeta, denormalize
-from bacon_pl.distilled_set.file import file_in, read, shape_flaw, value_flaw, write
-from bacon_pl.distilled_set.folders import folder_names
-from bacon_pl.distilled_set.provenance import package_version
-from bacon_pl.errors import BaconError, one_line
+from bacon_pl.data.images import denormalize
+from bacon_pl.distilled_set import pictures
+from bacon_pl.distilled_set.content import Content
+from bacon_pl.distilled_set.file import file_in, read, write
+from bacon_pl.distilled_set.indexing import Index, is_single, position, positions
 
-_FIELDS = ("factor", "method", "config", "seed", "version", "commit", "step_size")
+if TYPE_CHECKING:
+    import datasets
+    from matplotlib.figure import Figure
 
 
-class DistilledSet(Dataset[tuple[Tensor, int]]):
+class DistilledSet(Content):
     """A distilled dataset: a map-style dataset of its expanded images, and a file.
 
-    Indexing gives expanded, normalized images, as evaluation uses them; ``images`` are the canvases as trained.
+    Indexing gives expanded, normalized images, as evaluation uses them; ``images`` are the canvases as trained. Sets
+    with the same content are equal, and none is written to once it is made.
 
     Attributes:
         images: (C·ipc, ch, H, W), float32 on the CPU, normalized pixel space, class by class.
@@ -43,7 +40,7 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         commit: Git commit that made the set, or None.
         step_size: Learning rate that was learned with the images, or None.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import torch
         >>> from bacon_pl.data import DatasetMeta
@@ -57,109 +54,12 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         >>> image, label = distilled[1]
         >>> tuple(image.shape), label
         ((1, 8, 8), 1)
+        >>> images, labels = distilled[2:6]
+        >>> tuple(images.shape), labels.tolist()
+        ((4, 1, 8, 8), [0, 1, 0, 1])
+        >>> distilled == made
+        True
     """
-
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        meta: DatasetMeta,
-        *,
-        factor: int = 1,
-        method: str = "",
-        config: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        version: str | None = None,
-        commit: str | None = None,
-        step_size: float | None = None,
-    ) -> None:
-        """Take a copy of the images, from any device.
-
-        Args:
-            images: (C·ipc, ch, H, W), finite, normalized pixel space, class by class.
-            labels: (C·ipc,), integers in [0, C), ascending, ipc of each class.
-            meta: The dataset that was distilled.
-            factor: Partition factor, at least 1; divides H and W.
-            method: Name of the distillation method.
-            config: Resolved configuration of the run; values that JSON does not know are kept as their ``str``.
-            seed: Seed of the run.
-            version: Version of this package; by default the one that runs.
-            commit: Git commit, as :func:`git_commit` finds it.
-            step_size: Learning rate that was learned with the images, positive; None where there is none.
-
-        Raises:
-            BaconError: The parts do not fit each other, or a pixel is not finite.
-        """
-        # A copy: the trained parameter that comes in here goes on changing.
-        self.images = images.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
-        self.labels = labels.detach().to("cpu", torch.int64).clone()
-        self.meta = meta
-        self.factor = factor
-        self.method = method
-        self.config: dict[str, Any] = json.loads(json.dumps(dict(config or {}), default=str))
-        self.seed = seed
-        self.version = package_version() if version is None else version
-        self.commit = commit
-        self.step_size = step_size
-        shapes = tuple(self.images.shape), tuple(self.labels.shape)
-        if step_size is not None and not (step_size > 0 and math.isfinite(step_size)):
-            raise BaconError(f"a distilled set's step_size must be positive and finite, or None, got {step_size}.")
-        if flaw := shape_flaw(*shapes, meta, factor) or value_flaw(self.images, self.labels, meta):
-            raise BaconError(f"cannot make a distilled set of {meta.name}: {flaw}.")
-
-    @property
-    def ipc(self) -> int:
-        """Stored images (canvases) per class."""
-        return len(self.images) // self.meta.num_classes
-
-    @property
-    def storage_bytes(self) -> int:
-        """Bytes of the image tensor as the file stores it, in float32; labels and description come on top."""
-        return self.images.numel() * self.images.element_size()
-
-    @property
-    def pixel_bytes(self) -> int:
-        """Bytes of the canvases at one byte per value, which is how the field counts images per class.
-
-        A count, not a measurement: the values are trained floats and lose a little when rounded to bytes.
-        """
-        return self.images.numel()
-
-    @property
-    def share(self) -> float | None:
-        """``pixel_bytes`` as a fraction of the uint8 training images, or None where their size is unknown."""
-        return self.pixel_bytes / self.meta.train_bytes if self.meta.train_bytes else None
-
-    def __repr__(self) -> str:
-        return (
-            f"DistilledSet({self.meta.name}, method={self.method!r}, {self.meta.num_classes} classes × {self.ipc} "
-            f"images of {'×'.join(map(str, self.images.shape[1:]))}, factor={self.factor}, seed={self.seed})"
-        )
-
-    def check_fits(self, meta: DatasetMeta) -> None:
-        """Check that images of a dataset can test what is trained on this set.
-
-        Args:
-            meta: The dataset to test on.
-
-        Raises:
-            BaconError: Classes, size, channels or normalization differ.
-        """
-        mine = {"classes": self.meta.class_names, "image size": self.meta.size, "channels": self.meta.channels}
-        theirs = {"classes": meta.class_names, "image size": meta.size, "channels": meta.channels}
-        for what, value in mine.items():
-            if value != theirs[what]:
-                raise BaconError(
-                    f"the distilled set was made from {_short(self.meta.name)} with {what} {_short(value)}, but the "
-                    f"data ({meta.name}) have {_short(theirs[what])}: give the dataset it was made from (--data.name, "
-                    "--data.root)."
-                )
-        statistics = zip(self.meta.mean + self.meta.std, meta.mean + meta.std, strict=True)
-        if any(abs(a - b) > 1e-3 for a, b in statistics):
-            raise BaconError(
-                f"the distilled set is normalized by mean {self.meta.mean} and std {self.meta.std}, the data by "
-                f"{meta.mean} and {meta.std}: give its numbers as --data.mean and --data.std."
-            )
 
     # ---- as a dataset
 
@@ -179,9 +79,48 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.images) * self.factor**2
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> tuple[Tensor, int]: ...
+
+    @overload
+    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]: ...
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, int] | tuple[Tensor, Tensor]:
+        """Return one expanded image with its label, or several of them.
+
+        Args:
+            index: A whole number; or a slice, or a list, tensor or array of whole numbers or of ``len(self)`` booleans.
+                Negative numbers count from the end.
+
+        Returns:
+            For a whole number an image (ch, H, W) and its label as an int, else images (N, ch, H, W) and labels (N,),
+            int64, as tensors of their own.
+
+        Raises:
+            IndexError: There is no such image, or there are not ``len(self)`` booleans.
+            TypeError: The index is something else.
+        """
         images, labels = self._expanded
-        return images[index], int(labels[index])
+        if is_single(index):
+            single = position(index, len(self))
+            return images[single], int(labels[single])
+        several = positions(index, len(self))
+        return images[several], labels[several]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names in label order, as torchvision's datasets call them."""
+        return self.meta.class_names
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """Labels by class name; of classes with the same name, the last one's."""
+        return {name: label for label, name in enumerate(self.classes)}
+
+    @property
+    def targets(self) -> Tensor:
+        """Labels of the expanded images, (factor²·C·ipc,), int64, in the order of indexing. Do not write to them."""
+        return self._expanded[1]
 
     # ---- as a file
 
@@ -201,8 +140,7 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
             BaconError: The file cannot be written.
         """
         target = file_in(path)
-        fields = {name: getattr(self, name) for name in _FIELDS}
-        write(target, self.images, self.labels, self.meta, fields)
+        write(target, self.images, self.labels, self.meta, self._fields())
         return target
 
     @classmethod
@@ -210,11 +148,17 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         """Read a set that :meth:`save` wrote. Everything in the file is checked; nothing in it is ever run.
 
         Args:
-            path: The file, or a folder that holds ``distilled.safetensors``.
+            path: The file, or a folder that holds ``distilled.safetensors``. Or an address on the Hub of Hugging Face,
+                ``hf://user/name``, ``hf://user/name@revision``, or either with ``/path`` of a file or folder in it.
 
         Raises:
-            BaconError: There is no such file, it is damaged or of another kind, or a newer version wrote it.
+            BaconError: There is no such file, it is damaged or of another kind, or a newer version wrote it; or it
+                cannot be downloaded.
         """
+        if os.fspath(path).startswith(("hf://", "hf:/")):  # paths lose a slash
+            from bacon_pl.distilled_set import hub
+
+            path = hub.fetch(path)
         images, labels, meta, fields = read(file_in(path))
         return cls(images, labels, meta, **fields)
 
@@ -249,20 +193,8 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         Raises:
             BaconError: The folder holds something already or cannot be written.
         """
-        target = Path(folder)
-        pixels = self.pixels(expanded=expanded).mul(255).round().to(torch.uint8)
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            # Older files would become training images of the new set.
-            if any(target.iterdir()):
-                raise BaconError(f"'{target}' is not empty; choose a new folder for the images.")
-            for name, images in zip(folder_names(self.meta.class_names), pixels, strict=True):
-                (target / name).mkdir()
-                for index, image in enumerate(images):
-                    to_pil_image(image).save(target / name / f"{index:04d}.png")
-        except OSError as error:
-            raise BaconError(f"cannot write images to '{target}' ({error.strerror}); choose another folder.") from error
-        return target
+        pictures.write_png(self.pixels(expanded=expanded), self.meta.class_names, Path(folder))
+        return Path(folder)
 
     def grid_tensor(self, max_classes: int | None = None, *, expanded: bool = False) -> Tensor:
         """Lay the images out with one row per class, for a logger.
@@ -294,15 +226,77 @@ class DistilledSet(Dataset[tuple[Tensor, int]]):
         Raises:
             BaconError: The file cannot be written, or matplotlib does not know its suffix.
         """
-        target = Path(path)
-        figure = self.grid(expanded=expanded, scale=scale)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(target, bbox_inches="tight", pad_inches=0.05)
-        except (OSError, ValueError) as error:
-            raise BaconError(f"cannot write the picture '{target}' ({error}); choose another .png file.") from error
+        pictures.write_figure(self.grid(expanded=expanded, scale=scale), Path(path))
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return pictures.as_html(repr(self), self.pixels(), self.meta.class_names)
+
+    # ---- for Hugging Face
+
+    def to_huggingface(self) -> datasets.Dataset:
+        """Make a dataset for the package ``datasets``, which ``pip install "bacon_pl[huggingface]"`` brings.
+
+        Returns:
+            A :class:`datasets.Dataset` of the expanded images, class by class, with features ``image`` (PNG, so pixels
+            are rounded to bytes and clamped to [0, 255]) and ``label`` (a ``ClassLabel`` with the classes' names).
+
+        Raises:
+            BaconError: The package is not installed.
+        """
+        from bacon_pl.distilled_set import hub
+
+        return hub.to_huggingface(self)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """Write what :meth:`to_huggingface` makes to a file, whole or not at all.
+
+        ``datasets.load_dataset("parquet", data_files=path)`` reads it with its images and classes' names, and
+        ``load_dataset(folder)`` does so for a folder with nothing else in it.
+
+        Args:
+            path: The file, or an existing folder, in which it is named as on the Hub.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            BaconError: The package ``datasets`` is not installed, or the file cannot be written.
+        """
+        from bacon_pl.distilled_set import hub
+
+        target = Path(path, hub.PARQUET_NAME) if Path(path).is_dir() else Path(path)
+        hub.write_parquet(self, target)
         return target
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Upload the set to the Hub of Hugging Face as a dataset: its file, its pictures as parquet, and a card.
 
-def _short(value: object) -> str:
-    return one_line(", ".join(map(str, value)) if isinstance(value, tuple) else value, 80)
+        The repository is made where there is none; of one that exists, these three files are replaced. The card is made
+        from the set's provenance, and like the file it shows the configuration with its paths.
+
+        Args:
+            repo_id: ``user/name``.
+            revision: Branch, made where there is none; the main one by default.
+            private: Whether a new repository is private; by default as the account has it.
+            token: Token of an account that may write there; by default the one of ``hf auth login``.
+            commit_message: By default the set's checksum.
+
+        Returns:
+            The address that :meth:`load` takes, ``hf://user/name``.
+
+        Raises:
+            BaconError: The packages are not installed, or the Hub refuses or cannot be reached.
+        """
+        from bacon_pl.distilled_set import hub
+
+        return hub.push(self, repo_id, revision=revision, private=private, token=token, commit_message=commit_message)

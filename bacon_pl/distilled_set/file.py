@@ -41,6 +41,37 @@ def file_in(path: str | os.PathLike[str]) -> Path:
     return given / FILE_NAME if os.path.isdir(given) else given
 
 
+def describe(meta: DatasetMeta, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect what a file says about its two tensors, as JSON values.
+
+    Args:
+        meta: Dataset.
+        fields: factor, method, config, seed, version, commit, step_size.
+
+    Returns:
+        The description, without the checksum that a file adds to it.
+    """
+    description = {
+        "channels": meta.channels,
+        "class_names": list(meta.class_names),
+        "config": fields["config"],
+        "dataset": meta.name,
+        "factor": fields["factor"],
+        "format_version": FORMAT_VERSION,
+        "git_commit": fields["commit"],
+        "mean": [float(m) for m in meta.mean],
+        "method": fields["method"],
+        "package_version": fields["version"],
+        "seed": fields["seed"],
+        "size": list(meta.size),
+        "std": [float(s) for s in meta.std],
+        "train_bytes": meta.train_bytes,
+    }
+    if fields["step_size"] is not None:
+        description["step_size"] = fields["step_size"]
+    return description
+
+
 def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, fields: Mapping[str, Any]) -> None:
     """Write a set; the file appears whole or not at all, and equal sets give equal bytes.
 
@@ -54,25 +85,8 @@ def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, field
     Raises:
         BaconError: The file cannot be written, or its description is too long to be read again.
     """
-    description = {
-        "channels": meta.channels,
-        "class_names": list(meta.class_names),
-        "config": fields["config"],
-        "dataset": meta.name,
-        "factor": fields["factor"],
-        "format_version": FORMAT_VERSION,
-        "git_commit": fields["commit"],
-        "mean": list(meta.mean),
-        "method": fields["method"],
-        "package_version": fields["version"],
-        "seed": fields["seed"],
-        "size": list(meta.size),
-        "std": list(meta.std),
-        "train_bytes": meta.train_bytes,
-    }
-    if fields["step_size"] is not None:
-        description["step_size"] = fields["step_size"]
-    description["checksum"] = _checksum(images, labels, description)
+    description = describe(meta, fields)
+    description["checksum"] = checksum(images, labels, description)
     text = json.dumps(description, sort_keys=True)
     if 2 * len(text) > _MAX_HEADER:  # its quotes are escaped once more
         raise BaconError(
@@ -131,8 +145,8 @@ def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
         ) from error
     if flaw := value_flaw(images, labels, meta):
         raise _damaged(source, flaw)
-    checksum = description.pop("checksum", None)
-    if checksum is not None and checksum != _checksum(images, labels, description):
+    recorded = description.pop("checksum", None)
+    if recorded is not None and recorded != checksum(images, labels, description):
         raise _damaged(source, "its checksum does not match what it holds")
     fields = {
         "factor": factor,
@@ -144,6 +158,20 @@ def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
         "step_size": description.get("step_size"),
     }
     return images, labels, meta, fields
+
+
+def checksum(images: Tensor, labels: Tensor, description: Mapping[str, Any]) -> int:
+    """Compute the CRC-32 of all that a set holds; files from before there was one have none.
+
+    Args:
+        images: Images, float32 on the CPU.
+        labels: Labels, int64 on the CPU.
+        description: What :func:`describe` says of them.
+    """
+    total = zlib.crc32(json.dumps(description, sort_keys=True).encode())
+    for tensor in (images, labels):
+        total = zlib.crc32(tensor.numpy().data, total)
+    return total
 
 
 def shape_flaw(images: tuple[int, ...], labels: tuple[int, ...], meta: DatasetMeta, factor: int) -> str | None:
@@ -218,14 +246,6 @@ def _meta(description: Mapping[str, Any]) -> DatasetMeta:
         std=tuple(map(float, description["std"])),
         train_bytes=description["train_bytes"],
     )
-
-
-def _checksum(images: Tensor, labels: Tensor, description: Mapping[str, Any]) -> int:
-    """CRC of all that a set holds; files of before there was one have none."""
-    total = zlib.crc32(json.dumps(description, sort_keys=True).encode())
-    for tensor in (images, labels):
-        total = zlib.crc32(tensor.numpy().data, total)
-    return total
 
 
 def _damaged(source: Path, flaw: str) -> BaconError:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import subprocess
 from pathlib import Path
 
+from bacon_pl.version import package_version
 
-def package_version() -> str:
-    """Return the installed version of this package, or ``"unknown"`` where it runs without being installed."""
-    try:
-        return importlib.metadata.version("bacon-pl")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+__all__ = ["git_commit", "package_version"]
 
 
 def git_commit() -> str | None:

@@ -94,6 +94,7 @@ class BoundLog:
         if self._found is None:
             return
         means = self._found.summary()
-        numbers = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+        values = torch.stack(list(means.values())).tolist()
+        numbers = {f"bound/{name}": value for name, value in zip(means, values, strict=True)}
         for logger in loggers:  # not by the module's log, which keeps to the Trainer's own interval
             logger.log_metrics(numbers, step=self._iteration)

@@ -21,6 +21,7 @@ from bacon_pl.distillers.checks import check_nothing_is_lost, check_trainer, run
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.distillers.synthetic_set import SyntheticSet
 from bacon_pl.errors import BaconError, one_line
+from bacon_pl.loggers import log_end, log_start
 from bacon_pl.selection import Start
 
 CHECKPOINT_FORMAT = 2
@@ -51,9 +52,9 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         self.iteration = 0
         self.overwrite = False
         self.config: dict[str, Any] = {}
-        # Lightning's loggers show them, and ``load_from_checkpoint`` makes a module again from them.
+        # ``load_from_checkpoint`` makes a module again from them; what loggers show is said when the fit starts.
         given = arguments(self)
-        self.save_hyperparameters({**given, **({"seed": self.seed} if "seed" in given else {})})
+        self.save_hyperparameters({**given, **({"seed": self.seed} if "seed" in given else {})}, logger=False)
         self._described: dict[str, Any] = {}
         self._done_before = 0
         self._prepared = False
@@ -180,6 +181,8 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         if self._pending is not None:
             self.load_extra_state(self._pending)
             self._pending = None
+        if self.trainer.is_global_zero:
+            log_start(self.trainer, self._own_settings(), self.settings(), self.iteration)
 
     # Iterations.
 
@@ -341,3 +344,5 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
             )
         if trainer.is_global_zero:
             self.distilled().save(Path(self.trainer.default_root_dir) / FILE_NAME)
+            if self._last_step is not None:  # else nothing was left to do
+                log_end(self.trainer, self._own_settings())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
@@ -10,7 +12,7 @@ from bacon_pl import __version__
 from bacon_pl.errors import BaconError
 from bacon_pl.interop.meta import dataset_meta
 from bacon_pl.interop.sets import is_ours, open_set
-from bacon_pl.interop.write import write_set
+from bacon_pl.interop.write import write_set, written
 
 
 def add_source_options(parser: ArgumentParser) -> None:
@@ -62,6 +64,15 @@ class Convert:
         parser.add_argument("--mean", type=list[float] | None, default=None, help="As --data.mean of fit and eval.")
         parser.add_argument("--std", type=list[float] | None, default=None, help="As --data.std of fit and eval.")
         add_source_options(parser)
+        parser.add_argument(
+            "--canvases",
+            type=bool | None,
+            default=None,
+            nargs="?",
+            const=True,
+            help="Keep the tiles of a partitioned set on their canvases, for programs that cut them out themselves; "
+            "by default they are cut out, but for .safetensors.",
+        )
         parser.add_argument("--overwrite", type=bool, default=False, help="Put the result in an older one's place.")
         self.config = parser.parse_args(list(args))
 
@@ -75,5 +86,9 @@ class Convert:
                     f"'{c.source}' does not say which dataset it was made from: add e.g. --dataset cifar10."
                 )
             meta = dataset_meta(c.dataset, c.root, image_size=c.image_size, mean=c.mean, std=c.std)
-        distilled = open_set(c.source, meta, factor=c.factor, index=c.epoch_index)
-        print(f"distilled set: {write_set(distilled, c.target, overwrite=c.overwrite)}")
+        with warnings.catch_warnings(record=True) as caught:
+            distilled = open_set(c.source, meta, factor=c.factor, index=c.epoch_index)
+        for warning in caught:
+            print(f"bacon convert: warning: {warning.message}", file=sys.stderr)
+        target = write_set(distilled, c.target, canvases=c.canvases, overwrite=c.overwrite)
+        print(written(distilled, target, canvases=c.canvases))

@@ -22,6 +22,7 @@ from bacon_pl.interop.unpickle import Pickle
 
 _PAIRS = (("images", "labels"), ("x", "y"), ("data", "target"), ("data", "targets"), ("data", "labels"))
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle")
+_MOST_LISTED = 10
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
@@ -38,6 +39,7 @@ def open_set(
     """Read a distilled set, ours or another project's.
 
     Numbers in floating point are normalized pixels, as those projects keep them; whole bytes are pixels of 0 to 255.
+    Nothing in a file says so: where its numbers look like anything else, that is an error or a warning.
 
     =====================================  ============================================================================
     a file or folder                       read as
@@ -45,7 +47,8 @@ def open_set(
     ``.safetensors``, folder of a run      ours; nothing else has to be known
     ``.pt``, ``.pth``, ``.pkl``            ``{"data": [[images, labels], …]}`` of DC, DSA, DM and IDM; ``(images,
                                            labels)``, or a list of these; never run, only read
-    ``images_*.pt``, or its folder         MTT's, with ``labels_*.pt`` beside it
+    ``images_*.pt``, or its folder         MTT's, with ``labels_*.pt`` beside it; of several in a folder, the one
+                                           called ``images_best.pt``
     ``.npz``                               ``images`` and ``labels``, ``x`` and ``y``, or ``data`` and ``target``
     folder of class folders                pictures
     =====================================  ============================================================================
@@ -62,13 +65,15 @@ def open_set(
     """
     source = Path(path)
     if is_ours(source):
-        distilled = DistilledSet.load(source)
+        distilled = DistilledSet.load(path)
         if factor not in (None, distilled.factor):
             raise BaconError(f"'{source}' has partition factor {distilled.factor}, not {factor}: leave --factor out.")
         return distilled
     if meta is None:
         raise BaconError(f"'{source}' does not say which dataset it was made from: give its name, e.g. cifar10.")
-    if source.is_dir() and not _trajectory_files(source):
+    if source.is_dir() and _trajectory_files(source):
+        source = _one_of(source)
+    if source.is_dir():
         images, labels = pictures.read(source, meta)
         own_factor = None
     elif source.suffix.lower() == ".npz":
@@ -84,6 +89,40 @@ def open_set(
 def _trajectory_files(folder: Path) -> list[Path]:
     """MTT's files of images in a folder."""
     return sorted(folder.glob("images_*.pt"))
+
+
+def _one_of(folder: Path) -> Path:
+    """Choose among MTT's files of images in a folder that has some."""
+    every = _trajectory_files(folder)
+    # Of those without labels some are other files' images with the whitening undone.
+    files = [file for file in every if _beside(file).is_file()] or every
+    best = folder / "images_best.pt"
+    if len(files) > 1 and best not in files:
+        names = [file.name for file in files]
+        shown = ", ".join(names if len(names) <= _MOST_LISTED else [*names[: _MOST_LISTED - 1], f"… {names[-1]}"])
+        raise BaconError(
+            f"the folder '{folder}' holds {len(files)} sets and none is called images_best.pt: give one of these "
+            f"files: {shown}."
+        )
+    chosen = best if best in files else files[0]
+    if len(files) > 1:
+        warnings.warn(
+            f"the folder '{folder}' holds {len(files)} sets: '{best.name}' is taken, which is the one that did best on "
+            "the test images; give another file to read that one.",
+            stacklevel=3,
+        )
+    if any(file.name.startswith("images_zca_") for file in every):
+        warnings.warn(
+            f"the files images_zca_….pt in '{folder}' say that its sets were whitened by ZCA, which is not undone "
+            f"here: '{chosen.name}' is taken as normalized by mean and std, and will not reach its published accuracy.",
+            stacklevel=3,
+        )
+    return chosen
+
+
+def _beside(images: Path) -> Path:
+    """Where MTT keeps the labels of a file of images."""
+    return images.with_name(images.name.replace("images", "labels", 1))
 
 
 # ---- from archives and pickles to tensors
@@ -102,14 +141,6 @@ def _from_npz(source: Path) -> tuple[Tensor, Tensor, int | None]:
 
 
 def _from_pickle(source: Path, index: int) -> tuple[Tensor, Tensor, int | None]:
-    if source.is_dir():
-        files = _trajectory_files(source)
-        if len(files) > 1:
-            raise BaconError(
-                f"the folder '{source}' holds {len(files)} sets, '{files[0].name}' to '{files[-1].name}': give one of "
-                "these files."
-            )
-        source = files[0]
     with Pickle(source) as file:
         content = file.content
         if isinstance(content, Stored):
@@ -129,7 +160,7 @@ def _from_pickle(source: Path, index: int) -> tuple[Tensor, Tensor, int | None]:
 
 def _labels_beside(source: Path) -> Tensor:
     """MTT's labels of a file of images."""
-    beside = source.with_name(source.name.replace("images", "labels", 1))
+    beside = _beside(source)
     if beside == source or not beside.is_file():
         raise BaconError(
             f"'{source}' holds one tensor, without labels: MTT's files are called images_….pt with labels_….pt beside."
@@ -191,12 +222,8 @@ def _assemble(source: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, f
         if images.dtype != torch.uint8:
             raise BaconError(f"the images in '{source}' are {images.dtype}: save uint8 pixels or normalized floats.")
         images = normalize(images, meta.mean, meta.std, torch.float32)
-    elif images.numel() and float(images.min()) >= 0 and float(images.max()) <= 1:
-        warnings.warn(
-            f"the images in '{source}' lie between 0 and 1, so they look like pixels that were never normalized; they "
-            "are taken as normalized. Save pixels as uint8.",
-            stacklevel=3,
-        )
+    else:
+        _check_range(source, images, meta)
     partition.check_factor(meta.size, factor)
     order = labels.argsort(stable=True)
     try:
@@ -210,6 +237,34 @@ def _assemble(source: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, f
         )
     except BaconError as error:
         raise BaconError(f"'{source}' does not fit: {error}") from error
+
+
+def _check_range(source: Path, images: Tensor, meta: DatasetMeta) -> None:
+    """Say where floating-point images, which are taken as normalized, look like anything else."""
+    if not images.numel() or not bool(images.isfinite().all()):
+        return  # refused with the set
+    least, most = float(images.min()), float(images.max())
+    black = min(-m / s for m, s in zip(meta.mean, meta.std, strict=True))
+    white = max((1 - m) / s for m, s in zip(meta.mean, meta.std, strict=True))
+    far = white - black  # as far beyond black and white as they are apart
+    if least >= 0 and white + far < most <= 255:
+        raise BaconError(
+            f"the images in '{source}' run from {least:.4g} to {most:.4g}, so they look like bytes kept as "
+            "floating-point numbers, which are taken as normalized: save them as uint8."
+        )
+    if least >= 0 and most <= 1:
+        warnings.warn(
+            f"the images in '{source}' lie between 0 and 1, so they look like pixels that were never normalized; they "
+            "are taken as normalized. Save pixels as uint8.",
+            stacklevel=4,
+        )
+    elif least < black - far or most > white + far:
+        warnings.warn(
+            f"the images in '{source}' run from {least:.4g} to {most:.4g}, far beyond black ({black:.4g}) and white "
+            f"({white:.4g}) of {meta.name} normalized by mean {meta.mean} and std {meta.std}, as they are taken to be: "
+            "if they were normalized by others, give those.",
+            stacklevel=4,
+        )
 
 
 def _in_layout(source: Path, images: Tensor, meta: DatasetMeta) -> Tensor:

@@ -8,34 +8,64 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set.pictures import share_clipped
 from bacon_pl.errors import BaconError
 
 _PICTURE = re.compile(r"\d{4,}\.png")
 
 
-def write_set(distilled: DistilledSet, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+@dataclass(frozen=True)
+class _Form:
+    """A set as it is to be written.
+
+    Attributes:
+        images: (N, ch, H, W), float32, normalized pixel space.
+        labels: (N,), int64, ascending.
+        factor: What is left to be cut out of the images.
+    """
+
+    distilled: DistilledSet
+    images: Tensor
+    labels: Tensor
+    factor: int
+
+
+def write_set(
+    distilled: DistilledSet,
+    target: str | os.PathLike[str],
+    *,
+    canvases: bool | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Write a set, whole or not at all, in the form that the target's name asks for.
 
     ``.safetensors`` is ours; ``.pt`` or ``.pth`` is ``{"data": [[images, labels]]}``, as DatasetCondensation writes it;
     ``.npz`` has ``images`` and ``labels``; a name without a suffix is a folder of class folders of PNG files. Images
-    are the canvases as trained, normalized float32, and in PNG files rounded to 8 bits.
+    are normalized float32, and in PNG files rounded to 8 bits.
+
+    Other projects train on a file's images as they are. So the tiles of a partitioned set are cut out and scaled up
+    for them, factor²·ipc images a class, class by class; in ours they stay on their canvases.
 
     Args:
         distilled: The set.
         target: Where to.
+        canvases: Keep the tiles on their canvases; they are cut out by default. Leave it out for ``.safetensors``,
+            and True is refused for a set without tiles.
         overwrite: Put it in the place of an older one. A folder must then hold nothing but such PNG files.
 
     Returns:
         The target.
 
     Raises:
-        BaconError: The target exists, has another suffix, or cannot be written.
+        BaconError: The target exists, has another suffix, or cannot be written; or ``canvases`` makes no sense for it.
     """
     path = Path(target)
     writer = _WRITERS.get(path.suffix.lower())
@@ -44,6 +74,7 @@ def write_set(distilled: DistilledSet, target: str | os.PathLike[str], *, overwr
             f"'{path}' has a suffix that is not known: use one of {', '.join(filter(None, _WRITERS))}, or none for a "
             "folder of PNG files."
         )
+    form = _form(distilled, path, canvases)
     is_folder = path.suffix == ""
     in_use = path.exists() and not (is_folder and path.is_dir() and not any(path.iterdir()))
     if in_use and not overwrite:
@@ -56,13 +87,74 @@ def write_set(distilled: DistilledSet, target: str | os.PathLike[str], *, overwr
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as work:
             made = Path(work) / path.name
-            writer(distilled, made)
+            writer(form, made)
             if is_folder and path.is_dir():
                 shutil.rmtree(path)  # empty, or pictures of an older set
             os.replace(made, path)
     except OSError as error:
         raise BaconError(f"cannot write '{path}' ({error.strerror}); choose a place you can write to.") from error
     return path
+
+
+def _form(distilled: DistilledSet, path: Path, canvases: bool | None) -> _Form:
+    """Decide whether tiles are cut out."""
+    if _is_ours(path):
+        if canvases is not None:
+            raise BaconError(f"'{path}' keeps a set's canvases and its factor in any case: leave --canvases out.")
+        canvases = True
+    elif canvases and distilled.factor == 1:
+        raise BaconError("the set has factor 1, so its images are no canvases of tiles: leave --canvases out.")
+    if canvases or distilled.factor == 1:
+        return _Form(distilled, distilled.images, distilled.labels, distilled.factor)
+    # Tiles are listed tile by tile, each over all classes; a set in a file is in class order.
+    images, labels = distilled.expanded()
+    order = labels.argsort(stable=True)
+    return _Form(distilled, images[order], labels[order], 1)
+
+
+def written(distilled: DistilledSet, target: str | os.PathLike[str], *, canvases: bool | None = None) -> str:
+    """Say what :func:`write_set` has written, for those who read it.
+
+    Args:
+        distilled: The set.
+        target: Where it was written to.
+        canvases: As it was given.
+
+    Returns:
+        One sentence: how many images of which size and factor, what their numbers are, and where they are.
+    """
+    path = Path(target)
+    form = _form(distilled, path, canvases)
+    meta, count = distilled.meta, len(form.images)
+    kind = "images" if form.factor == 1 else "canvases"
+    parts = [
+        f"{count} {kind} of {'×'.join(map(str, form.images.shape[1:]))} ({count // meta.num_classes} for each of "
+        f"{meta.num_classes} classes, class by class)"
+    ]
+    if form.factor > 1:
+        unsaid = "" if path.suffix else ", which a folder does not record"
+        parts.append(f"factor {form.factor}{unsaid}: {count * form.factor**2} images are to be cut out of them")
+    elif distilled.factor > 1:
+        parts.append(f"factor 1: cut out of {len(distilled.images)} canvases of factor {distilled.factor}")
+    else:
+        parts.append("factor 1")
+    if path.suffix:
+        parts.append(f"pixels float32, normalized by mean {_numbers(meta.mean)} and std {_numbers(meta.std)}")
+    else:
+        outside = 100 * share_clipped(form.images, meta)
+        clipped = f", {outside:.2g} % of them clipped" if outside else ""
+        parts.append(f"pixels of 0 to 255, not normalized{clipped}")
+    if distilled.step_size is not None and not _is_ours(path):
+        parts.append(f"the learned step size {distilled.step_size:g} has no place in this format")
+    return f"wrote {'; '.join(parts)}; to {path}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
+def _is_ours(path: Path) -> bool:
+    return path.suffix.lower() == ".safetensors"
 
 
 def _not_pictures(folder: Path) -> str | None:
@@ -76,34 +168,32 @@ def _not_pictures(folder: Path) -> str | None:
     return None
 
 
-def _write_ours(distilled: DistilledSet, path: Path) -> None:
-    distilled.save(path)
+def _write_ours(form: _Form, path: Path) -> None:
+    form.distilled.save(path)
 
 
-def _write_pictures(distilled: DistilledSet, path: Path) -> None:
-    distilled.export_png(path)
+def _write_pictures(form: _Form, path: Path) -> None:
+    form.distilled.export_png(path, expanded=form.factor < form.distilled.factor)
 
 
-def _write_torch(distilled: DistilledSet, path: Path) -> None:
+def _write_torch(form: _Form, path: Path) -> None:
     content = {
-        "data": [[distilled.images, distilled.labels]],
+        "data": [[form.images, form.labels]],
         "accs_all_exps": {},
-        "factor": distilled.factor,
+        "factor": form.factor,
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.write_bytes(buffer.getvalue())
 
 
-def _write_npz(distilled: DistilledSet, path: Path) -> None:
+def _write_npz(form: _Form, path: Path) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, images=distilled.images.numpy(), labels=distilled.labels.numpy(), factor=np.array(distilled.factor)
-    )
+    np.savez_compressed(buffer, images=form.images.numpy(), labels=form.labels.numpy(), factor=np.array(form.factor))
     path.write_bytes(buffer.getvalue())
 
 
-_WRITERS: dict[str, Callable[[DistilledSet, Path], None]] = {
+_WRITERS: dict[str, Callable[[_Form, Path], None]] = {
     ".safetensors": _write_ours,
     ".pt": _write_torch,
     ".pth": _write_torch,

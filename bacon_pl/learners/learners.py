@@ -15,6 +15,8 @@ from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, normalize
 from bacon_pl.data.images import denormalize
 from bacon_pl.distributed import all_reduce_sum, broadcast, own_share
+from bacon_pl.errors import BaconError
+from bacon_pl.learners.numbers import check_epochs, written
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training_set import TrainingSet
 from bacon_pl.networks import Network, StatelessNetwork, resolve_acceleration
@@ -53,7 +55,7 @@ class Learners(nn.Module):
             network's number; see :meth:`fit`.
 
     Raises:
-        ValueError: There is a teacher and no soft labels, or the other way round.
+        BaconError: There is a teacher and no soft labels, or the other way round.
     """
 
     images: Tensor
@@ -72,7 +74,7 @@ class Learners(nn.Module):
     ) -> None:
         super().__init__()
         if (recipe.soft_labels is None) != (teacher is None):
-            raise ValueError("a teacher is needed where, and only where, the recipe has soft labels.")
+            raise BaconError("a teacher is needed where, and only where, the recipe has soft labels.")
         self.name = training_set.name
         self.storage_bytes = training_set.storage_bytes
         self.factor = training_set.factor
@@ -91,6 +93,8 @@ class Learners(nn.Module):
         self.register_buffer("epoch_loss", torch.zeros(len(networks), recipe.epochs), persistent=False)
         self.snapshots: dict[int, list[dict[str, Tensor]]] = {}
         self._orders: dict[int, tuple[int, Tensor]] = {}
+        self._fitted = False
+        self._fresh = written(self.networks)
 
     @cached_property
     def _network(self) -> StatelessNetwork:
@@ -135,10 +139,12 @@ class Learners(nn.Module):
             The learners themselves.
 
         Raises:
-            ValueError: A snapshot is asked for that does not come.
+            BaconError: A snapshot is asked for that does not come, or the networks have been trained before.
         """
-        if beyond := [epoch for epoch in snapshots if not 0 <= epoch <= self.recipe.epochs]:
-            raise ValueError(f"snapshots after epochs {beyond} were asked for, the training has {self.recipe.epochs}.")
+        check_epochs(snapshots, self.recipe.epochs)
+        if self._fitted:
+            raise BaconError("these learners have been trained, and fit() starts from fresh ones: make new Learners.")
+        self._fitted = True
         optimizer = self.optimizer()
         with torch.enable_grad():
             self.prepare()
@@ -326,7 +332,12 @@ class Learners(nn.Module):
 
         Returns:
             Top-1 accuracy of every network in percent: (K,).
+
+        Raises:
+            BaconError: No network has been trained.
         """
+        if self.share and written(self.networks) == self._fresh:
+            raise BaconError("these networks have not been trained: call fit() before accuracies().")
         hits = self.hits(images, labels, batch_size)
         all_reduce_sum([hits])
         return 100 * (hits / len(labels))

@@ -1,9 +1,14 @@
-"""The numbers that networks' tests come down to."""
+"""The numbers that networks' tests come down to, and those that a training is asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from numbers import Integral
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from bacon_pl.errors import BaconError
 
 
 def accuracies(confusion: Tensor) -> Tensor:
@@ -14,3 +19,30 @@ def accuracies(confusion: Tensor) -> Tensor:
 def spread(values: Tensor) -> Tensor:
     """Unbiased standard deviation over the first dimension of (n, …) values; 0 for a single one."""
     return values.std(0) if len(values) > 1 else torch.zeros_like(values[0])
+
+
+def written(module: nn.Module) -> list[int]:
+    """How often each parameter has been written to, which torch counts: by steps, or where a state was loaded."""
+    return [parameter._version for parameter in module.parameters()]
+
+
+def check_epochs(asked: Collection[int], last: int) -> None:
+    """Check the epochs after which networks are to be kept.
+
+    Args:
+        asked: Their numbers, as they were given.
+        last: The number of the last one.
+
+    Raises:
+        BaconError: They are no collection of whole numbers from 0 to ``last``.
+    """
+    wrong = [one for one in asked if not (isinstance(one, Integral) and 0 <= one <= last)] if _many(asked) else asked
+    if wrong or not _many(asked):
+        raise BaconError(
+            f"snapshots after epochs {wrong} were asked for, the training has {last}: give a list of whole numbers "
+            f"from 0 to {last}."
+        )
+
+
+def _many(asked: object) -> bool:
+    return isinstance(asked, Collection) and not isinstance(asked, str)

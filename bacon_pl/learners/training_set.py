@@ -14,6 +14,7 @@ from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.distributed import all_reduce_sum, own_share
+from bacon_pl.errors import unknown_name
 from bacon_pl.partition import Scaling
 from bacon_pl.selection import Embed, Start, canvases, choose, herding, k_center
 
@@ -107,10 +108,13 @@ class TrainingSet:
             embeds: One feature space for each choice: maps uint8 images (B, ch, H, W) to embeddings (B, d).
 
         Raises:
-            BaconError: A class has fewer than ``ipc`` images.
+            BaconError: A class has fewer than ``ipc`` images, or there is no such method.
         """
         check_enough(store, ipc, remedy("herding and k_center"))
-        select = {"herding": herding, "k_center": k_center}[method]
+        rules = {"herding": herding, "k_center": k_center}
+        if method not in rules:
+            raise unknown_name("coreset", str(method), rules)
+        select = rules[method]
         index = torch.zeros(len(embeds), store.num_classes * ipc, dtype=torch.int64, device=store.images.device)
         for k in own_share(len(embeds)):
             index[k] = choose(store, ipc, select, embeds[k]).flatten()

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bacon_pl.runtime import cache_dir
+from bacon_pl.cache_files import kernels_path
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("fused.cpp", "fused_norm.h"))
 """What the kernels are built of: the file that is compiled, and those that it includes."""
@@ -66,7 +66,7 @@ def _load() -> ctypes.CDLL | None:
         ).stdout
         source = b"".join(path.read_bytes() for path in SOURCES)
         key = hashlib.blake2b(source + machine + " ".join(command).encode(), digest_size=8).hexdigest()
-        path = cache_dir() / f"fused-{key}.so"
+        path = kernels_path(key)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -25,7 +25,7 @@ class BaconObjective(Objective):
     Raises:
         BaconError: ``tv_weight`` is outside [0, 1] or ``clip`` is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> terms = BaconObjective().terms({"z": torch.zeros(10, 40, 256)}, {"z": torch.randn(10, 128, 256)})
         >>> sorted(terms)

@@ -22,7 +22,7 @@ class Combined(Objective):
     Raises:
         BaconError: There are no objectives, or the weights do not fit them.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from bacon_pl.objectives import BaconObjective, MeanMatching
         >>> both = Combined([MeanMatching(), BaconObjective()], weights=[1.0, 0.5])

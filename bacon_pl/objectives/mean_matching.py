@@ -11,7 +11,7 @@ from bacon_pl.objectives.base import Objective, Readings
 class MeanMatching(Objective):
     """Squared distance between the mean synthetic and the mean real embedding of each class.
 
-    Example:
+    Examples:
         >>> import torch
         >>> MeanMatching().terms({"z": torch.zeros(10, 40, 256)}, {"z": torch.ones(10, 128, 256)})["match"][0]
         tensor(256.)

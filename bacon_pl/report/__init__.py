@@ -1,7 +1,17 @@
 """Evaluations as people read them: tables and pictures, in files and in TensorBoard. Nothing is trained here."""
 
 from bacon_pl.report.figures import figures
+from bacon_pl.report.place import EVALUATIONS, RESULTS, claimed, folder_name
 from bacon_pl.report.publish import show, write_report
 from bacon_pl.report.tables import markdown
 
-__all__ = ["figures", "markdown", "show", "write_report"]
+__all__ = [
+    "EVALUATIONS",
+    "RESULTS",
+    "claimed",
+    "figures",
+    "folder_name",
+    "markdown",
+    "show",
+    "write_report",
+]

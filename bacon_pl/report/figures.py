@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.evaluate import LABELS, Embedded, RunResult, of_main
+from bacon_pl.evaluation import LABELS, Embedded, RunResult, of_main
 from bacon_pl.learners import spread
+from bacon_pl.lettering import lettering
 
 _COLORS = dict(zip(LABELS, ("#1b6ca8", "#8064a2", "#c0504d", "#e3a23c", "#7a9e3f", "#666666"), strict=True))
 _FEW_CLASSES = 15
 _NAMED_CLASSES = 100
+_CLASSES_A_ROW = 75  # of the bars by class, where there are too many for one row
+_LONGEST_NAME = 24
 
 
 def figures(
@@ -45,7 +48,7 @@ def figures(
 
 
 def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
-    """Accuracy per architecture against the baselines: mean, with the standard deviation of the networks."""
+    """Accuracy per architecture against the baselines: mean, with the standard deviation where networks are several."""
     given = {(o.architecture, o.training_set): o.accuracies for o in run_results if o.variant == "given"}
     architectures = list(dict.fromkeys(architecture for architecture, _ in given))
     sets = [name for name in LABELS if any((architecture, name) in given for architecture in architectures)]
@@ -57,12 +60,13 @@ def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
             [n + (i - (len(sets) - 1) / 2) * 0.8 / len(sets) for n in there],
             [float(accuracies.mean()) for accuracies in found],
             0.8 / len(sets),
-            yerr=[float(spread(accuracies)) for accuracies in found],
+            yerr=[float(spread(accuracies)) for accuracies in found] if len(found[0]) > 1 else None,
             label=LABELS[name],
             color=_COLORS[name],
             capsize=3,
         )
-    axes.set_xticks(range(len(architectures)), [_text(architecture) for architecture in architectures])
+    texts, families = _plain(architectures)
+    axes.set_xticks(range(len(architectures)), texts, family=families)
     axes.set_ylabel("test accuracy (%)")
     _legend(figure, axes)
     return figure
@@ -80,7 +84,8 @@ def curves_figure(run_results: Sequence[RunResult]) -> Figure:
                 continue
             mean, doubt = values.mean(0).numpy(), spread(values).numpy()
             axes.plot(epochs, mean, label=LABELS[o.training_set], color=_COLORS[o.training_set])
-            axes.fill_between(epochs, mean - doubt, mean + doubt, color=_COLORS[o.training_set], alpha=0.2, lw=0)
+            if len(values) > 1:
+                axes.fill_between(epochs, mean - doubt, mean + doubt, color=_COLORS[o.training_set], alpha=0.2, lw=0)
     loss.set_yscale("log")
     loss.set(xlabel="epoch", ylabel="training loss")
     accuracy.set(xlabel="epoch", ylabel="test accuracy (%)")
@@ -89,20 +94,33 @@ def curves_figure(run_results: Sequence[RunResult]) -> Figure:
 
 
 def per_class_figure(run_results: Sequence[RunResult], class_names: Sequence[str]) -> Figure:
-    """Accuracy of every class, one bar per training set; a class without test images has none."""
-    figure, axes = _figure(2 + min(40, 0.12 * len(class_names) * (1 + len(run_results))), 3.6)
-    places = np.arange(len(class_names))
-    for i, o in enumerate(run_results):
-        axes.bar(
-            places + (i - (len(run_results) - 1) / 2) * 0.8 / len(run_results),
-            o.per_class.mean(0).nan_to_num().numpy(),
-            0.8 / len(run_results),
-            label=LABELS[o.training_set],
-            color=_COLORS[o.training_set],
-        )
-    _name_classes(axes.set_xticks, class_names, upright=True)
-    axes.set_ylabel("test accuracy (%)")
-    _legend(figure, axes)
+    """Accuracy of every class, one bar per training set, in several rows where there are many classes.
+
+    A class without test images has no bar.
+    """
+    classes = len(class_names)
+    rows = 1 if classes <= _NAMED_CLASSES else -(-classes // _CLASSES_A_ROW)
+    per_row = -(-classes // rows)
+    width = 2 + min(40, 0.12 * per_row * (1 + len(run_results)))
+    figure = Figure(figsize=(width, 3.6 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, axes in enumerate(figure.subplots(rows, squeeze=False)[:, 0]):
+        part = slice(number * per_row, (number + 1) * per_row)
+        names = class_names[part]
+        places = np.arange(len(names))
+        for i, o in enumerate(run_results):
+            axes.bar(
+                places + (i - (len(run_results) - 1) / 2) * 0.8 / len(run_results),
+                o.per_class.mean(0).nan_to_num().numpy()[part],
+                0.8 / len(run_results),
+                label=LABELS[o.training_set],
+                color=_COLORS[o.training_set],
+            )
+        if rows > 1:
+            axes.set(xlim=(-1, per_row), ylim=(0, 100))
+        _name_classes(axes.set_xticks, names, upright=True)
+        axes.set_ylabel("test accuracy (%)")
+    _legend(figure, figure.axes[0])
     return figure
 
 
@@ -157,9 +175,10 @@ def embedding_figure(embedded: Embedded, class_names: Sequence[str], seed: int =
     axes.set(xticks=[], yticks=[], title="t-SNE of embeddings: real (dots) and synthetic (crosses)")
     if len(class_names) <= _FEW_CLASSES:
         colors = axes.collections[0].to_rgba(np.arange(len(class_names)))
-        for color, name in zip(colors, class_names, strict=True):
-            axes.scatter([], [], s=30, color=color, label=_text(name))
-        _legend(figure, axes)
+        texts, families = _plain(class_names)
+        for color, text in zip(colors, texts, strict=True):
+            axes.scatter([], [], s=30, color=color, label=text)
+        _legend(figure, axes, families)
     return figure
 
 
@@ -169,18 +188,19 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
+def _legend(figure: Figure, axes: Axes, families: Sequence[str] | None = None) -> None:
+    font = {"size": "small"} if families is None else {"size": "small", "family": list(families)}
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, prop=font)
 
 
 def _name_classes(set_ticks: Callable[..., object], class_names: Sequence[str], upright: bool = False) -> None:
     if len(class_names) <= _NAMED_CLASSES:
-        names = [_text(name) for name in class_names]
+        names, families = _plain(class_names)
         rotation = 90 if upright and max(map(len, names)) > 2 else 0
-        set_ticks(range(len(names)), names, rotation=rotation, fontsize="small")
+        set_ticks(range(len(names)), names, rotation=rotation, fontsize="small", family=families)
 
 
-def _text(name: str) -> str:
-    """Names come from files: no mathtext, no control characters, nothing long."""
-    text = "".join(c if c.isprintable() else "?" for c in name).replace("$", r"\$")
-    return text if len(text) <= 24 else text[:23] + "…"
+def _plain(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Texts and font families for names, which come from files: no mathtext, no control characters, nothing long."""
+    shown = lettering(names, _LONGEST_NAME)
+    return [text.replace("$", r"\$") for text in shown.texts], list(shown.families)

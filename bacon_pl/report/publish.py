@@ -1,4 +1,4 @@
-"""Where a report goes: files beside the distilled set, and TensorBoard."""
+"""What a report becomes: files in the evaluation's folder, and what loggers show."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+import yaml
+from lightning.pytorch.loggers import Logger
 from matplotlib.figure import Figure
 
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import write_text
+from bacon_pl.evaluation import write_text
+from bacon_pl.loggers import log_figure, log_image, log_settings, log_table, log_text
 from bacon_pl.report.tables import markdown
 
 FOLDER = "figures"
 """Where pictures lie, beside ``results.md``, which shows them."""
 
 _CAPTIONS = {
-    "accuracy": "Test accuracy by architecture and training set; bars are one standard deviation of the networks.",
+    "accuracy": "Test accuracy by architecture and training set; of several networks, with one standard deviation.",
     "curves": "Training loss and test accuracy over the epochs; nothing was chosen by the test curve.",
     "per_class": "Test accuracy by class.",
     "confusion": "What the networks trained on the distilled set take test images for.",
@@ -34,7 +36,7 @@ def write_report(
     """Write ``results.md`` and its pictures.
 
     Args:
-        folder: Where ``results.json`` is.
+        folder: Where ``results.json`` is; pictures of an earlier evaluation there are removed.
         numbers: What that holds.
         distilled: The set, for the picture of its images.
         pictures: From :func:`bacon_pl.report.figures`; none writes the tables alone.
@@ -46,6 +48,8 @@ def write_report(
         BaconError: A picture cannot be written.
     """
     page = markdown(numbers)
+    for name in _CAPTIONS:
+        (Path(folder) / FOLDER / f"{name}.png").unlink(missing_ok=True)
     if pictures:
         page += "\n## Pictures\n"
         target = Path(folder) / FOLDER
@@ -63,31 +67,35 @@ def write_report(
 def show(
     loggers: Iterable[Logger], numbers: Mapping[str, Any], distilled: DistilledSet, pictures: Mapping[str, Figure]
 ) -> None:
-    """Show a report in TensorBoard, where it is among the loggers: accuracies, scores, bounds, tables and
-    pictures.
+    """Show a report in loggers: accuracies, scores, bounds, and, where they are taken, tables, pictures and settings.
 
     Args:
-        loggers: A trainer's loggers.
+        loggers: A Trainer's loggers.
         numbers: What ``results.json`` holds.
         distilled: The set, for its images.
         pictures: From :func:`bacon_pl.report.figures`.
     """
+    loggers = list(loggers)
+    found: dict[str, float] = {}
+    rows = []
+    for run in numbers["runs"]:
+        words, accuracy = [run["network"], run["training_set"], run["variant"]], run["accuracy"]
+        found["/".join(["accuracy", *words])] = accuracy["mean"]
+        rows.append([*words, accuracy["mean"], accuracy["std"]])
+    for name in ("hlr", "ior", "lrs", "ars") if numbers["scores"] is not None else ():
+        found[f"scores/{name}"] = numbers["scores"][name]
+    for name, values in (numbers["bound"] or {"networks": {}})["networks"].items():
+        for kind in ("bound", "risk", "epsilon"):
+            if values[kind] is not None:
+                found[f"bound/{kind}/{name}"] = values[kind]
+    log_settings(loggers, numbers["config"])
+    log_settings(loggers, numbers["config"], found)
+    log_text(loggers, "config", yaml.safe_dump(numbers["config"], sort_keys=False, allow_unicode=True), 0, "yaml")
+    log_text(loggers, "results", markdown(numbers), 0)
+    log_table(loggers, "accuracies", ["network", "training set", "recipe", "accuracy", "standard deviation"], rows)
+    if pictures:
+        log_image(loggers, "report/images", distilled.grid_tensor(), 0)
+    for name, figure in pictures.items():
+        log_figure(loggers, f"report/{name}", figure, 0)
     for logger in loggers:
-        if not isinstance(logger, TensorBoardLogger):
-            continue
-        board = logger.experiment
-        for run in numbers["runs"]:
-            name = "/".join([run["network"], run["training_set"], run["variant"]])
-            board.add_scalar(f"accuracy/{name}", run["accuracy"]["mean"])
-        for name in ("hlr", "ior", "lrs", "ars") if numbers["scores"] is not None else ():
-            board.add_scalar(f"scores/{name}", numbers["scores"][name])
-        for name, found in (numbers["bound"] or {"networks": {}})["networks"].items():
-            for kind in ("bound", "risk", "epsilon"):
-                if found[kind] is not None:
-                    board.add_scalar(f"{kind}/{name}", found[kind])
-        board.add_text("results", markdown(numbers))
-        if pictures:
-            board.add_image("report/images", distilled.grid_tensor())
-        for name, figure in pictures.items():
-            board.add_figure(f"report/{name}", figure)
-        board.flush()
+        logger.save()

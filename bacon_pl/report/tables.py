@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bacon_pl.evaluate import LABELS, VIEWS, radius, with_error
+from bacon_pl.evaluation import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, recipe_line, with_error
 
-MAX_CLASSES = 20
-"""Most classes whose accuracies are listed one by one."""
+_ROWS = 20
+"""Classes one below the other; more of them are laid out in several columns,"""
+_MOST_COLUMNS = 12
+"""unless the table would have more columns than this."""
 
 
 def markdown(numbers: Mapping[str, Any]) -> str:
-    """Write what :func:`bacon_pl.evaluate.results` collected as a page of tables.
+    """Write what :func:`bacon_pl.evaluation.results` collected as a page of tables.
 
     Args:
         numbers: The results.
 
     Returns:
         Markdown: what was evaluated and how, accuracies by architecture and training set, robust scores, and bound and
-        risk, where there are any, and accuracies by class where there are few classes.
+        risk, where there are any, and accuracies by class.
     """
     size = f"{numbers['storage_bytes']:,} bytes of pixels"
     if numbers["storage_share"] is not None:
@@ -27,19 +29,17 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     parts = [
         f"# {_plain(numbers['dataset'])}, {numbers['ipc']} image{'s' * (numbers['ipc'] > 1)} per class",
         f"Method {_plain(numbers['method'] or 'unknown')}, factor {numbers['factor']}: {numbers['train_images']} "
-        f"training images ({size}).",
-        _recipe(numbers["runs"][0]),
+        f"training images ({size}). {_which(numbers['distilled'])}",
+        f"Recipe: {recipe_line(numbers['runs'][0]['recipe'], numbers['runs'][0]['seed'])}.",
         "## Accuracy",
-        f"Top-1 on the test set in percent: mean ± standard deviation of {len(numbers['accuracy']['per_network'])} "
-        "networks.",
+        f"Top-1 {accuracy_rule(numbers)}.",
         _accuracies(numbers["runs"]),
     ]
     if numbers["scores"] is not None:
         parts += ["## Robust scores", _scores(numbers["scores"], numbers["network"])]
     if numbers["bound"] is not None:
         parts += ["## Bound and risk", _bound(numbers["bound"], numbers["network"])]
-    if len(numbers["classes"]) <= MAX_CLASSES:
-        parts += ["## Accuracy by class", f"{_plain(numbers['network'])}, in percent.", _classes(numbers)]
+    parts += ["## Accuracy by class", f"{_plain(numbers['network'])}, in percent.", _classes(numbers)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -49,32 +49,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _recipe(run: Mapping[str, Any]) -> str:
-    r = run["recipe"]
-    schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
-    if r["schedule"] == "milestones":
-        schedule = f"× {r['lr_drop']} at {', '.join(f'{share:.3g}' for share in r['milestones'])} of the epochs"
-    labels = "hard labels"
-    if r["labels"] == "soft":
-        labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"
-    augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
-    return (
-        f"Recipe: {r['epochs']} epochs, batch {r['batch_size']}, {r['optimizer']}, learning rate {r['lr']:g} "
-        f"({schedule}), weight decay {r['weight_decay']:g}, {augment}, {labels}; seed {run['seed']}."
-    )
+def _which(distilled: Mapping[str, Any]) -> str:
+    where = "" if distilled["path"] is None else f" from {_plain(distilled['path'])}"
+    return f"The set has the checksum {distilled['checksum']}{where}."
 
 
 def _accuracies(runs: Sequence[Mapping[str, Any]]) -> str:
-    given = {(run["network"], run["training_set"]): run["accuracy"] for run in runs if run["variant"] == "given"}
-    networks = list(dict.fromkeys(network for network, _ in given))
-    # A run that only the scores asked for has one architecture; its cells of the others stay empty.
-    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
-    rows = [[_plain(n), *(_mean_and_spread(given.get((n, s))) for s in sets)] for n in networks]
-    return table(["network", *(LABELS[name] for name in sets)], rows)
-
-
-def _mean_and_spread(accuracy: Mapping[str, Any] | None) -> str:
-    return "" if accuracy is None else f"{accuracy['mean']:.1f} ± {accuracy['std']:.1f}"
+    sets, rows = accuracy_cells(runs)
+    return table(
+        ["network", *(LABELS[name] for name in sets)], [[_plain(network), *cells] for network, cells in rows.items()]
+    )
 
 
 def _scores(scores: Mapping[str, Any], network: str) -> str:
@@ -111,11 +95,15 @@ def _bound(bound: Mapping[str, Any], network: str) -> str:
 
 def _classes(numbers: Mapping[str, Any]) -> str:
     runs = [r for r in numbers["runs"] if r["network"] == numbers["network"] and r["variant"] == "given"]
-    rows = []
+    cells = []
     for c, name in enumerate(numbers["classes"]):
-        cells = (run["per_class"]["mean"][c] for run in runs)
-        rows.append([_plain(name), *("" if value is None else f"{value:.1f}" for value in cells)])
-    return table(["class", *(LABELS[run["training_set"]] for run in runs)], rows)
+        values = (run["per_class"]["mean"][c] for run in runs)
+        cells.append([_plain(name), *("" if value is None else f"{value:.1f}" for value in values)])
+    head = ["class", *(LABELS[run["training_set"]] for run in runs)]
+    columns = max(1, min(-(-len(cells) // _ROWS), _MOST_COLUMNS // len(head)))
+    rows = -(-len(cells) // columns)
+    cells += [[""] * len(head)] * (rows * columns - len(cells))
+    return table(head * columns, ([part for row in cells[r::rows] for part in row] for r in range(rows)))
 
 
 def _plain(text: str) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from jsonargparse import ArgumentParser
 
 from bacon_pl import __version__
+from bacon_pl.config_files import layers
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
-from bacon_pl.errors import BaconError
-from bacon_pl.table.numbers import entries, read_results
+from bacon_pl.errors import BaconError, one_line
+from bacon_pl.table.numbers import entries
 from bacon_pl.table.pages import write
 from bacon_pl.table.plan import (
     Cell,
@@ -27,6 +27,7 @@ from bacon_pl.table.plan import (
     record,
 )
 from bacon_pl.table.runner import Job, claimed, places, run_all
+from bacon_pl.table.screen import Screen
 from bacon_pl.table.sources import Source, locate
 
 DEFAULT_METHODS = "tiles,dm,idm,bacon"
@@ -122,7 +123,7 @@ class Table:
             return write(out, entries(cells, out, seeds, reasons), notes, absent)
 
         with claimed(out) as held:
-            failed = self._fill(jobs, held, reasons, publish)
+            failed = self._fill(jobs, out, held, reasons, publish)
             files = publish()
         print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
         if failed:
@@ -132,27 +133,34 @@ class Table:
             )
 
     def _fill(
-        self, jobs: Sequence[Job], held: BinaryIO, reasons: dict[Cell, str], publish: Callable[[], object]
+        self, jobs: Sequence[Job], out: Path, held: BinaryIO, reasons: dict[Cell, str], publish: Callable[[], object]
     ) -> list[Job]:
         """Run what is missing and publish after every run; returns the jobs that failed, whose reasons are noted."""
-        missing = [job for job in jobs if not job.done]
+        missing, cells = [job for job in jobs if not job.done], len({job.cell for job in jobs})
         where = places(self.config.jobs, self._override("--trainer.accelerator") or "auto",
                        self._override("--trainer.devices") is not None)  # fmt: skip
-        print(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them there; {len(where)} side by side", flush=True)
+        print(
+            f"{cells} cell{'s' * (cells != 1)}: {len(jobs)} run{'s' * (len(jobs) != 1)}, "
+            f"{len(jobs) - len(missing)} of them there; "
+            f"{len(where)} side by side in {out}, with their logs",
+            flush=True,
+        )
         publish()
         failed: list[Job] = []
-        count = itertools.count(1)
+        screen = Screen(len(missing), len(where))
 
         def after(job: Job, flaw: str | None, seconds: float) -> None:
-            said = f"failed: {flaw}" if flaw else _accuracy(job)
-            at = f"[{next(count)}/{len(missing)}]"
-            print(f"{at} {job.cell}, seed {job.seed}: {said} ({_duration(seconds)})", flush=True)
+            screen.ended(job, flaw, seconds)
             if flaw:
                 reasons[job.cell] = f"seed {job.seed} failed: {flaw}"
                 failed.append(job)
             publish()
 
-        run_all(missing, where, held, after)
+        try:
+            run_all(missing, where, held, after, screen.meanwhile)
+        except KeyboardInterrupt:
+            print("the same command goes on with the runs that were broken off", flush=True)
+            raise
         return failed
 
     def _notes(self, budget: Path, seeds: Sequence[int], sources: dict[str, Source]) -> list[str]:
@@ -164,6 +172,28 @@ class Table:
             f"budget's changes; the budget's are:\n\n```yaml\n{_without_comments(budget)}\n```",
             *(f"{source.note}." for source in sources.values() if source.note),
         ]
+
+    def _check_family(self, cell: Cell, own: Mapping[str, Any], source: Source, out: Path) -> None:
+        """Refuse another family for a row than its method's: it would bear one name and hold another's results.
+
+        Raises:
+            BaconError: An option, or a configuration for every run, chooses one.
+        """
+        for section, (option, *value) in self.overrides:
+            word, equals, text = option.partition("=")
+            text = text if equals else value[0]
+            given = [layer.settings.get("model") for layer in layers(text)] if section == "config" else []
+            if word not in ("--model", "--model.class_path") and not any(
+                isinstance(model, str) or (isinstance(model, Mapping) and "class_path" in model) for model in given
+            ):
+                continue
+            alone = self.settings("fit", self._arguments(cell, 0, source, out, [])["fit"])["model"]["class_path"]
+            if own["model"]["class_path"] != alone:
+                raise BaconError(
+                    f"{word} {one_line(text, 80)} would run {own['model']['class_path'].rpartition('.')[2]} in the "
+                    f"row of '{cell.method}': leave it out, and name what is to be compared as --methods, e.g. "
+                    "--methods tiles,mine.yaml."
+                )
 
     def _root(self, word: str) -> tuple[str, Path]:
         name, _, root = word.partition("=")
@@ -192,6 +222,7 @@ class Table:
             arguments = self._arguments(cell, seeds[0], sources[cell.dataset], out)
             asked = [*arguments["eval"], "--distilled", str(cell.folder(out, seeds[0]))]
             records[cell] = record(self.settings, {**arguments, "eval": asked})
+            self._check_family(cell, records[cell], sources[cell.dataset], out)
         return [
             Job(
                 cell,
@@ -204,16 +235,17 @@ class Table:
             for cell in cells
         ]
 
-    def _arguments(self, cell: Cell, seed: int, source: Source, out: Path) -> dict[str, list[str]]:
-        """What ``fit`` and ``eval`` are given for a repeat of a cell."""
+    def _arguments(
+        self, cell: Cell, seed: int, source: Source, out: Path, overrides: Sequence[tuple[str, list[str]]] | None = None
+    ) -> dict[str, list[str]]:
+        """What ``fit`` and ``eval`` are given for a repeat of a cell; by default with what is given for every run."""
+        overrides = self.overrides if overrides is None else overrides
         common = [part for path in cell.configs for part in ("--config", str(path))]
         fixed = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(cell.folder(out, seed))]
         arguments = {}
         for command in ("fit", "eval"):
-            given = [part for section, parts in self.overrides for part in parts if command in _SECTIONS[section]]
-            arguments[command] = [
-                *common, *given, *source.arguments, *fixed, "--trainer.enable_progress_bar", "false"
-            ]  # fmt: skip
+            given = [part for section, parts in overrides for part in parts if command in _SECTIONS[section]]
+            arguments[command] = [*common, *given, *source.arguments, *fixed]
         return arguments
 
     def _override(self, option: str) -> str | None:
@@ -269,12 +301,3 @@ def _whole(given: Any) -> list[int]:
 def _without_comments(file: Path) -> str:
     lines = file.read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
-
-
-def _accuracy(job: Job) -> str:
-    values = read_results(job.folder) or ()
-    return f"{sum(values) / len(values):.1f} %" if values else "no result"
-
-
-def _duration(seconds: float) -> str:
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"

@@ -44,14 +44,14 @@ class Entry:
 
     @property
     def std(self) -> float | None:
-        """Standard deviation over all networks of all repeats, in percent."""
-        return float(spread(self._all)) if self.accuracies else None
+        """Standard deviation over all networks of all repeats, in percent; None for a single network."""
+        return float(spread(self._all)) if self.accuracies and len(self._all) > 1 else None
 
     @property
     def std_of_repeats(self) -> float | None:
-        """Standard deviation of the repeats' means, in percent."""
+        """Standard deviation of the repeats' means, in percent; None for a single repeat."""
         means = torch.tensor([sum(repeat) / len(repeat) for repeat in self.accuracies], dtype=torch.float64)
-        return float(spread(means)) if len(means) else None
+        return float(spread(means)) if len(means) > 1 else None
 
     @property
     def difference(self) -> float | None:

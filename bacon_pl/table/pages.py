@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bacon_pl.evaluate import write_text
+from bacon_pl.evaluation import write_text
 from bacon_pl.report.tables import table
 from bacon_pl.runtime import replacing
 from bacon_pl.table.numbers import Entry
@@ -52,14 +53,14 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
         if entry.accuracies:
             networks = sum(map(len, entry.accuracies))
             count = f"{len(entry.accuracies)} × {networks // len(entry.accuracies)}"
-            ours = f"{entry.mean:.1f} ± {entry.std:.1f}"
+            ours = f"{entry.mean:.1f}" + ("" if entry.std is None else f" ± {entry.std:.1f}")
             rows.append([_label(entry), entry.cell.method, ours, count, _number(entry.published), _signed(entry)])
     head = ["dataset", "method", "ours", "repeats × networks", "published", "difference"]
     parts = ["# Accuracy beside the published table", *notes]
     if rows:
         parts += [
-            "Top-1 on the test set in percent: mean ± standard deviation over all networks of all repeats. Published "
-            "numbers are those of arXiv 2406.01112.",
+            "Top-1 on the test set in percent: mean ± standard deviation over all networks of all repeats, where they "
+            "are several. Published numbers are those of arXiv 2406.01112.",
             table(head, rows),
         ]
         if any(entry.accuracies for entry in entries):
@@ -103,7 +104,8 @@ def picture(entries: Sequence[Entry]) -> Figure:
     for i, method in enumerate(methods):
         own = [e for e in entries if e.cell.method == method and e.accuracies]
         at = [groups.index((e.cell.dataset, e.cell.ipc)) + (i - (len(methods) - 1) / 2) * width for e in own]
-        axes.bar(at, [e.mean or 0 for e in own], width, yerr=[e.std or 0 for e in own], capsize=2, label=method,
+        spreads = [math.nan if e.std is None else e.std for e in own]
+        axes.bar(at, [e.mean or 0 for e in own], width, yerr=spreads, capsize=2, label=method,
                  color=_COLORS[i % len(_COLORS)])  # fmt: skip
         known = [(x, e.published) for x, e in zip(at, own, strict=True) if e.published is not None]
         axes.scatter([x for x, _ in known], [y for _, y in known], marker="D", s=22, color="black", zorder=3)

@@ -13,7 +13,7 @@ from bacon_pl import config_files
 from bacon_pl.data.catalog import find
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, unknown_name
-from bacon_pl.evaluate import write_text
+from bacon_pl.evaluation import write_text
 
 Settings = Callable[[str, Sequence[str]], Mapping[str, Any]]
 """Resolves a command's arguments to all its settings: command name, arguments → settings; refuses bad ones."""

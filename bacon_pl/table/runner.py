@@ -21,6 +21,7 @@ from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
 from bacon_pl.runtime import PARENT, lock
 from bacon_pl.table.plan import Cell, write_record
+from bacon_pl.threads import available_cores
 
 RESULTS = "results.json"
 _PATIENCE = 60.0  # seconds for the processes of a table that was killed to write their checkpoints and leave
@@ -51,10 +52,32 @@ class Job:
 
     def steps(self) -> list[tuple[str, list[str]]]:
         """The commands still to be run: name and arguments."""
-        steps = [("eval", [*self.arguments["eval"], "--distilled", str(self.folder)])]
+        # Only one whose results are missing is run, so there is nothing of worth to overwrite.
+        out = ["--out", str(self.folder), "--overwrite", "true"]
+        steps = [("eval", [*self.arguments["eval"], "--distilled", str(self.folder), *out])]
         if not (self.folder / FILE_NAME).is_file():  # written at the end of a distillation, whole
             steps.insert(0, ("fit", [*self.arguments["fit"], "--ckpt_path", "last"]))
         return steps
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command of a job that is running.
+
+    Attributes:
+        job: The job.
+        command: ``fit`` or ``eval``.
+        begun: When the job was begun, by ``time.monotonic``.
+    """
+
+    job: Job
+    command: str
+    begun: float
+
+    @property
+    def log(self) -> Path:
+        """Where it prints."""
+        return self.job.folder / f"{self.command}.log"
 
 
 @dataclass(frozen=True)
@@ -84,7 +107,7 @@ def places(jobs: int | None, accelerator: str, devices_each: bool) -> list[Place
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(i) for i in range(gpus)]
         return [Place({"CUDA_VISIBLE_DEVICES": names[i % gpus]}) for i in range(jobs or gpus)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     jobs = jobs or cores
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))
     return [Place({"OMP_NUM_THREADS": threads})] * jobs
@@ -115,7 +138,11 @@ def claimed(out: Path) -> Iterator[BinaryIO]:
 
 
 def run_all(
-    jobs: Sequence[Job], where: Sequence[Place], held: BinaryIO, after: Callable[[Job, str | None, float], None]
+    jobs: Sequence[Job],
+    where: Sequence[Place],
+    held: BinaryIO,
+    after: Callable[[Job, str | None, float], None],
+    meanwhile: Callable[[Sequence[Running]], None],
 ) -> None:
     """Run jobs, as many side by side as there are places.
 
@@ -125,12 +152,13 @@ def run_all(
         held: A file that every process keeps open.
         after: Called, by one thread at a time, when a job has ended: the job, what went wrong or None, and the seconds
             it took.
+        meanwhile: Called about twice a second, never during ``after``, with what is running.
     """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
         waiting.put(job)
     one_at_a_time = threading.Lock()
-    running: set[subprocess.Popen[bytes]] = set()
+    running: dict[subprocess.Popen[bytes], Running] = {}
     stopping = threading.Event()
 
     def work(place: Place) -> None:
@@ -141,7 +169,7 @@ def run_all(
                 return
             begun = time.monotonic()
             try:
-                flaw = _run(job, place, held, running, stopping)
+                flaw = _run(job, place, held, running, stopping, begun)
             except OSError as error:
                 flaw = f"{error.strerror}: {error.filename}"
             if not stopping.is_set():
@@ -155,18 +183,33 @@ def run_all(
         for thread in threads:
             while thread.is_alive():  # with a time limit, so that Ctrl-C gets through
                 thread.join(0.5)
+                with one_at_a_time:
+                    meanwhile(list(running.values()))
     except BaseException:
         stopping.set()
-        for process in list(running):
-            with contextlib.suppress(OSError):
-                process.terminate()  # it writes a checkpoint and leaves
-        for thread in threads:
-            thread.join()
+        try:
+            _end(running, lambda process: process.terminate())  # they write a checkpoint and leave
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:  # a second Ctrl-C
+            _end(running, lambda process: process.kill())
+            raise
         raise
 
 
+def _end(running: Mapping[subprocess.Popen[bytes], Running], how: Callable[[subprocess.Popen[bytes]], None]) -> None:
+    for process in list(running):
+        with contextlib.suppress(OSError):
+            how(process)
+
+
 def _run(
-    job: Job, place: Place, held: BinaryIO, running: set[subprocess.Popen[bytes]], stopping: threading.Event
+    job: Job,
+    place: Place,
+    held: BinaryIO,
+    running: dict[subprocess.Popen[bytes], Running],
+    stopping: threading.Event,
+    begun: float,
 ) -> str | None:
     """Run what is left of a job; returns what went wrong."""
     write_record(job.folder, job.record)
@@ -187,9 +230,9 @@ def _run(
                 stderr=subprocess.STDOUT,
                 pass_fds=[held.fileno()] if os.name == "posix" else [],
             )
-            running.add(process)
+            running[process] = Running(job, name, begun)
             code = process.wait()
-            running.discard(process)
+            running.pop(process, None)
         if code:
             return f"{name} {_ending(code)}: {_last_line(job.folder / f'{name}.log')}"
     return None if job.done else f"eval left no {RESULTS}"

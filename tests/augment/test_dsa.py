@@ -1,4 +1,4 @@
-"""DSA's kernels against the golden numbers, and the draws' invariants (method.md §6)."""
+"""DSA's kernels against the golden numbers, and the draws' invariants (arXiv 2102.08259)."""
 
 import math
 

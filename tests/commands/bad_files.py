@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def tree(root: Path, per_class: int = 3, splits: tuple[str, ...] = ("train", "te
             for k in range(per_class):
                 Image.fromarray(noise(16, 16, 3)).save(root / split / name / f"{k}.png")
     return root
+
+
+def bomb(width: int, height: int) -> bytes:
+    """The beginning of a PNG file that says how large its picture is."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def mnist(root: Path, labels: list[int], images: int = 40, cut: int = 0) -> Path:

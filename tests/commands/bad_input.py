@@ -58,6 +58,12 @@ ROWS: dict[str, Row] = {
         f"{FOLDER} --data.root {{spoilt}} --data.on_bad_image skip", ["no image in .*test/b' can be read", "mend"]
     ),
     "mixed sizes": (f"{FOLDER} --data.root {{mixed}}", ["differ in size", "bad.png' has 8x20", "--data.image_size N"]),
+    "two bad images": (
+        f"{FOLDER} --data.root {{two_bad}}",
+        ["cannot read 2 of the 14 image files", "'train/a/bad.png', 'test/b/bad.png' .not an image", "skip"],
+    ),
+    "image too large": (f"{FOLDER} --data.root {{bomb}}", ["bad.png' .too large: Pillow opens", "scale it down"]),
+    "one class": (f"{FOLDER} --data.root {{lonely}}", ["holds one class folder only, 'a'", "two classes or more"]),
     # MNIST's own files
     "labels with gaps": (f"{MNIST} --data.root {{gap}}", ["class '3 - three'", "no training images", "without gaps"]),
     "label out of range": (f"{MNIST} --data.root {{range}}", ["labels run from 0 to 77", "10 classes", "again"]),
@@ -109,11 +115,44 @@ ROWS: dict[str, Row] = {
     "depth text": (
         f"{EARLY} --model.network.depth two", [r"--model.network.depth must be a whole number, got two\.$"]
     ),
+    "group of one word": (
+        f"{EARLY} --model.start tiles", ["--model.start is a group of settings, and 'tiles'", "--model.start.images"]
+    ),
+    "group of a number": (f"{EARLY} --data 3", ["--data is a group of settings, and '3'", "the options --data.NAME"]),
+    "optional group": (
+        f"{EARLY} --model.cross_entropy 3",
+        [r"--model.cross_entropy must be settings by name \(weight, accuracy\) or null, got 3"],
+    ),
+    "no network": (f"{EARLY} --model.network null", ["--model.network must be one of AlexNet, ConvNet,", "got null"]),
+    "no objective": (f"{EARLY} --model.objective null", ["--model.objective must be one of BaconO", "got null"]),
+    "no augmentation": (
+        f"{EARLY} --model.augment null", ["must be one of AutoAugment, DSA, NoAugmentation, RandAugment, or", "null"]
+    ),
+    "mixing, eval": (f"{EARLY_EVAL} --evaluation.mixing CutMx", ["unknown mixing 'CutMx'", "Did you mean 'CutMix'"]),
+    "option without a value": (f"{EARLY} --model.ipc", ["--model.ipc, or an option within it, needs a value"]),
+    "logger": (f"{EARLY} --trainer.logger Foo", ["--trainer.logger must be the class_path of a Logger or true"]),
+    "family before the schedule": (
+        "fit --model Selection --config digits/ipc1",
+        [
+            r"Selection takes no 'objective'\. It stands in 'schedules/bacon' \(which 'digits/ipc1' extends\)",
+            "give first --config digits/ipc1, then --model Selection",
+        ],
+    ),
+    "two methods": (
+        f"{EARLY} --config methods/dm --config methods/idm",
+        ["two methods are given, 'methods/dm' and 'methods/idm'", "not over another method"],
+    ),
     "lr, eval": (f"{EARLY_EVAL} --evaluation.lr .inf", ["--evaluation.lr must be positive and finite, got inf"]),
     "epochs, eval": (f"{EARLY_EVAL} --evaluation.epochs 0", ["--evaluation.epochs must be at least 1, got 0"]),
     "baseline, eval": (
         f"{EARLY_EVAL} --baselines [randm]", ["--baselines must be one of tiles, random, .*, got randm", "mean random"]
     ),
+    "baselines, eval": (f"{EARLY_EVAL} --baselines tiles,hoarding", ["got hoarding", "did you mean herding"]),
+    "fit's option, eval": (f"{EARLY_EVAL} --model.ipc 3", ["unknown option --model.ipc: bacon eval", "bacon fit does"]),
+    "fit's checkpoint, eval": (f"{EARLY_EVAL} --ckpt_path last", ["unknown option --ckpt_path: bacon eval does not"]),
+    "eval's option, fit": (f"{EARLY} --baselines tiles", ["unknown option --baselines: bacon fit", "bacon eval does"]),
+    "eval's recipe, fit": (f"{EARLY} --evaluation.epochs 3", ["unknown option --evaluation.epochs: bacon fit"]),
+    "results are there": (f"{EVAL} --distilled {{set}} --out {{out}}", ["'{out}' holds results", "--overwrite true"]),
     "steps 0": (f"{EARLY} --trainer.max_steps 0", ["--trainer.max_steps N, at least 1"]),
     "epochs 0": (f"{EARLY} --trainer.max_epochs 0", ["--trainer.max_epochs 0", "--trainer.max_steps N"]),
     "steps negative": (f"{EARLY} --trainer.max_steps -5", ["max_steps", "-5", "mend the --trainer options"]),
@@ -143,6 +182,14 @@ ROWS: dict[str, Row] = {
     "config a folder": (f"{EARLY} --config {{empty}}", ["--config: .*not a file", "{empty}", "give a YAML file"]),
     "config binary": (f"{EARLY} --config {{binary}}", ["--config", "no text", "utf-8", "give a YAML file"]),
     "config a list": (f"{EARLY} --config {{list}}", ["--config", "no YAML of settings", "give a YAML file"]),
+    "config empty": (f"{EARLY} --config {{empty_file}}", ["{empty_file}' is empty", "leave it out"]),
+    "config with a setting twice": (
+        f"{EARLY} --config {{twice}}", ["{twice}' gives 'model.ipc' twice, in lines 2 and 4"]
+    ),
+    "config within itself": (f"{EARLY} --config {{itself}}", ["{itself}' refers to itself", "give a YAML file"]),
+    "config without end": (f"{EARLY} --config /dev/zero", ["'/dev/zero' is a device", "give a YAML file"]),
+    "config a pipe": (f"{EARLY} --config {{pipe}}", ["{pipe}' is a pipe", "give a YAML file"]),
+    "config without settings": (f"{EARLY} --config {{nulls}}", ["unknown option --nonsense", "{nulls}"]),
     "config no YAML": (f"{EARLY} --config {{yaml}}", ["--config", "no YAML", "line 2", "give a YAML file"]),
     "checkpoint missing": (f"{EARLY} --ckpt_path {{no}}", ["no checkpoint at '{no}'", "--ckpt_path", "give a .ckpt"]),
     # where the output goes
@@ -155,8 +202,8 @@ ROWS: dict[str, Row] = {
         {"humble": True},
     ),
     "output not writable, eval": (
-        f"{EVAL} --data.name mnist --data.root {{no}} --distilled {{sealed}}/distilled.safetensors",
-        ["{sealed}", "Permission denied", "--distilled"], {"humble": True},
+        f"{EVAL} --data.name mnist --data.root {{no}} --distilled {{set}} --out {{sealed}}/below",
+        ["{sealed}", "Permission denied", "--out"], {"humble": True},
     ),
     "disk full": (EARLY, ["{out}", "File too large", "make room"], {"file_limit": 100_000}),
     "disk full later": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from PIL import Image
 
 from bacon_pl.data import DatasetMeta, load_dataset
 from bacon_pl.distilled_set import FILE_NAME
-from tests.commands.bad_files import described, honest, mnist, noise, tree
+from tests.commands.bad_files import bomb, described, honest, mnist, noise, tree
 from tests.forked_cli import ForkedCli
 
 
@@ -37,11 +39,14 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
         "floats",
         "spoilt",
         "mixed",
+        "two_bad",
+        "bomb",
+        "lonely",
         "locked",
         "locked_class",
     ]
     folders = ["half", "single", "empty", "sealed", "gap", "range", "short", "cut"]
-    files = ["file", "key", "binary", "yaml", "list"]
+    files = ["file", "key", "binary", "yaml", "list", "empty_file", "twice", "itself", "pipe", "nulls"]
     at = {name: top / name for name in trees + folders + files} | {"no": top / "no/such"}
     for name in ("empty", "sealed", "half", "single"):
         at[name].mkdir()
@@ -64,6 +69,11 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
     for path in (at["spoilt"] / "test/b").iterdir():
         path.write_bytes(b"")
     Image.fromarray(noise(8, 20, 3)).save(at["mixed"] / "train/b/bad.png")
+    for split, name in (("train", "a"), ("test", "b")):
+        (at["two_bad"] / split / name / "bad.png").write_bytes(b"")
+    (at["bomb"] / "train/b/bad.png").write_bytes(bomb(40_000, 40_000))
+    for split in ("train", "test"):
+        shutil.rmtree(at["lonely"] / split / "b")
     at["file"].write_text("a file")
 
     ten = [k % 10 for k in range(40)]
@@ -75,6 +85,11 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
     at["key"].write_text("model: {ipk: 3}\n")
     at["binary"].write_bytes(b"\xd0\xff\x00\x01")
     at["list"].write_text("- a\n")
+    at["empty_file"].write_text("# model: {ipc: 1}\n")
+    at["twice"].write_text("model:\n  ipc: 1\n  lr: 0.1\n  ipc: 2\n")
+    at["itself"].write_text("model: &a\n  network: *a\n")
+    at["nulls"].write_text("nonsense:\n")
+    os.mkfifo(at["pipe"])
     at["yaml"].write_text("model: {ipc: [1\n  - }")
 
     def make(name: str, meta: DatasetMeta) -> Path:

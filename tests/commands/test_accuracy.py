@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.paths import DIGITS, ROOT
+from tests.paths import DIGITS, ROOT, evaluation_in
 
 
 @pytest.mark.slow
@@ -15,5 +15,5 @@ def test_digits_at_one_image_per_class_beat_random_real_images_by_twelve_points(
     for command in (["fit"], ["eval", "--distilled", str(tmp_path), "--baselines", "[random]"]):
         arguments = [*command, "--config", config, "--trainer.default_root_dir", str(tmp_path)]
         subprocess.run([sys.executable, "-m", "bacon_pl", *arguments], cwd=ROOT, check=True)
-    numbers = json.loads((tmp_path / "results.json").read_text())
+    numbers = json.loads((evaluation_in(tmp_path) / "results.json").read_text())
     assert numbers["accuracy"]["mean"] >= numbers["baselines"]["random"]["accuracy"]["mean"] + 12

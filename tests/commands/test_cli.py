@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
-from tests.paths import CONFIGS, DIGITS, ROOT
+from tests.paths import CONFIGS, DIGITS, ROOT, evaluation_in
 
 SHARED = ROOT.parent / "shared/data"
 QUICK = ["--model.network.width", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -82,24 +82,6 @@ def _make(folder):
     return folder
 
 
-def test_eval_prints_the_line_and_writes_results(run):
-    done = bacon("eval", "--config", DIGITS, "--distilled", run / "distilled.safetensors", "--baselines",
-                 "[random, whole]", "--evaluation.network.width", 4, "--evaluation.epochs", 2,
-                 "--evaluation.num_networks", 2, "--trainer.default_root_dir", run,
-                 "--trainer.enable_progress_bar", "false")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    number = r"\d+\.\d"
-    last = done.stdout.strip().splitlines()[-1]
-    assert re.fullmatch(
-        rf"accuracy: distilled {number} ± {number} % \| random real {number} ± {number} % \| all real {number} %", last
-    )
-    numbers = json.loads((run / "results.json").read_text())
-    assert len(numbers["accuracy"]["per_network"]) == 2
-    assert numbers["storage_bytes"] == 640
-    assert numbers["epochs"] == 2
-    assert numbers["config"]["evaluation"]["epochs"] == 2
-
-
 def test_eval_with_recipes_from_yaml_scores_and_figures(run, tmp_path):
     (tmp_path / "recipe.yaml").write_text(
         """
@@ -121,19 +103,20 @@ evaluation:
                  "true", "--trainer.default_root_dir", tmp_path, "--trainer.enable_progress_bar", "false")  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
-    assert re.fullmatch(r"scores: LRS 0\.\d+ \| ARS 0\.\d+ \| HLR -?0\.\d+ \| IOR -?0\.\d+", lines[-2])
-    assert re.match(r"accuracy: distilled .* \| herding .* \| k-center .*", lines[-1])
-    numbers = json.loads((tmp_path / "results.json").read_text())
+    assert re.fullmatch(r"scores: LRS 0\.\d+ \| ARS 0\.\d+ \| HLR -?0\.\d+ \| IOR -?0\.\d+", lines[-3])
+    assert lines[-5].split() == ["network", "distilled", "random", "real", "herding", "k-center"]
+    assert re.match(r"\[8/8\] convnet on .*: \d+\.\d ± \d+\.\d %", lines[12])
+    out = evaluation_in(tmp_path)
+    numbers = json.loads((out / "results.json").read_text())
     recipe = numbers["runs"][0]["recipe"]
     assert (recipe["augment"], recipe["mixing"], recipe["labels"]) == ("RandAugment", "CutMix", "soft")
     assert numbers["network"] == "convnet"
     variants = {(r["training_set"], r["variant"]) for r in numbers["runs"]}
     assert {("whole", "hard"), ("distilled", "hard"), ("random", "given"), ("random", "plain")} < variants
     assert len(variants) == 8
-    shown = re.findall(r"\]\((figures/\w+\.png)\)", (tmp_path / "results.md").read_text())
-    assert len(shown) == 6 and all((tmp_path / path).is_file() for path in shown)
-    (log,) = tmp_path.glob("evaluation_convnet_distilled/version_0")
-    events = EventAccumulator(str(log))
+    shown = re.findall(r"\]\((figures/\w+\.png)\)", (out / "results.md").read_text())
+    assert len(shown) == 6 and all((out / path).is_file() for path in shown)
+    events = EventAccumulator(str(out / "logs/convnet_distilled"))
     events.Reload()
     assert "report/curves" in events.Tags()["images"]
     assert [e.step for e in events.Scalars("curve/test_accuracy")] == [1, 2]
@@ -201,11 +184,10 @@ def test_what_fit_prints_is_a_configuration_of_both_commands(run, tmp_path, caps
         main(["fit", "--print_config", "--config", str(DIGITS), *QUICK, "--trainer.max_steps", "7"])
     (tmp_path / "printed.yaml").write_text(printed := capsys.readouterr().out)
     assert yaml.safe_load(printed)["trainer"]["max_steps"] == 7
-    shutil.copy(run / "distilled.safetensors", tmp_path)
-    given = ["eval", "--config", str(tmp_path / "printed.yaml"), "--distilled", str(tmp_path), "--evaluation.epochs",
-             "1", "--trainer.logger", "false"]  # fmt: skip
+    given = ["eval", "--config", str(tmp_path / "printed.yaml"), "--distilled", str(run), "--evaluation.epochs", "1",
+             "--trainer.logger", "false", "--out", str(tmp_path / "out")]  # fmt: skip
     main(given)
-    assert json.loads((tmp_path / "results.json").read_text())["epochs"] == 1
+    assert json.loads((tmp_path / "out/results.json").read_text())["epochs"] == 1
     with pytest.raises(SystemExit) as stop:
-        main([*given, "--overwrite", "true"])
-    assert stop.value.code == 2 and "unknown option --overwrite" in capsys.readouterr().err
+        main([*given, "--ckpt_path", "last"])
+    assert stop.value.code == 2 and "unknown option --ckpt_path" in capsys.readouterr().err

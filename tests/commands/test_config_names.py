@@ -1,6 +1,7 @@
 """Configurations by name, what they extend, the list of them, and copies to edit."""
 
 import re
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -183,6 +184,27 @@ def test_configs_lists_every_name_without_importing_torch(capsys):
     assert "bacon configs copy NAME" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_says_what_it_is_run_with(name, capsys):
+    main(["configs", "copy", name, "my copy.yaml"])
+    command = capsys.readouterr().out.partition("bacon fit ")[2]
+    below = [] if name in SCHEDULES or name == "digits/ipc1" else ["--config", "mnist/ipc10"]
+    assert shlex.split(command) == [*below, "--config", "my copy.yaml"]
+    assert printed(capsys, "fit", *shlex.split(command))["trainer"]["max_steps"] > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nope", "NAME: unknown configuration 'nope'"),
+        ("{model: {ipc: 1}}", "give a name that `bacon configs` lists, or"),
+    ],
+)
+def test_what_cannot_be_copied_is_said_once(name, said, capsys):
+    found = refused(capsys, "configs", "copy", name)
+    assert found.startswith(f"bacon configs: error: {said}") and "bacon configs copy" not in found
+
+
 def test_configs_is_fast():
     import subprocess
 
@@ -200,7 +222,7 @@ def _copied(folder, name):
 @pytest.mark.parametrize("name", [*SCHEDULES[::3], "digits/ipc1", "methods/dm+bacon", "ablation/lambda-0.2"])
 def test_a_copy_stands_alone_and_means_the_same(name, tmp_path, capsys):
     copy = _copied(tmp_path, name)
-    assert f"wrote {copy}: edit it, then bacon fit --config {copy}" in capsys.readouterr().out
+    assert f"wrote {copy}" in (said := capsys.readouterr().out) and f"--config {copy}\n" in said
     text = copy.read_text()
     assert "extends" not in yaml.safe_load(text) and text.startswith("# ") and f"copy of {name}" in text
     assert config_files.headline(copy) == config_files.headline(config_files.folder() / f"{name}.yaml")

@@ -1,4 +1,4 @@
-"""Every configuration file, alone and under every overlay: it composes, loses nothing and says what method.md says."""
+"""Every configuration file, alone and under every overlay: it composes, loses nothing and says what is published."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ ABLATION = sorted((CONFIGS / "ablation").glob("*.yaml"))
 SMALL, FULL = CONFIGS / "budgets/small.yaml", CONFIGS / "budgets/full.yaml"
 PUBLISHED = CONFIGS / "published.yaml"
 
-# method.md §8: w, real images per class, iterations between networks, training steps, window of running accuracies.
+# docs/methods/frame.md: w, real images per class, iterations between networks, training steps, accuracy window.
 SCHEDULES = {
     ("mnist", 1): (0.5, 5000, 5, 10, 100),
     ("mnist", 10): (0.5, 256, 30, 10, 100),
@@ -218,7 +218,7 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
         assert model["method"] == method.stem and says(model["objective"], OBJECTIVES[method.stem])
         life = pool["initial"], pool["push_every"], pool["capacity"], pool["train_networks"]
         frame = model["factor"], ce_weight(model), model["lr"], model["momentum"], model["per_class_steps"]
-        # method.md §2
+        # docs/methods/dm.md
         if method.stem.startswith("dm"):
             assert frame == (1, 0.0, 1.0, 0.5, False)
             assert life == (1, 1, 1, 0)

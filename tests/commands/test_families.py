@@ -186,7 +186,7 @@ def test_the_last_layer_chooses_and_loses_no_setting_that_fits(place, capsys):
     [
         (["--model.lr", "1"], r"unknown option --model.lr: Patient takes no 'lr'\..*`--help` lists all\.$"),
         (["--config", "model: {lr: 1}\n"], "unknown option --model.lr: Patient takes no 'lr'"),
-        (["--config", "late.yaml"], "Patient takes no 'lr'.*stands in 'late.yaml': give that before the family"),
+        (["--config", "late.yaml"], r"no 'lr'\. It stands in 'late.yaml'.*: give first --config late.yaml, then"),
         (["--config", "both.yaml"], r"Whole takes no 'patients'.*mean --model.patience\?.*stands in 'both.yaml'\.$"),
         (["--model", f"{MODULE}.Patience"], "cannot import.*no attribute 'Patience'"),
         (["--model", "Patience"], "unknown family of methods 'Patience'.*Known: .*my_module.MyClass works"),
@@ -198,7 +198,7 @@ def test_the_last_layer_chooses_and_loses_no_setting_that_fits(place, capsys):
         (["--config", "model: {class_path: [1]}\n"], "class_path must be the name of a class"),
         (["--config", "wrong.yaml"], "^'wrong.yaml': unknown family of methods 'Nobody'"),
         (["--model.clas", "x"], "unknown option --model.clas"),
-        (["--model"], "expected one argument"),
+        (["--model"], "--model, or an option within it, needs a value"),
         (["--optimizer", "SGD"], "unknown option --optimizer"),
     ],
 )
@@ -236,8 +236,8 @@ def test_a_program_elsewhere_finds_modules_of_the_working_directory(place, tmp_p
 
 def test_eval_leaves_the_model_unread(place, capsys):
     write(place, "strange.yaml", "model: {class_path: nobody.Knows, lam: 3}\ndata: {name: digits}")
-    given = ["eval", "--distilled", "x", "--model", "Nobody", "--model.class_path", "nobody.Knows"]
-    settings = shown(capsys, *given, "--config", "strange.yaml", "--config", "model: Unknown\n")
+    given = ["eval", "--distilled", "x", "--config", "strange.yaml", "--config", "model: Unknown\n"]
+    settings = shown(capsys, *given)
     assert settings["data"]["name"] == "digits"
     assert shown(capsys, "eval", "--distilled", "x", "--config", "optimizer: null\nlr_scheduler: null\n")
 

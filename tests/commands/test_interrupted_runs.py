@@ -16,6 +16,7 @@ import torch
 from bacon_pl import checkpoints
 from bacon_pl.checkpoints import claimed
 from tests.paths import DIGITS, ROOT
+from tests.patience import PATIENCE
 
 STEPS, EVERY = 40, 5
 COMMAND = [
@@ -40,7 +41,7 @@ def start(out, *args, steps=STEPS, launcher=(sys.executable,), **environment):
 
 
 def finish(process, code=0):
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     assert "Traceback" not in err
     return out + err
@@ -48,7 +49,7 @@ def finish(process, code=0):
 
 def wait_for(process, out, iteration):
     """Wait until a checkpoint of that iteration or a later one is there."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         found = [int(p.stem.split("=")[1]) for p in Path(out, "checkpoints").glob("iteration=*.ckpt")]
         if found and max(found) >= iteration:
@@ -126,7 +127,7 @@ def test_two_nodes_of_one_process_each_end_in_the_bits_of_one(whole, tmp_path):
     ]  # fmt: skip
     # Both run to their end before one is looked at. The second launcher may complain that the first one's store has
     # closed before its own last word, which is torchrun's affair: what counts is the result.
-    said = [node.communicate(timeout=240) for node in nodes]
+    said = [node.communicate(timeout=PATIENCE) for node in nodes]
     assert "distilled set:" in "".join(out for out, _ in said), said
     assert_same_end(whole, tmp_path)
 

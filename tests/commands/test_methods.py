@@ -8,10 +8,10 @@ import torch
 
 from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
-from tests.paths import CONFIGS
+from tests.paths import CONFIGS, evaluation_in
 from tests.real_formats import FACTS, write_dataset
 
-FACTOR = {"bacon": 2, "idm": 2, "idm+bacon": 2, "dm": 1, "dm+bacon": 1}  # method.md §2
+FACTOR = {"bacon": 2, "idm": 2, "idm+bacon": 2, "dm": 1, "dm+bacon": 1}  # docs/methods/index.md
 
 
 @pytest.fixture(scope="module", params=FACTS)
@@ -41,7 +41,7 @@ def test_every_method_on_every_dataset(dataset, method, tmp_path):
 
     main(["eval", *shared, "--distilled", str(tmp_path), "--evaluation.network.width", "4",
           "--evaluation.num_networks", "1", "--evaluation.epochs", "1"])  # fmt: skip
-    numbers = json.loads((tmp_path / "results.json").read_text())
+    numbers = json.loads((evaluation_in(tmp_path) / "results.json").read_text())
     assert (numbers["dataset"], numbers["method"], numbers["ipc"], numbers["factor"]) == (name, method, 1, factor)
     assert numbers["train_images"] == facts.classes * factor**2
     assert sum(map(sum, numbers["confusion"])) == facts.classes  # one test image of each

@@ -16,6 +16,7 @@ from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from tests.commands.bad_files import honest
 from tests.commands.bad_input import EARLY, EVAL, FIT, FOLDER, arguments
 from tests.forked_cli import Done, ForkedCli
+from tests.paths import evaluation_in
 
 
 def succeed(done: Done) -> None:
@@ -36,7 +37,7 @@ def test_a_terminal_that_knows_ascii_alone(forked_cli: ForkedCli, bad: dict[str,
     honest(load_dataset("digits", "none")[2]).save(out / FILE_NAME)
     done = forked_cli.run(*arguments(f"{EVAL} --distilled {{out}}", bad, out), cwd=tmp_path, encoding="ascii")
     succeed(done)
-    assert "accuracy: distilled" in done.stdout
+    assert "convnet on distilled: " in done.stdout
 
 
 def test_odd_names_reach_the_results(forked_cli: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
@@ -45,7 +46,9 @@ def test_odd_names_reach_the_results(forked_cli: ForkedCli, bad: dict[str, Path]
     (folder / FILE_NAME).write_bytes(bad["set_odd"].read_bytes())
     done = forked_cli.run(*arguments(f"{EVAL} --distilled {folder}", bad, tmp_path / "out"), cwd=tmp_path)
     succeed(done)
-    assert json.loads((folder / "results.json").read_text())["dataset"] == "\x1b[2J../../\ud800"
+    assert (
+        json.loads((evaluation_in(tmp_path / "out") / "results.json").read_text())["dataset"] == "\x1b[2J../../\ud800"
+    )
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
 
 
@@ -100,3 +103,25 @@ def test_pictures_of_any_mode_keep_their_colors(
     distilled = DistilledSet.load(tmp_path / "out")
     got = 255 * distilled.pixels().mean((1, 3, 4))
     assert torch.allclose(got, torch.tensor(list(wanted.values())).float(), atol=3 if suffix == "jpg" else 0.6)
+
+
+def test_class_names_in_any_script_from_end_to_end(forked_cli: ForkedCli, bad: dict[str, Path], tmp_path: Path) -> None:
+    names = sorted(
+        ["cafe\u0301", "קפה", "قهوة", "कॉफ़ी", "咖啡", "👩\u200d🚀", "a$b$", "x | y", os.fsdecode(b"\xff\xfe")]
+    )
+    for split in ("train", "test"):
+        for k, name in enumerate(names):
+            (tmp_path / "猫" / split / name).mkdir(parents=True)
+            for n in range(2):
+                Image.new("RGB", (16, 16), (20 * k, 99, n)).save(tmp_path / "猫" / split / name / f"ü{n}.png")
+    common = f"--data.root {tmp_path / '猫'}"
+    done = forked_cli.run(*arguments(f"{FOLDER} {common}", bad, tmp_path / "out"), cwd=tmp_path)
+    succeed(done)
+    assert "missing from" not in done.stderr  # what matplotlib says of letters that it cannot draw
+    assert DistilledSet.load(tmp_path / "out").meta.class_names == tuple(names)
+    words = f"{EVAL} --distilled {{out}} --data.name folder --evaluation.network.depth 1 {common}"
+    done = forked_cli.run(*arguments(words, bad, tmp_path / "out"), cwd=tmp_path)
+    succeed(done)
+    assert "missing from" not in done.stderr and "accuracy" in done.stdout
+    (results,) = tmp_path.rglob("results.json")
+    assert json.loads(results.read_text())["classes"] == names

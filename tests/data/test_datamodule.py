@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -281,3 +282,38 @@ def test_splits_do_not_follow_the_runs_seed(monkeypatch: pytest.MonkeyPatch) -> 
     other = digits(val_fraction=0.25)
     assert torch.equal(one.test.images, other.test.images)
     assert torch.equal(one.val.images, other.val.images)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test", "meta"])
+def test_images_asked_for_too_early_are_one_sentence(name):
+    module = DataModule(name="digits")
+    assert not hasattr(module, name)
+    with pytest.raises(BaconError, match=f"there is no '{name}' yet: call setup"):
+        getattr(module, name)
+    for use in (module.test_dataloader, lambda: module.iteration_batch(0, 0), lambda: module.normalize(None)):
+        with pytest.raises(BaconError, match="the data are not loaded"):
+            use()
+    with pytest.raises(AttributeError, match="no attribute 'tset'"):
+        module.tset  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"name": 3}, "--data.name must be text, got 3"),
+        ({"root": None}, "--data.root must be text, got None"),
+        ({"image_size": "8"}, "--data.image_size must be a whole number, got '8'"),
+        ({"batch_real": 2.5}, "--data.batch_real must be a whole number, got 2.5"),
+        ({"eval_batch": None}, "--data.eval_batch must be a whole number, got None"),
+        ({"pool_batch": True}, "--data.pool_batch must be a whole number, got True"),
+        ({"val_fraction": "0.1"}, "--data.val_fraction must be at least 0 and below 1"),
+        ({"test_fraction": None}, "--data.test_fraction must be between 0 and 1"),
+        ({"mean": 0.5}, "--data.mean must be a list of numbers, one per channel, got 0.5"),
+        ({"std": "abc"}, "--data.std must be a list of numbers"),
+        ({"mean": ["a"]}, r"--data.mean is of pixels in \[0, 1\]"),
+    ],
+)
+def test_settings_of_another_type_are_one_sentence(chosen, said):
+    with pytest.raises(BaconError, match=said):
+        DataModule(**{"name": "digits", **chosen})
+    DataModule(name="digits", batch_real=np.int64(3), val_fraction=np.float32(0.1), mean=(0.5,))

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from bacon_pl.data import load_dataset
-from bacon_pl.data.cache import cache_dir
 from bacon_pl.data.files import decode, fit
 from bacon_pl.data.split import stratified_split
 from bacon_pl.errors import BaconError
+from bacon_pl.runtime import cache_dir
 from tests.real_formats import write_tiny_imagenet
 
 

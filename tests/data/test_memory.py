@@ -101,7 +101,6 @@ def test_many_images_cost_their_bytes_and_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_tiny_imagenet_at_full_size_fits_well_within_4_gib(tmp_path: Path) -> None:
     root = write_many(tmp_path / "tiny-imagenet-200", 200, 500, 50)
     fit, evaluate = commands(root, tmp_path / "out", batch_real=256)

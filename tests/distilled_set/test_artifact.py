@@ -101,16 +101,6 @@ def test_saved_grid_shows_enlarged_pixels_beside_names(tmp_path: Path) -> None:
     assert set(right.unique().tolist()) == {0, 255}
 
 
-def test_many_classes_make_one_picture(tmp_path: Path) -> None:
-    meta = replace(META, class_names=tuple(f"class {i}" for i in range(200)), size=(64, 64))
-    figure = make(meta, ipc=1).grid()
-    assert len(figure.axes[0].texts) == 200
-    width, height = figure.get_size_inches() * figure.dpi
-    assert (width, height) == pytest.approx((64 + 4, 200 * 66 + 2))
-    meta = replace(meta, class_names=meta.class_names * 5)
-    assert make(meta, ipc=1).grid().get_size_inches()[1] * 100 == pytest.approx(30_000)
-
-
 def test_picture_in_an_unknown_format(tmp_path: Path) -> None:
     with pytest.raises(BaconError, match=r"cannot write the picture .*grid.xyz"):
         make().save_grid(tmp_path / "grid.xyz")

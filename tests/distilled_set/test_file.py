@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,24 @@ from bacon_pl.distilled_set import FILE_NAME, FORMAT_VERSION, DistilledSet, file
 from bacon_pl.errors import BaconError
 from tests.distilled_set.making import CONFIG, META, description_of, forge, make
 from tests.paths import ROOT
+
+
+def test_the_checksum_is_the_files(tmp_path: Path) -> None:
+    distilled = make()
+    path = distilled.save(tmp_path / "a.safetensors")
+    assert distilled.checksum == f"{description_of(path)['checksum']:08x}"
+    assert DistilledSet.load(path).checksum == distilled.checksum == make().checksum
+    whole = replace(META, mean=(0, 1, 0), std=(1, 1, 1))  # whole numbers come back as floats
+    assert DistilledSet.load(make(whole).save(tmp_path / "b")).checksum == make(whole).checksum
+    pixel = distilled.images.clone()
+    pixel[0, 0, 0, 0] += 1e-3
+    fields = {"method": "bacon", "config": CONFIG, "seed": 7, "version": "1.2.3", "commit": "abc"}
+    others = [
+        DistilledSet(pixel, distilled.labels, META, factor=2, **fields),
+        *(make(**change) for change in ({"seed": 8}, {"factor": 1}, {"config": {}}, {"commit": None}, {"ipc": 1})),
+        make(replace(META, class_names=("ant", "bee", "dog"))),
+    ]
+    assert len({s.checksum for s in (distilled, *others)}) == 1 + len(others)
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from bacon_pl.checkpoints import Checkpoints, newest
+from bacon_pl.checkpoint_files import newest
+from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.data import DataModule
 from bacon_pl.distillers import DistributionMatching, PoolSettings
 from bacon_pl.networks import ConvNet

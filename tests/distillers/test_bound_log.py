@@ -41,8 +41,8 @@ def distill(folder, bound, steps=5, batch_real=8, logged=True):
 def scalars(folder):
     events = EventAccumulator(str(folder))
     events.Reload()
-    tags = set(NAMES) & set(events.Tags()["scalars"])
-    return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in tags}
+    names = [name for name in NAMES if f"bound/{name}" in events.Tags()["scalars"]]
+    return {name: {e.step: e.value for e in events.Scalars(f"bound/{name}")} for name in names}
 
 
 @pytest.mark.parametrize("batch_real", [8, 1000])

@@ -1,4 +1,4 @@
-"""The distillation step: the golden trajectory of method.md §5, and what must not change a result."""
+"""The distillation step: the published trajectory, and what must not change a result."""
 
 import logging
 

@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
-from bacon_pl.checkpoints import Checkpoints, newest
+from bacon_pl.checkpoint_files import newest
+from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.distillers import DistributionMatching, PoolSettings

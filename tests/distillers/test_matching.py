@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from bacon_pl.augment import NoAugmentation
-from bacon_pl.checkpoints import Checkpoints, in_folder
+from bacon_pl.checkpoint_files import in_folder
+from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.distillers import Distiller, DistributionMatching
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet, Network

@@ -6,7 +6,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from bacon_pl import checkpoints
 from bacon_pl.callbacks import ValidationAccuracy
-from bacon_pl.checkpoints import Checkpoints, newest
+from bacon_pl.checkpoint_files import newest
+from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.distillers import Distiller
 from bacon_pl.errors import BaconError, DivergedError
 from tests.distillers.running import digits, fit, matching, resume, small, trainer

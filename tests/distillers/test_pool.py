@@ -1,4 +1,4 @@
-"""The pool of networks (method.md §4): who is in it when, and that its training is torch's."""
+"""The pool of networks (docs/methods/frame.md): who is in it when, and that its training is torch's."""
 
 import pytest
 import torch

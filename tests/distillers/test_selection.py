@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bacon_pl.checkpoints import Checkpoints, newest
+from bacon_pl.checkpoint_files import newest
+from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.distillers import Selection
 from bacon_pl.errors import BaconError

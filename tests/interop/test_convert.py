@@ -12,7 +12,7 @@ from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.interop import dataset_meta, open_set
 from tests.interop.making import ACCURACIES, CIFAR, Calls, pair
-from tests.paths import DIGITS
+from tests.paths import DIGITS, evaluation_in
 
 
 def convert(*args):
@@ -24,7 +24,11 @@ def test_convert_there_and_back(tmp_path, capsys):
     torch.save({"data": [[images, labels], [images + 1, labels]], "accs_all_exps": ACCURACIES}, tmp_path / "theirs.pt")
     ours = tmp_path / "ours.safetensors"
     convert(tmp_path / "theirs.pt", ours, "--dataset", "CIFAR10", "--factor", 2, "--epoch-index", 0)
-    assert capsys.readouterr().out == f"distilled set: {ours}\n"
+    assert capsys.readouterr().out == (
+        "wrote 10 canvases of 3×32×32 (1 for each of 10 classes, class by class); factor 2: 40 images are to be cut "
+        "out of them; pixels float32, normalized by mean (0.4914, 0.4822, 0.4465) and std (0.2023, 0.1994, 0.201); to "
+        f"{ours}\n"
+    )
     distilled = DistilledSet.load(ours)
     assert torch.equal(distilled.images, images)
     assert (distilled.factor, distilled.meta.name, distilled.config) == (2, "cifar10", {"converted_from": "theirs.pt"})
@@ -36,7 +40,7 @@ def test_convert_there_and_back(tmp_path, capsys):
         assert file["images"].max() <= 1
     with pytest.raises(SystemExit):
         convert(ours, tmp_path / "a.npz")
-    convert(ours, tmp_path / "a.npz", "--overwrite", "true")
+    convert(ours, tmp_path / "a.npz", "--overwrite", "true", "--canvases")
     assert torch.equal(open_set(tmp_path / "a.npz", CIFAR).images, images)
 
 
@@ -78,10 +82,14 @@ def test_eval_takes_their_files_directly(tmp_path, capsys):
     torch.save({"data": pairs, "accs_all_exps": {}}, tmp_path / "theirs.pt")
     given = ["--distilled", str(tmp_path / "theirs.pt"), "--factor", "2", "--epoch_index", "0"]
     quick_recipe = ["--evaluation.network.width", "4", "--evaluation.epochs", "1", "--evaluation.num_networks", "1"]
-    trainer = ["--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false"]
+    trainer = ["--trainer.default_root_dir", str(tmp_path / "out"), "--trainer.enable_progress_bar", "false"]
     main(["eval", "--config", str(DIGITS), *given, *quick_recipe, *trainer])
-    assert "accuracy: distilled" in capsys.readouterr().out
-    numbers = json.loads((tmp_path / "results.json").read_text())
+    assert "convnet on distilled: " in capsys.readouterr().out
+    folder = evaluation_in(tmp_path / "out")
+    assert folder.name.startswith("theirs-convnet-1epochs-")
+    assert sorted(os.listdir(tmp_path)) == ["out", "theirs.pt"]  # nothing of ours beside a file of another project
+    numbers = json.loads((folder / "results.json").read_text())
+    assert numbers["distilled"]["path"] == str(tmp_path / "theirs.pt")
     assert (numbers["factor"], numbers["ipc"], numbers["train_images"]) == (2, 1, 40)
 
 

@@ -1,6 +1,7 @@
 """Other projects' pickles of tensors: every form that is read, and what is told of what is no set."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -99,11 +100,43 @@ def test_trajectory_matching_keeps_labels_in_a_second_file(tmp_path):
     torch.save(labels, tmp_path / "labels_best.pt")
     for source in (tmp_path, tmp_path / "images_best.pt"):
         assert torch.equal(open_set(source, META).images, images)
-    torch.save(-images, tmp_path / "images_5000.pt")
-    torch.save(labels, tmp_path / "labels_5000.pt")
-    with pytest.raises(BaconError, match=r"holds 2 sets, 'images_5000.pt' to 'images_best.pt': give one"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one set: nothing to choose, nothing to say
+        assert open_set(tmp_path, META).config == {"converted_from": "images_best.pt"}
+
+
+def test_of_several_sets_of_trajectory_matching_the_best_is_taken(tmp_path):
+    images, labels = pair()
+    for step in (5000, 300):
+        torch.save(images + step / 1e4, tmp_path / f"images_{step}.pt")
+        torch.save(labels, tmp_path / f"labels_{step}.pt")
+    with pytest.raises(BaconError, match=r"holds 2 sets and none .* one of these files: images_300.pt, images_5000.pt"):
         open_set(tmp_path, META)
-    assert torch.equal(open_set(tmp_path / "images_5000.pt", META).images, -images)
+    torch.save(images, tmp_path / "images_best.pt")  # without labels it is no set
+    with pytest.raises(BaconError, match="holds 2 sets"):
+        open_set(tmp_path, META)
+    torch.save(labels, tmp_path / "labels_best.pt")
+    with pytest.warns(UserWarning, match=r"holds 3 sets: 'images_best.pt' is taken, .* best on the test images"):
+        distilled = open_set(tmp_path, META)
+    assert torch.equal(distilled.images, images)
+    assert distilled.config == {"converted_from": "images_best.pt"}
+    assert torch.equal(open_set(tmp_path / "images_5000.pt", META).images, images + 0.5)
+
+
+def test_many_sets_of_trajectory_matching_are_not_all_listed(tmp_path):
+    for step in range(50):
+        for name in ("images", "labels"):
+            torch.save(torch.zeros(1), tmp_path / f"{name}_{step:02}.pt")
+    with pytest.raises(BaconError, match=r"holds 50 sets .*: images_00.pt, .*, images_08.pt, … images_49.pt\.$"):
+        open_set(tmp_path, META)
+
+
+def test_whitened_sets_are_told_by_the_files_beside_them(tmp_path):
+    images, labels = pair()
+    for name, tensor in (("images_9", images), ("images_zca_9", images.sigmoid()), ("labels_9", labels)):
+        torch.save(tensor, tmp_path / f"{name}.pt")
+    with pytest.warns(UserWarning, match=r"whitened by ZCA.* 'images_9.pt' is taken as normalized"):
+        assert torch.equal(open_set(tmp_path, META).images, images)
 
 
 def test_partitioned_sets(tmp_path):
@@ -146,6 +179,28 @@ def test_what_is_no_set_is_told(tmp_path, content, message):
 def test_pixels_between_0_and_1_are_warned_of(tmp_path):
     torch.save((torch.rand(4, 3, 4, 6), pair()[1]), tmp_path / "a.pt")
     with pytest.warns(UserWarning, match="never normalized"):
+        open_set(tmp_path / "a.pt", META)
+
+
+def test_bytes_as_floats_are_refused(tmp_path):
+    values = torch.randint(0, 256, (4, 3, 4, 6)).float()
+    torch.save((values, pair()[1]), tmp_path / "a.pt")
+    with pytest.raises(
+        BaconError, match=r"a.pt' run from .* look like bytes kept as floating-point.*save them as uint8"
+    ):
+        open_set(tmp_path / "a.pt", META)
+
+
+def test_pixels_far_beyond_black_and_white_are_warned_of(tmp_path):
+    images, labels = pair()
+    images[0, 0, 0, 0] = -9  # of META: black is from -2.5 to -1.2, white from 2.0 to 2.8
+    torch.save((images, labels), tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match=r"run from -9 to .*, far beyond black \(-2.5\) and white \(2.8\) of toy"):
+        open_set(tmp_path / "a.pt", META)
+    images[0, 0, 0, 0] = -4  # as training leaves it
+    torch.save((images, labels), tmp_path / "a.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         open_set(tmp_path / "a.pt", META)
 
 

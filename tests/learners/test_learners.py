@@ -3,6 +3,7 @@
 import os
 import socket
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -10,6 +11,7 @@ from torch import nn
 
 from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DataModule
+from bacon_pl.errors import BaconError
 from bacon_pl.learners import Learners, Recipe, SoftLabels, Teacher, TrainingSet
 from bacon_pl.networks import ConvNet, Network, by_name
 
@@ -118,9 +120,28 @@ def test_snapshots_are_the_states_after_epochs(data):
     other.load_state_dict(module.snapshots[2][0])  # whole states
 
 
-def test_a_snapshot_that_does_not_come_is_named(data):
-    with pytest.raises(ValueError, match=r"epochs \[4\] were asked for, the training has 3"):
-        learners(data).fit(snapshots=(0, 4))
+@pytest.mark.parametrize("snapshots", [(0, 4), (-1,), (1.5,), ("1",), "12", 3, None])
+def test_a_snapshot_that_does_not_come_is_named(data, snapshots):
+    with pytest.raises(BaconError, match=r"asked for, the training has 3: give a list of whole numbers from 0 to 3"):
+        learners(data).fit(snapshots=snapshots)
+
+
+def test_misuse_is_one_sentence(data):
+    module = learners(data)
+    with pytest.raises(BaconError, match=r"have not been trained: call fit\(\) before accuracies"):
+        module.accuracies(data.test.images, data.test.labels)
+    module.fit(snapshots=np.arange(2))
+    before = weights(module)
+    with pytest.raises(BaconError, match=r"have been trained, and fit\(\) starts from fresh ones: make new"):
+        module.fit()
+    assert torch.equal(weights(module), before)
+    other = learners(data, seed=1)
+    other.load_state_dict(module.state_dict())  # trained elsewhere
+    assert other.accuracies(data.test.images, data.test.labels).shape == (3,)
+    with pytest.raises(BaconError, match="a teacher is needed where"):
+        learners(data, soft_labels=SoftLabels())
+    with pytest.raises(BaconError, match="unknown coreset 'hering'. Did you mean 'herding'"):
+        TrainingSet.coreset("hering", data.train, 1, [])
 
 
 @pytest.mark.parametrize("batch_size", [7, 500])
@@ -162,7 +183,6 @@ def everything():
     return [*kept, weights(module), module.accuracies(data.test.images, data.test.labels)]
 
 
-@pytest.mark.timeout(200)
 def test_two_processes_do_what_one_does(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The matching terms against the golden numbers of method.md §1, and their properties."""
+"""The matching terms against the golden numbers of docs/methods/bacon.md, and their properties."""
 
 import pytest
 import torch

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.evaluate import Embedded, RunResult, results
+from bacon_pl.evaluation import Embedded, RunResult, results
 from bacon_pl.learners import Recipe
 from bacon_pl.report import figures, markdown, show, write_report
 from bacon_pl.report import figures as draw
@@ -104,9 +105,41 @@ def test_tables_show_the_numbers(numbers):
         assert len({re.sub(r"\\\|", "", line).count("|") for line in block.splitlines()}) == 1
 
 
-def test_scores_and_long_lists_of_classes_are_left_out_where_there_are_none(distilled, numbers):
+def test_scores_are_left_out_where_there_are_none(numbers):
     assert "Robust scores" not in markdown({**numbers, "scores": None})
-    assert "by class" not in markdown({**numbers, "classes": [str(c) for c in range(21)]})
+
+
+def test_many_classes_are_listed_in_several_columns(numbers):
+    many = json.loads(json.dumps(numbers))
+    many["classes"] = [f"c{c}" for c in range(300)]
+    for run in many["runs"]:
+        run["per_class"]["mean"] = [c / 4 for c in range(300)]
+    rows = markdown(many).partition("## Accuracy by class")[2].split("\n\n")[2].splitlines()
+    assert rows[0] == "| " + " | ".join(["class", "distilled", "random real"] * 4) + " |"
+    assert len(rows) == 2 + 75
+    assert rows[2].startswith("| c0 | 0.0 | 0.0 | c75 | 18.8 | 18.8 | c150 |") and rows[-1].endswith(
+        "c299 | 74.8 | 74.8 |"
+    )
+
+
+def test_many_classes_have_bars_with_names_in_several_rows():
+    counts = torch.eye(300, dtype=torch.int64).expand(2, -1, -1).clone()
+    counts[:, 299, 0] = 1
+    one = RunResult("distilled", "N", "given", {}, 0, counts, torch.ones(2, 3), torch.zeros(2, 0), (), 1, 1)
+    figure = per_class_figure([one, one], [f"class {c}" for c in range(300)])
+    assert len(figure.axes) == 4
+    names = [tick.get_text() for axes in figure.axes for tick in axes.get_xticklabels()]
+    assert names == [f"class {c}" for c in range(300)]
+    heights = [bar.get_height() for axes in figure.axes for bar in axes.containers[0]]
+    assert heights == [100.0] * 299 + [50.0]
+
+
+def test_names_in_any_script_make_no_warning(embedded, tmp_path):
+    names = ["咖啡", "قهوة 👩\u200d🚀", "कॉफ़ी $x$"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, figure in draw(OUTCOMES, names, embedded).items():
+            figure.savefig(tmp_path / f"{name}.png")
 
 
 def test_bars_are_means_with_deviations():

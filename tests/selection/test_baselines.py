@@ -7,7 +7,7 @@ from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluate import Comparison, Run
+from bacon_pl.evaluation import Comparison, Run
 from bacon_pl.learners import Recipe, TrainingSet, feature_spaces
 from bacon_pl.networks import ConvNet
 from bacon_pl.selection import choose, herding, k_center

@@ -1,6 +1,7 @@
 """How ``bacon table`` resolves its plan: once for every cell, aloud, and for any family."""
 
 import json
+import re
 
 import pytest
 
@@ -54,6 +55,23 @@ def test_a_family_for_every_run_reaches_the_distillation_alone(tmp_path, monkeyp
         assert not any(DEFAULT.__name__ in word for word in job.arguments["eval"])
         assert job.record["model"]["class_path"] == class_path(DEFAULT)
         json.dumps(job.record)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--model", "Selection"], "--model Selection would run Selection in the row of 'idm'"),
+        (["--model.class_path=Selection"], "--model.class_path Selection would run Selection in the row of 'idm'"),
+        (["--config", "mine.yaml"], "--config mine.yaml would run Selection in the row of 'idm'"),
+        (["--config", "methods/dm"], "two methods are given, '.*idm.yaml' and 'methods/dm'"),
+    ],
+)
+def test_another_family_than_the_rows_is_refused(tmp_path, capsys, given, said):
+    (tmp_path / "mine.yaml").write_text("model: {class_path: Selection, rule: drawn}\n")
+    with pytest.raises(SystemExit) as end:
+        main(["table", *GIVEN, "--methods", "idm", "--repeats", "1", "--out", "out", *given])
+    assert end.value.code == 2
+    assert re.search(said, capsys.readouterr().err) and not (tmp_path / "out").exists()
 
 
 def test_methods_and_budgets_are_names_of_configurations_or_files(tmp_path):

@@ -20,6 +20,7 @@ from bacon_pl.table.plan import Cell, budget_file, check_record, overlays, plan
 from bacon_pl.table.runner import places
 from bacon_pl.table.sources import locate
 from tests.paths import CONFIGS, ROOT
+from tests.patience import PATIENCE
 
 QUICK = [
     *("--datasets", "digits", "--ipcs", "1", "--budget", "small", "--model.network.width", "4"),
@@ -54,9 +55,10 @@ def test_table_survives_kill_9_and_does_nothing_twice(tmp_path, capsys):
     command = [sys.executable, "-m", "bacon_pl", "table", "--out", broken, *QUICK, *given]
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
     cells = [broken / "digits-ipc1" / method / "seed0" for method in ("dm", "idm")]
-    for _ in range(2400):  # until the second cell is in the middle of its distillation
-        if any((cells[1] / "checkpoints").glob("*.ckpt")) or process.poll() is not None:
-            break
+    deadline = time.monotonic() + PATIENCE
+    # Until the second cell is in the middle of its distillation.
+    while not any((cells[1] / "checkpoints").glob("*.ckpt")) and process.poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     assert process.poll() is None and (cells[0] / "results.json").exists()
     process.send_signal(signal.SIGKILL)
@@ -218,6 +220,16 @@ def test_entries_say_what_is_there_and_what_is_not(tmp_path):
     finished(tmp_path, none, 0, "nonsense")
     with pytest.raises(BaconError, match="cannot read .*results.json.*remove it"):
         entries([none], tmp_path, [0], {})
+
+
+def test_a_single_network_has_no_spread(tmp_path):
+    cell = Cell("bacon", "mnist", 10, ())
+    finished(tmp_path, cell, 0, [90.0])
+    (found,) = entries([cell], tmp_path, [0], {})
+    assert (found.mean, found.std, found.std_of_repeats) == (90.0, None, None)
+    assert "| mnist, ipc 10 | bacon | 90.0 | 1 × 1 |" in markdown([found], [], [])
+    write(tmp_path, [found], [], [])
+    assert [(row["mean"], row["std"]) for row in rows(tmp_path)] == [("90.000", "")]
 
 
 def test_image_files_take_the_place_of_a_datasets_own(tmp_path, monkeypatch):

@@ -1,0 +1,112 @@
+"""The command ``bacon cache``: what is kept between runs, and clearing it. It imports no torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bacon_pl.cache_files import Entry, clear, entries
+from bacon_pl.errors import BaconError, one_line
+from bacon_pl.runtime import cache_dir
+
+USAGE = """usage: bacon cache
+       bacon cache clear [--older_than DAYS]
+
+Show what is kept between runs (decoded image files and compiled kernels), or remove it; all of it is made again when
+it is needed. The cache lies in $BACON_CACHE, else in $XDG_CACHE_HOME/bacon_pl, else in ~/.cache/bacon_pl.
+
+  --older_than DAYS    remove only what was written more than so many days ago
+"""
+_KINDS = {"images": "decoded images", "kernels": "compiled kernels", "part": "unfinished file"}
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class Cache:
+    """Show the cache, or clear it."""
+
+    name = "cache"
+
+    def __init__(self, args: Sequence[str]) -> None:
+        words = list(args)
+        self.help = bool({"-h", "--help"} & set(words))
+        self.clears = words[:1] == ["clear"]
+        self.older_than = 0.0
+        if self.help:
+            return
+        rest = words[1:] if self.clears else words
+        if self.clears and rest and rest[0].partition("=")[0] == "--older_than":
+            _, equals, value = rest.pop(0).partition("=")
+            if not equals:
+                value = rest.pop(0) if rest else ""
+            self.older_than = _days(value)
+        if rest and not self.clears and rest[0].startswith("--older_than"):
+            raise BaconError("--older_than goes with clear: bacon cache clear --older_than DAYS.")
+        if rest:
+            kind = "option" if rest[0].startswith("-") else "argument"
+            raise BaconError(f"unknown {kind} {one_line(rest[0], 80)}. `--help` shows what may be given.")
+
+    def run(self) -> None:
+        """Show or clear."""
+        if self.help:
+            print(USAGE, end="")
+        elif self.clears:
+            removed = clear(self.older_than)
+            what = f"{len(removed)} file{'s' * (len(removed) != 1)}"
+            print(f"removed {what} from {cache_dir()}: {size_text(sum(entry.size for entry in removed))} freed")
+        else:
+            print("\n".join(listing()))
+
+
+def listing() -> list[str]:
+    """Say where the cache lies, what is in it, the largest first, and how large it is."""
+    own, others = entries()
+    lines = [f"cache: {cache_dir()} ({_chosen_by()})"]
+    rows = [_row(entry) for entry in own]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+    for kind, name, size, date, source in rows:
+        lines.append(
+            f"  {kind:{widths[0]}}  {name:{widths[1]}}  {size:>{widths[2]}}  {date:{widths[3]}}  {source}".rstrip()
+        )
+    if others:
+        lines.append(f"  {len(others)} other files or folders lie there, which are not the cache's")
+    total = size_text(sum(entry.size for entry in own))
+    lines.append(f"total: {len(own)} file{'s' * (len(own) != 1)}, {total}" if own else "total: nothing is kept")
+    return lines
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: three digits and a decimal unit."""
+    value, unit = float(size), 0
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}"
+
+
+def _row(entry: Entry) -> tuple[str, str, str, str, str]:
+    days = int((time.time() - entry.time) // 86_400)
+    age = "today" if days < 1 else f"{days} day{'s' * (days > 1)} ago"
+    date = f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(entry.time))} ({age})"
+    source = ""
+    if entry.source is not None:
+        gone = "" if Path(entry.source).exists() else " (no longer there)"
+        source = f"{one_line(entry.source)}{gone}"
+    return _KINDS[entry.kind], one_line(entry.name, 40), size_text(entry.size), date, source
+
+
+def _chosen_by() -> str:
+    if os.environ.get("BACON_CACHE"):
+        return "$BACON_CACHE"
+    return "$XDG_CACHE_HOME" if os.environ.get("XDG_CACHE_HOME") else "set BACON_CACHE to choose another folder"
+
+
+def _days(value: str) -> float:
+    try:
+        days = float(value)
+    except ValueError:
+        days = -1.0
+    if not (days >= 0 and math.isfinite(days)):
+        raise BaconError(f"--older_than must be a number of days, at least 0, got '{one_line(value, 40)}'.")
+    return days

@@ -1,0 +1,212 @@
+"""Images that Python code has at hand already: arrays, tensors or a torch dataset, as the library's data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from bacon_pl.data.catalog import channel_statistics
+from bacon_pl.data.datamodule import DataModule
+from bacon_pl.data.images import DatasetMeta, LabeledImages
+from bacon_pl.data.options import check_statistics
+from bacon_pl.errors import BaconError
+
+_FORMS = "give a torch dataset of (image, label), or a pair of images (N, ch, H, W) and labels (N,)"
+
+
+def labeled_images(data: Any, class_names: Sequence[str] | None = None) -> LabeledImages:
+    """Take images and labels from whatever holds them.
+
+    Args:
+        data: A :class:`LabeledImages`; a pair of images and labels, as tensors or arrays; or a map-style torch dataset
+            whose items are (image, label). Images are (N, ch, H, W) or (N, H, W), one by one (ch, H, W), (H, W) or
+            PIL pictures; they are bytes, or floating numbers in [0, 1], which are rounded to bytes.
+        class_names: One name per class, in label order; by default the dataset's own ``classes``, else numbers.
+
+    Raises:
+        BaconError: The data have another form, images of several sizes, or pixels or labels out of range.
+    """
+    if isinstance(data, LabeledImages):
+        return data if class_names is None else dataclasses.replace(data, class_names=tuple(class_names))
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        images, labels = _tensor(data[0], "images"), _tensor(data[1], "labels")
+    elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        images, labels = _collected(data)
+        class_names = class_names or getattr(data, "classes", None)
+    else:
+        raise BaconError(f"cannot take images from {_kind(data)}: {_FORMS}.")
+    images = images[:, None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        last = " (the channels come second: call permute(0, 3, 1, 2))" if images.shape[-1] in (1, 3) else ""
+        raise BaconError(f"images must be (N, ch, H, W) with 1 or 3 channels, got {tuple(images.shape)}{last}.")
+    if labels.shape != images.shape[:1] or labels.is_floating_point():
+        raise BaconError(
+            f"labels must be whole numbers, one for each of the {len(images)} images, got {tuple(labels.shape)} of "
+            f"{str(labels.dtype).removeprefix('torch.')}."
+        )
+    if not len(images):
+        raise BaconError(f"there are no images: {_FORMS}.")
+    labels = labels.to("cpu", torch.int64)
+    if int(labels.min()) < 0:
+        raise BaconError(f"labels must count from 0, got {int(labels.min())}.")
+    names = tuple(map(str, class_names or range(int(labels.max()) + 1)))
+    if int(labels.max()) >= len(names):
+        raise BaconError(f"labels go up to {int(labels.max())}, but there are names for {len(names)} classes.")
+    found = LabeledImages(_bytes(images), labels, names)
+    if not bool((counts := found.counts).all()):
+        raise BaconError(
+            f"the class '{names[int((counts == 0).nonzero()[0])]}' has no images: labels must be 0, 1, … without a gap."
+        )
+    return found
+
+
+class InMemoryData(DataModule):
+    """A :class:`~bacon_pl.data.DataModule` of images that are in memory already.
+
+    Args:
+        train: Training images; None where there are none, as when a finished set is only tested.
+        test: Test images; None where there are none, as when a set is only distilled.
+        name: What to call the dataset in results.
+        meta: What the images are; by default as ``mean`` and ``std`` say.
+        mean: Mean per channel of pixels in [0, 1]; that of the training images by default.
+        std: Standard deviation per channel of pixels in [0, 1]; that of the training images by default.
+        val_fraction: As in :class:`~bacon_pl.data.DataModule`, like what follows.
+        batch_real: Real images per class and iteration to match.
+        pool_batch: Real images per step when the pool's networks are trained.
+        eval_batch: Images per test batch.
+        split_seed: Seed of the split.
+
+    Raises:
+        BaconError: There are neither training images nor ``test`` with ``meta``, the two sets do not go together, or
+            an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        train: LabeledImages | None,
+        test: LabeledImages | None = None,
+        name: str = "images",
+        meta: DatasetMeta | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        val_fraction: float = 0.0,
+        batch_real: int = 256,
+        pool_batch: int = 256,
+        eval_batch: int = 1000,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(
+            "folder",  # a dataset of the catalog that says nothing of its images
+            mean=mean,
+            std=std,
+            val_fraction=val_fraction,
+            batch_real=batch_real,
+            pool_batch=pool_batch,
+            eval_batch=eval_batch,
+            split_seed=split_seed,
+        )
+        given = train or test
+        if given is None or (train is None and meta is None):
+            raise BaconError("there are no training images: give some, or test images together with their meta.")
+        for other in (train, test):
+            if other is not None and other.images.shape[1:] != given.images.shape[1:]:
+                raise BaconError(
+                    f"training images are {_shape(given)} and test images {_shape(other)}: give images of one size."
+                )
+        names = meta.class_names if meta else given.class_names
+        for other in (train, test):
+            if other is not None and other.num_classes > len(names):
+                raise BaconError(
+                    f"there are {len(names)} classes, but images of {other.num_classes}: check the labels."
+                )
+        self.name = name
+        self.hparams.pop("root")  # they lie in no folder
+        self._train, self._test = (self._named(part, given, names) for part in (train, test))
+        self._meta = meta or self._described(train or given, names)
+
+    @staticmethod
+    def _named(part: LabeledImages | None, given: LabeledImages, names: tuple[str, ...]) -> LabeledImages:
+        if part is None:
+            return LabeledImages(given.images[:0], given.labels[:0], names)
+        return dataclasses.replace(part, class_names=names)
+
+    def _described(self, train: LabeledImages, names: tuple[str, ...]) -> DatasetMeta:
+        channels, height, width = train.images.shape[1:]
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != channels:
+                raise BaconError(f"{what} has {len(values)} number(s), but the images have {channels} channel(s).")
+        own_mean, own_std = channel_statistics(train.images)
+        mean, std = tuple(self.mean or own_mean), tuple(self.std or own_std)
+        check_statistics(mean, std)
+        return DatasetMeta(self.name, names, channels, (height, width), mean, std, train.images.numel())
+
+    @property
+    def known_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self._meta.size
+
+    def _load(self, download: bool) -> tuple[LabeledImages, LabeledImages, DatasetMeta]:
+        return self._train, self._test, self._meta
+
+
+def _collected(data: Any) -> tuple[Tensor, Tensor]:
+    images, labels = [], []
+    for index in range(len(data)):
+        item = data[index]
+        if not (isinstance(item, (tuple, list)) and len(item) == 2):
+            raise BaconError(f"item {index} of the dataset is {_kind(item)}, not (image, label): {_FORMS}.")
+        image = item[0] if isinstance(item[0], (Tensor, np.ndarray)) else _picture(item[0], index)
+        images.append(_tensor(image, "images"))
+        if images[-1].shape != images[0].shape:
+            raise BaconError(
+                f"image {index} of the dataset is {tuple(images[-1].shape)}, the first {tuple(images[0].shape)}: scale "
+                "them to one size (and one number of channels) first."
+            )
+        labels.append(int(item[1]))
+    if not images:
+        raise BaconError(f"there are no images: {_FORMS}.")
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _picture(image: Any, index: int) -> Tensor:
+    try:
+        return pil_to_tensor(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    except (TypeError, AttributeError) as error:
+        raise BaconError(f"image {index} of the dataset is {_kind(image)}: {_FORMS}.") from error
+
+
+def _tensor(values: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BaconError(f"cannot make a tensor of the {what} ({_kind(values)}): {_FORMS}.") from error
+
+
+def _bytes(images: Tensor) -> Tensor:
+    if images.dtype == torch.uint8:
+        return images.to("cpu")
+    if not images.is_floating_point():
+        raise BaconError(
+            f"images are {str(images.dtype).removeprefix('torch.')}: give uint8, or floating numbers in [0, 1]."
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):
+        raise BaconError(
+            f"pixels run from {low:.4g} to {high:.4g}, not within [0, 1]: give them before any normalization, or as "
+            "uint8."
+        )
+    return images.to("cpu").mul(255).round().to(torch.uint8)
+
+
+def _shape(data: LabeledImages) -> str:
+    return "×".join(map(str, data.images.shape[1:]))
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"

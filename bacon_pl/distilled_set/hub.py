@@ -1,0 +1,210 @@
+"""A distilled set as a dataset of Hugging Face: in memory, as a parquet file, and on the Hub.
+
+Its packages ``datasets`` and ``huggingface_hub`` are an extra of this one, imported when they are needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from bacon_pl.distilled_set.card import dataset_card
+from bacon_pl.distilled_set.file import FILE_NAME
+from bacon_pl.distilled_set.pictures import png, to_bytes
+from bacon_pl.errors import BaconError, one_line
+from bacon_pl.runtime import replacing
+
+if TYPE_CHECKING:
+    import datasets
+
+    from bacon_pl.distilled_set.artifact import DistilledSet
+
+PARQUET_NAME = "train-00000-of-00001.parquet"
+"""What the Hub calls the only file of a split, by which ``load_dataset`` knows the split."""
+
+_SCHEME = "hf://"
+# Paths lose a slash: str(Path("hf://a/b")) is "hf:/a/b".
+_PLACE = re.compile(
+    r"hf://?(?:datasets/(?=[^/]+/[^/]+))?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?"
+)
+_ROWS_IN_A_GROUP = 100  # which the Hub's viewer reads at once
+
+
+def is_on_hub(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is an address on the Hub."""
+    return os.fspath(path).startswith(("hf://", "hf:/"))
+
+
+def fetch(place: str | os.PathLike[str]) -> Path:
+    """Download a set's file from the Hub, unless it is in Hugging Face's cache.
+
+    Args:
+        place: ``hf://user/name``, ``hf://user/name@revision``, or either with ``/path`` of a file or folder in it.
+
+    Returns:
+        The file in the cache.
+
+    Raises:
+        BaconError: The address is no address, there is nothing there, or the Hub cannot be reached.
+    """
+    given = os.fspath(place)
+    found = _PLACE.fullmatch(given.rstrip("/"))
+    if found is None:
+        raise BaconError(
+            f"'{one_line(given)}' is no address of a set on the Hub: write {_SCHEME}user/name, "
+            f"{_SCHEME}user/name@revision or {_SCHEME}user/name/path."
+        )
+    repo, revision, name = found["repo"], found["revision"] and unquote(found["revision"]), found["file"] or ""
+    if not name.endswith(".safetensors"):
+        name = f"{name}/{FILE_NAME}".lstrip("/")
+    hub = _imported("huggingface_hub", f"to read '{given}'")
+    errors = importlib.import_module("huggingface_hub.errors")
+    where = f"'{repo}' on {_endpoint()}"
+    try:
+        return Path(
+            hub.hf_hub_download(
+                repo,
+                name,
+                repo_type="dataset",
+                revision=revision,
+                library_name="bacon_pl",
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise BaconError(
+            f"the dataset {where} is only for those whom its owner lets in: ask there for access, then log in with "
+            "`hf auth login`."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise BaconError(
+            f"there is no dataset {where}, or it is private: check the name, or log in with `hf auth login`."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise BaconError(f"the dataset {where} has no revision '{revision}': give a branch, tag or commit.") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise BaconError(
+            f"cannot reach the dataset {where}, and '{name}' is not in the cache: check the network, HF_ENDPOINT and "
+            "HF_HUB_OFFLINE."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise BaconError(
+            f"the dataset {where} holds no '{name}': give the set's place in it, as {_SCHEME}{repo}/path."
+        ) from error
+    except Exception as error:  # whatever the client of this version and the server of today say
+        raise BaconError(f"cannot read '{given}' ({_reason(error)}); try again later, or fetch the file.") from error
+
+
+def to_huggingface(distilled: DistilledSet) -> datasets.Dataset:
+    """Make a dataset of a set's expanded images, rounded to bytes.
+
+    Args:
+        distilled: The set.
+
+    Returns:
+        A :class:`datasets.Dataset` with features ``image`` (PNG) and ``label`` (class names), class by class.
+
+    Raises:
+        BaconError: The package ``datasets`` is not installed.
+    """
+    package = _imported("datasets", "to make a dataset of Hugging Face")
+    pixels = to_bytes(distilled.pixels(expanded=True))
+    labels = [label for label, images in enumerate(pixels) for _ in images]
+    features = package.Features(
+        {"image": package.Image(), "label": package.ClassLabel(names=_label_names(distilled.classes))}
+    )
+    images = [{"bytes": png(image), "path": None} for image in pixels.flatten(0, 1)]
+    made: datasets.Dataset = package.Dataset.from_dict({"image": images, "label": labels}, features=features)
+    return made
+
+
+def write_parquet(distilled: DistilledSet, target: Path) -> None:
+    """Write what :func:`to_huggingface` makes to a file, whole or not at all.
+
+    Args:
+        distilled: The set.
+        target: The file; missing parent folders are made.
+
+    Raises:
+        BaconError: The package ``datasets`` is not installed, or the file cannot be written.
+    """
+    dataset = to_huggingface(distilled)
+    parquet = importlib.import_module("pyarrow.parquet")  # comes with datasets
+    # The schema says which column holds images and what the labels are called. Not dataset.to_parquet, which draws a
+    # progress bar.
+    table = dataset.with_format("arrow")[:].cast(dataset.features.arrow_schema)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as file:
+            parquet.write_table(table, file, row_group_size=_ROWS_IN_A_GROUP)
+    except OSError as error:
+        raise BaconError(f"cannot write '{target}' ({error.strerror}); choose a place you can write to.") from error
+
+
+def push(
+    distilled: DistilledSet,
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Upload a set; see :meth:`DistilledSet.push_to_hub`."""
+    hub = _imported("huggingface_hub", "to upload a set")
+    with tempfile.TemporaryDirectory() as folder:
+        files = {FILE_NAME: Path(folder, FILE_NAME), f"data/{PARQUET_NAME}": Path(folder, PARQUET_NAME)}
+        distilled.save(files[FILE_NAME])
+        write_parquet(distilled, files[f"data/{PARQUET_NAME}"])
+        try:
+            api = hub.HfApi(token=token, library_name="bacon_pl")
+            repo = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
+            if revision is not None:
+                api.create_branch(repo, branch=revision, repo_type="dataset", exist_ok=True)
+            place = f"{_SCHEME}{repo}" + (f"@{quote(revision, safe='')}" if revision else "")
+            card = dataset_card(distilled, repo, place).encode(errors="replace")
+            contents: dict[str, Path | bytes] = {**files, "README.md": card}
+            api.create_commit(
+                repo,
+                [hub.CommitOperationAdd(name, content) for name, content in contents.items()],
+                repo_type="dataset",
+                revision=revision,
+                commit_message=commit_message or f"Distilled set {distilled.checksum}",
+            )
+        except Exception as error:  # whatever the client of this version and the server of today say
+            raise BaconError(
+                f"cannot upload the set to '{one_line(repo_id)}' on {_endpoint()} ({_reason(error)}); check the "
+                "name and the network, and log in with `hf auth login` as someone who may write there."
+            ) from error
+    return place
+
+
+def _imported(name: str, purpose: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise BaconError(
+            f"the package {name} is needed {purpose} and cannot be imported ({one_line(error)}): "
+            'pip install "bacon_pl[huggingface]".'
+        ) from error
+
+
+def _endpoint() -> str:
+    return str(importlib.import_module("huggingface_hub.constants").ENDPOINT)
+
+
+def _reason(error: Exception) -> str:
+    return one_line(str(error).strip() or type(error).__name__)
+
+
+def _label_names(classes: tuple[str, ...]) -> list[str]:
+    """Class names as a ClassLabel takes them: all different, and of characters that can be encoded."""
+    clean = [name.encode(errors="replace").decode() for name in classes]
+    if len(set(clean)) == len(clean):
+        return clean
+    digits = len(str(len(clean) - 1))
+    return [f"{label:0{digits}d} {name}" for label, name in enumerate(clean)]

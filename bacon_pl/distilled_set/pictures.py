@@ -1,0 +1,122 @@
+"""A distilled set as pictures: files of single images, one picture of all, and what a notebook shows."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from bacon_pl.data.images import DatasetMeta
+from bacon_pl.distilled_set.folders import folder_names
+from bacon_pl.errors import BaconError, one_line
+from bacon_pl.grid import grid_tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_ROWS = 10
+_MOST_IN_A_ROW = 10
+_ROW_HEIGHT = 48  # screen pixels, as a notebook shows an image
+_LONGEST_NAME = 40
+
+
+def png(image: Tensor) -> bytes:
+    """Encode one image as a PNG file.
+
+    Args:
+        image: (ch, H, W), uint8, ch 1 or 3.
+    """
+    buffer = io.BytesIO()
+    to_pil_image(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Round pixels in [0, 1] to uint8."""
+    return pixels.mul(255).round().to(torch.uint8)
+
+
+def share_clipped(images: Tensor, meta: DatasetMeta) -> float:
+    """Share of values that lie beyond black and white, where no picture follows them.
+
+    Args:
+        images: (..., ch, H, W), normalized pixel space.
+        meta: What they are normalized by.
+    """
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (meta.mean, meta.std))
+    pixels = images * std + mean
+    return float(((pixels < 0) | (pixels > 1)).float().mean())
+
+
+def write_png(pixels: Tensor, class_names: tuple[str, ...], target: Path) -> None:
+    """Write one PNG file per image, as ``<target>/<class>/<number>.png``.
+
+    Args:
+        pixels: (C, n, ch, H, W) in [0, 1].
+        class_names: C names; folders are named after them as far as that is safe.
+        target: A new or empty folder.
+
+    Raises:
+        BaconError: The folder holds something already or cannot be written.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        # Older files would become training images of the new set.
+        if any(target.iterdir()):
+            raise BaconError(f"'{target}' is not empty; choose a new folder for the images.")
+        for name, images in zip(folder_names(class_names), to_bytes(pixels), strict=True):
+            (target / name).mkdir()
+            for index, image in enumerate(images):
+                (target / name / f"{index:04d}.png").write_bytes(png(image))
+    except OSError as error:
+        raise BaconError(f"cannot write images to '{target}' ({error.strerror}); choose another folder.") from error
+
+
+def write_figure(figure: Figure, target: Path) -> None:
+    """Write a picture; the file's suffix chooses the format.
+
+    Raises:
+        BaconError: The file cannot be written, or matplotlib does not know its suffix.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, bbox_inches="tight", pad_inches=0.05)
+    except (OSError, ValueError) as error:
+        raise BaconError(f"cannot write the picture '{target}' ({error}); choose another .png file.") from error
+
+
+def as_html(title: str, pixels: Tensor, class_names: tuple[str, ...]) -> str:
+    """Show images in a page without any file: one row per class, as PNG within the text.
+
+    Args:
+        title: What stands above, as plain text.
+        pixels: (C, n, ch, H, W) in [0, 1]. The first ten images of the first ten classes are shown.
+        class_names: C names, shown as plain text.
+    """
+    classes, count = pixels.shape[:2]
+    rows = []
+    for name, images in zip(class_names[:_MOST_ROWS], pixels[:_MOST_ROWS, :_MOST_IN_A_ROW], strict=True):
+        picture = grid_tensor(images[None], padding=1)
+        # Enlarged by whole factors and without smoothing: these pixels are what was trained.
+        height = picture.shape[1] * max(1, _ROW_HEIGHT // picture.shape[1])
+        data = base64.b64encode(png(to_bytes(picture))).decode()
+        label = html.escape(one_line(name, _LONGEST_NAME))
+        rows.append(
+            f'<tr><th style="text-align:right">{label}</th><td style="text-align:left"><img alt="{label}" '
+            f'style="height:{height}px;max-width:none;image-rendering:pixelated" '
+            f'src="data:image/png;base64,{data}"></td></tr>'
+        )
+    shown, each = min(classes, _MOST_ROWS), min(count, _MOST_IN_A_ROW)
+    left_out = []
+    if shown < classes:
+        left_out.append(f"the first {shown} of {classes} classes")
+    if each < count:
+        left_out.append(f"the first {each} of {count} images of a class")
+    note = f"<div>Shown: {', '.join(left_out)}.</div>" if left_out else ""
+    return f"<div><code>{html.escape(one_line(title, 400))}</code>{note}<table>{''.join(rows)}</table></div>"

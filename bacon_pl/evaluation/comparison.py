@@ -1,0 +1,213 @@
+"""A distilled set beside its baselines, on several architectures: which runs that takes, and what each trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from bacon_pl import rng
+from bacon_pl.augment import NoAugmentation
+from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.data.draw import check_enough, draw_real
+from bacon_pl.distilled_set import DistilledSet, recorded_scaling
+from bacon_pl.evaluation.module import EvalModule
+from bacon_pl.evaluation.run_result import Embedded, RunResult, Variant
+from bacon_pl.evaluation.scores import robust_scores
+from bacon_pl.learners import Learners, Recipe, Teacher, TrainingSet, feature_spaces
+from bacon_pl.networks import NetworkFactory
+from bacon_pl.selection import Embed
+
+Baseline = Literal["tiles", "random", "herding", "k_center", "whole"]
+
+EMBEDDED_REAL = 1000
+"""About how many real images are embedded for a picture."""
+
+_CHOSEN = ("tiles", "random", "herding", "k_center")
+"""Real sets of as many images a class as the distilled one."""
+
+# Accuracies that the robust scores are made of: training set and recipe.
+_SCORED: dict[str, tuple[str, Variant]] = {
+    "real_hard": ("whole", "hard"),
+    "syn_hard": ("distilled", "hard"),
+    "syn_any": ("distilled", "given"),
+    "random_any": ("random", "given"),
+    "syn_aug": ("distilled", "given"),
+    "random_aug": ("random", "given"),
+    "syn_plain": ("distilled", "plain"),
+    "random_plain": ("random", "plain"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and test.
+
+    Attributes:
+        architecture: Its name.
+        training_set: ``distilled`` or a baseline.
+        variant: The recipe: the one ``given``, without its soft labels (``hard``), or without its augmentation and
+            mixing (``plain``).
+    """
+
+    architecture: str
+    training_set: str
+    variant: Variant = "given"
+
+    @property
+    def name(self) -> str:
+        """One word for the run."""
+        return "_".join([self.architecture, self.training_set, *([] if self.variant == "given" else [self.variant])])
+
+
+class Comparison:
+    """The runs of an evaluation: every architecture on the distilled set and on every baseline.
+
+    All of them share one recipe and one budget. Herding and k-center choose in feature spaces of ``recipe.network``,
+    whichever architecture is trained on the choice; soft labels come from one teacher for all.
+
+    Args:
+        distilled: The set that is evaluated.
+        store: The real training images.
+        meta: What they are.
+        recipe: How networks learn.
+        networks: Architectures by name, the main one, which scores are computed for, first.
+        baselines: Real sets to compare with.
+        scores: Make the runs, too, that :meth:`scores` needs.
+        seed: Seed of every draw.
+
+    Raises:
+        BaconError: A class has fewer real images than a baseline takes, or an architecture does not take the images.
+    """
+
+    def __init__(
+        self,
+        distilled: DistilledSet,
+        store: LabeledImages,
+        meta: DatasetMeta,
+        recipe: Recipe,
+        networks: Mapping[str, NetworkFactory],
+        baselines: Sequence[Baseline] = (),
+        scores: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.distilled = distilled
+        self.store = store
+        self.meta = meta
+        self.recipe = recipe
+        self.networks = dict(networks)
+        self.baselines = tuple(dict.fromkeys(baselines))
+        self.scored = scores
+        self.seed = seed
+        self._sets: dict[str, TrainingSet] = {}
+        self._spaces: list[Embed] | None = None
+        self._teacher = None if recipe.soft_labels is None else Teacher(recipe, store, meta, seed)
+        self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
+        # What cannot be is told now, not when its turn comes, after the distilled set's.
+        for network in self.networks.values():
+            with rng.seeded(seed, "tried"):
+                network(meta.channels, meta.size, meta.num_classes)
+        if taken := [name for name in dict.fromkeys(run.training_set for run in self.runs) if name in _CHOSEN]:
+            check_enough(store, distilled.ipc, f"leave {', '.join(taken)} out of --baselines{' and --scores' * scores}")
+
+    @property
+    def main(self) -> str:
+        """Name of the main architecture."""
+        return next(iter(self.networks))
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, each once: the main architecture's first, beginning with the distilled set."""
+        runs = [Run(name, training_set) for name in self.networks for training_set in ("distilled", *self.baselines)]
+        if self.scored:
+            runs += [self._scored_run(part) for part in _SCORED]
+        return list(dict.fromkeys(runs))
+
+    def _scored_run(self, part: str) -> Run:
+        name, variant = _SCORED[part]
+        return Run(self.main, name, variant if self.variant(variant) != self.recipe else "given")
+
+    def variant(self, variant: Variant) -> Recipe:
+        """The recipe of a variant."""
+        if variant == "hard":
+            return replace(self.recipe, soft_labels=None)
+        if variant == "plain" and not (isinstance(self.recipe.augment, NoAugmentation) and self.recipe.mixing is None):
+            return replace(self.recipe, augment=NoAugmentation(), mixing=None)
+        return self.recipe
+
+    def module(self, run: Run, device: torch.device | str = "cpu") -> EvalModule:
+        """Make what a run trains and tests; all processes of an evaluation call this together.
+
+        Args:
+            run: One of :attr:`runs`.
+            device: Where to train the networks whose feature spaces herding and k-center choose in.
+        """
+        recipe = replace(self.variant(run.variant), network=self.networks[run.architecture])
+        if run.training_set == "whole" and recipe.whole_epochs is not None:
+            recipe = replace(recipe, epochs=recipe.whole_epochs)
+        training_set = self._training_set(run.training_set, torch.device(device))
+        teacher = self._teacher if recipe.soft_labels is not None else None
+        return EvalModule(Learners(training_set, recipe, self.meta, self.seed, teacher))
+
+    def _training_set(self, name: str, device: torch.device) -> TrainingSet:
+        if name not in self._sets:
+            self._sets[name] = self._make(name, device)
+        return self._sets[name]
+
+    def _make(self, name: str, device: torch.device) -> TrainingSet:
+        ipc, draws = self.distilled.ipc, self.recipe.num_networks
+        match name:
+            case "distilled":
+                return TrainingSet.distilled(self.distilled)
+            case "tiles":
+                factor, scaling = self.distilled.factor, self._scaling
+                return TrainingSet.tiles(self.store, self.meta, ipc, factor, scaling, draws, self.seed)
+            case "random":
+                return TrainingSet.random(self.store, ipc, draws, self.seed)
+            case "herding" | "k_center":
+                store = self.store.to(device)
+                if self._spaces is None:
+                    self._spaces = feature_spaces(self.recipe, store, self.meta, self.seed)
+                return TrainingSet.coreset(name, store, ipc, self._spaces)
+            case _:
+                return TrainingSet.whole(self.store)
+
+    def embedded(self, module: EvalModule) -> Embedded:
+        """Embed the distilled images, and some real ones of each class, by network 0 of a trained module."""
+        shown = min(self.store.smallest_class, max(1, EMBEDDED_REAL // self.meta.num_classes))
+        index = draw_real(self.store, shown, 1, self.seed, "embedded real images").flatten()
+        synthetic, labels = self.distilled.expanded()
+        learners = module.learners
+        real = learners.embed(self.store.images[index].to(learners.device)).cpu()
+        return Embedded(real, self.store.labels[index], learners.embed(synthetic.to(learners.device)).cpu(), labels)
+
+    def views(self, trained: EvalModule, device: torch.device | str = "cpu") -> dict[str, Embed]:
+        """The networks that :func:`~bacon_pl.evaluation.bounds` looks through, of the main architecture.
+
+        They are network 0 of the distilled set's run at its initial weights (``fresh``) and at its end
+        (``distilled``), and a network trained on the real images for ``recipe.coreset_steps`` (``real``). All
+        processes of an evaluation call this together.
+
+        Args:
+            trained: The main architecture's module of the distilled set, trained; it is moved to the device.
+            device: Where to train and to embed.
+        """
+        recipe = replace(self.recipe, network=self.networks[self.main], num_networks=1, soft_labels=None)
+        fresh = Learners(self._training_set("distilled", torch.device(device)), recipe, self.meta, self.seed)
+        (real,) = feature_spaces(recipe, self.store.to(device), self.meta, self.seed)
+        return {"fresh": fresh.to(device).embed, "real": real, "distilled": trained.to(device).learners.embed}
+
+    def scores(self, run_results: Sequence[RunResult]) -> dict[str, Any]:
+        """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluation.scores.robust_scores`).
+
+        Args:
+            run_results: Of all :attr:`runs`.
+
+        Returns:
+            ``hlr``, ``ior``, ``lrs``, ``ars`` and, as ``accuracies``, the mean accuracies in [0, 1] they came from.
+        """
+        found = {Run(o.architecture, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in run_results}
+        parts = {part: found[self._scored_run(part)] for part in _SCORED}
+        return {**asdict(robust_scores(**parts)), "accuracies": parts}

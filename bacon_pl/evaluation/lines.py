@@ -1,0 +1,137 @@
+"""What an evaluation says: what it is going to do, how each training went, and what came of it all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.errors import one_line
+from bacon_pl.evaluation.comparison import Comparison, Run
+from bacon_pl.evaluation.run_result import RunResult
+from bacon_pl.learners import spread
+
+LABELS = {
+    "distilled": "distilled",
+    "tiles": "tiles",
+    "random": "random real",
+    "herding": "herding",
+    "k_center": "k-center",
+    "whole": "all real",
+}
+"""What people call the training sets, in the order of tables."""
+
+_VARIANTS = {"given": "", "hard": ", hard labels", "plain": ", not augmented"}
+
+
+def set_line(path: str | os.PathLike[str], distilled: DistilledSet) -> str:
+    """Say which set is evaluated.
+
+    Args:
+        path: Where it was read from, as the user gave it.
+        distilled: The set.
+    """
+    tiles = f", each of {distilled.factor}×{distilled.factor} tiles" if distilled.factor > 1 else ""
+    method = one_line(distilled.method or "unknown", 40)
+    images = f"{_count(distilled.ipc, 'image')} per class{tiles}"
+    return f"{one_line(path)}: {method}, {images}, checksum {distilled.checksum}"
+
+
+def trainings_line(comparison: Comparison) -> str:
+    """Say what is trained on what."""
+    recipe, runs, sets = comparison.recipe, comparison.runs, []
+    for name in dict.fromkeys(run.training_set for run in runs):
+        other = name == "whole" and recipe.whole_epochs is not None
+        sets.append(f"{LABELS[name]} ({recipe.whole_epochs} epochs)" if other else LABELS[name])
+    each = " each" if len(runs) > 1 else ""
+    names = ", ".join(one_line(name, 40) for name in comparison.networks)
+    return (
+        f"{_count(len(runs), 'training')} of {_count(recipe.num_networks, 'network')}{each}: {names} on "
+        f"{', '.join(sets)}"
+    )
+
+
+def recipe_line(r: Mapping[str, Any], seed: int) -> str:
+    """Describe a recipe in one line.
+
+    Args:
+        r: From :meth:`bacon_pl.learners.Recipe.described`.
+        seed: Seed of the evaluation.
+    """
+    schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
+    if r["schedule"] == "milestones":
+        schedule = f"× {r['lr_drop']} at {', '.join(f'{share:.3g}' for share in r['milestones'])} of the epochs"
+    labels = "hard labels"
+    if r["labels"] == "soft":
+        labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"
+    augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
+    return (
+        f"{_count(r['epochs'], 'epoch')}, batch {r['batch_size']}, {r['optimizer']}, learning rate {r['lr']:g} "
+        f"({schedule}), weight decay {r['weight_decay']:g}, {augment}, {labels}; seed {seed}"
+    )
+
+
+def training_name(run: Run | RunResult) -> str:
+    """Name a training, e.g. ``convnet on random real``."""
+    return f"{one_line(run.architecture, 40)} on {LABELS[run.training_set]}{_VARIANTS[run.variant]}"
+
+
+def run_line(run_result: RunResult) -> str:
+    """Say how a training went, e.g. ``convnet on random real: 52.0 ± 2.1 %``."""
+    values = run_result.accuracies
+    std = float(spread(values)) if len(values) > 1 else None
+    return f"{training_name(run_result)}: {_with_spread({'mean': float(values.mean()), 'std': std})} %"
+
+
+def summary(numbers: Mapping[str, Any]) -> str:
+    """Lay out every architecture's accuracy on every training set, one line per architecture.
+
+    Args:
+        numbers: What :func:`~bacon_pl.evaluation.results` collected.
+    """
+    sets, rows = accuracy_cells(numbers["runs"])
+    head = ["network", *(LABELS[name] for name in sets)]
+    lines = [head, *([one_line(network, 40), *cells] for network, cells in rows.items())]
+    first, *others = (max(len(line[i]) for line in lines) for i in range(len(head)))
+    laid_out = ("  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]).rstrip() for line in lines)
+    rule = accuracy_rule(numbers)
+    return "\n".join([f"{rule[0].upper()}{rule[1:]}:", *laid_out])
+
+
+def accuracy_rule(numbers: Mapping[str, Any]) -> str:
+    """Say what the numbers in a table of accuracies are."""
+    networks = len(numbers["accuracy"]["per_network"])
+    of = "of one network" if networks == 1 else f"mean ± standard deviation of {networks} networks"
+    return f"test accuracy in percent, {of}"
+
+
+def accuracy_cells(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
+    """Arrange the accuracies that were reached with the recipe as it was given.
+
+    Args:
+        runs: ``runs`` of the results.
+
+    Returns:
+        The training sets, in the order of tables, and by architecture one cell for each of them; a cell is empty where
+        only the scores asked for a training set, which they do of one architecture.
+    """
+    given = {(run["network"], run["training_set"]): run["accuracy"] for run in runs if run["variant"] == "given"}
+    networks = list(dict.fromkeys(network for network, _ in given))
+    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
+    return sets, {n: [_with_spread(given.get((n, name))) for name in sets] for n in networks}
+
+
+def score_line(scores: Mapping[str, Any]) -> str:
+    """One line: ``scores: LRS 0.312 | ARS 0.281 | HLR 0.112 | IOR 0.254``."""
+    return "scores: " + " | ".join(f"{name.upper()} {scores[name]:.3f}" for name in ("lrs", "ars", "hlr", "ior"))
+
+
+def _with_spread(accuracy: Mapping[str, Any] | None) -> str:
+    if accuracy is None:
+        return ""
+    return f"{accuracy['mean']:.1f}" + ("" if accuracy["std"] is None else f" ± {accuracy['std']:.1f}")
+
+
+def _count(number: int, one: str) -> str:
+    return f"{number:,} {one}{'' if number == 1 else 's'}"

@@ -1,0 +1,151 @@
+"""Evaluation as a LightningModule: networks that learn from one set, then are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from bacon_pl.distributed import all_reduce_sum
+from bacon_pl.errors import BaconError
+from bacon_pl.evaluation.run_result import RunResult, Variant
+from bacon_pl.learners import Learners, accuracies, spread
+
+
+class EvalModule(pl.LightningModule):
+    """Trains :class:`~bacon_pl.learners.Learners` by a Trainer, with its strategies and loggers, and tests them.
+
+    One training step is a step of every network. Several processes share the networks out; every process ends with all
+    of them, and with the counts of all tests.
+
+    Args:
+        learners: The networks, and what they learn from.
+    """
+
+    def __init__(self, learners: Learners) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # a data-parallel wrapper would average the processes' gradients
+        self.learners = learners
+        networks = range(len(learners.networks))
+        count = partial(
+            MulticlassConfusionMatrix, learners.meta.num_classes, sync_on_compute=False, validate_args=False
+        )
+        self.confusion = MetricCollection({str(k): count() for k in networks}, compute_groups=False)
+        self.hits_after: dict[int, Tensor] = {}
+        """Hits (K,) of this process's networks in the middle of their training, by the epochs done by then."""
+        self.probed_images = 0
+        """How many images they were counted on."""
+        # A data-parallel wrapper would copy its first process's buffers to the others before every step.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+
+    # Training.
+
+    def train_dataloader(self) -> Sequence[int]:
+        """Yield step numbers: the batches themselves are gathered on the device."""
+        return range(self.learners.total_steps)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimizer over all networks."""
+        return self.learners.optimizer()
+
+    def on_fit_start(self) -> None:
+        """Get the labels' source ready.
+
+        Raises:
+            BaconError: The Trainer's precision needs loss scaling.
+        """
+        if self.trainer.precision == "16-mixed":
+            raise BaconError(
+                "--trainer.precision 16-mixed scales losses, which the networks' gradients do not go through: use "
+                "bf16-mixed."
+            )
+        self.learners.prepare()
+
+    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
+        """Set the learning rate."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        self.learners.schedule(optimizer, batch)
+
+    def training_step(self, step: int, batch_idx: int) -> None:
+        """Take a step with each of this process's networks."""
+        losses = self.learners.descend(step)
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.step()
+        if len(losses):
+            self.log("train/loss", losses.mean(), prog_bar=True)
+
+    def on_train_end(self) -> None:
+        """Hand every network to all processes."""
+        self.learners.broadcast_networks()
+
+    # Test.
+
+    def on_test_start(self) -> None:
+        """Forget the counts of an earlier test."""
+        self.confusion.reset()
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count what this process's networks take normalized images (B, ch, H, W) for."""
+        x, y = batch
+        for k in self.learners.share:
+            self.confusion[str(k)].update(self.learners.classify(k, x), y)
+
+    def on_test_epoch_end(self) -> None:
+        """Log mean and, of several networks, standard deviation of the top-1 accuracies in percent."""
+        per_network = self.per_network()
+        self.log("test/accuracy", per_network.mean())
+        if len(per_network) > 1:
+            self.log("test/accuracy_std", spread(per_network))
+
+    def confusions(self) -> Tensor:
+        """What the tested images were taken for; all processes of a run call this together.
+
+        Returns:
+            (num_networks, C, C) int64 on the CPU: images of class i (row) that a network took for class j (column).
+        """
+        classes = self.learners.meta.num_classes
+        shape = (len(self.learners.networks), classes, classes)
+        counts = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        for k in self.learners.share:
+            counts[k] = self.confusion[str(k)].compute()
+        all_reduce_sum([counts])
+        return counts.cpu()
+
+    def per_network(self) -> Tensor:
+        """Top-1 accuracy of every network in percent, (num_networks,); all processes of a run call this together."""
+        return accuracies(self.confusions())
+
+    def run_result(self, architecture: str, variant: Variant = "given") -> RunResult:
+        """What the training and the test found out; all processes of a run call this together.
+
+        Args:
+            architecture: Name of the architecture.
+            variant: Name of the recipe.
+        """
+        learners = self.learners
+        loss = learners.epoch_loss.clone()
+        curve = loss.new_zeros(len(loss), len(self.hits_after))
+        for i, hits in enumerate(self.hits_after.values()):
+            curve[:, i] = 100 * hits / self.probed_images
+        all_reduce_sum([loss, curve])
+        return RunResult(
+            training_set=learners.name,
+            architecture=architecture,
+            variant=variant,
+            recipe=learners.recipe.described(),
+            seed=learners.seed,
+            confusion=self.confusions(),
+            loss=loss.float().cpu(),
+            curve=curve.float().cpu(),
+            curve_epochs=tuple(self.hits_after),
+            storage_bytes=learners.storage_bytes,
+            train_images=learners.index.shape[1],
+        )

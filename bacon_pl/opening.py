@@ -1,0 +1,127 @@
+"""What is said of a distillation before its first iteration: on what, by what, where, and where the set will lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.filesize import decimal
+
+from bacon_pl.configured import plain
+from bacon_pl.data import DataModule
+from bacon_pl.distilled_set import FILE_NAME
+from bacon_pl.distillers import Distiller
+from bacon_pl.errors import one_line
+from bacon_pl.progress import planned
+
+_INDENT = " " * 8
+
+
+class Opening(Callback):
+    """Prints what a run is before it begins."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print it, when the data are there and a checkpoint has been read."""
+        if trainer.is_global_zero and isinstance(pl_module, Distiller):
+            print(opening(trainer, pl_module), flush=True)
+
+
+def opening(trainer: pl.Trainer, module: Distiller) -> str:
+    """Describe a run that is about to begin.
+
+    Args:
+        trainer: Its Trainer.
+        module: What is trained; its data have been set up.
+
+    Returns:
+        A few lines, each of which begins with what it is about.
+    """
+    lines = {
+        "data": describe_data(module.data),
+        "method": [_method(module)],
+        "run": [_run(trainer, module)],
+        "result": [str(Path(trainer.default_root_dir) / FILE_NAME)],
+    }
+    return laid_out(lines)
+
+
+def laid_out(lines: Mapping[str, Sequence[str]]) -> str:
+    """Lay lines out in two columns: what they are about, and what is said of it."""
+    return "\n".join(f"{name:<{len(_INDENT)}}" + f"\n{_INDENT}".join(parts) for name, parts in lines.items())
+
+
+def describe_data(data: DataModule) -> list[str]:
+    """Say what a run's data are, on a line, and where they lie, on another; data that are set up."""
+    meta = data.meta
+    height, width = meta.size
+    kind = {1: "gray", 3: "RGB"}.get(meta.channels, f"{meta.channels} channels")
+    held = [f"{len(data.val):,} more held out for validation"] if data.val is not None else []
+    parts = [
+        f"{one_line(meta.name, 40)}: {len(data.train):,} training images of {meta.num_classes} classes",
+        f"{height}×{width} pixels, {kind}",
+        *held,
+        f"{len(data.test):,} for testing",
+    ]
+    where = []
+    if data.name != "digits" and Path(data.root).exists():  # those come with scikit-learn
+        where.append(f"in {Path(data.root)}")
+    where += [f"decoded in the cache, {path} ({_size(path)})" for path in data.cache_files]
+    return [", ".join(parts), *(["; ".join(where)] if where else [])]
+
+
+def _method(module: Distiller) -> str:
+    """The method, its parts, and what the set is to be."""
+    objective = getattr(module, "objective", None)
+    names = [type(module).__name__, *([] if objective is None else [type(objective).__name__])]
+    tiles = f", each of {module.factor}×{module.factor} tiles" if module.factor > 1 else ""
+    parts = [
+        f"{one_line(module.method, 40)} ({', '.join(names)}): {module.ipc:,} image{'s' * (module.ipc > 1)} "
+        f"per class{tiles}, starting from {_start(module)}"
+    ]
+    # Where images are drawn, there is a network that nobody asks.
+    if (network := getattr(module, "network", None)) is not None and getattr(module, "rule", "") != "drawn":
+        parts.append(_network(network))
+    return ", ".join([*parts, f"seed {module.seed}"])
+
+
+def _start(module: Distiller) -> str:
+    known = {"tiles": "real images", "whole": "whole real images", "noise": "noise"}
+    return known.get(module.start.images, f"the set {one_line(module.start.images)}")
+
+
+def _network(factory: Any) -> str:
+    """The name of an architecture, with its sizes."""
+    described = plain(factory)
+    if not isinstance(described, dict):
+        return str(described).rpartition(".")[2].partition(":")[0]
+    sizes = [f"{k} {v}" for k, v in described.get("init_args", {}).items() if type(v) is int]
+    name = str(described.get("class_path", type(factory).__name__)).rpartition(".")[2]
+    return f"{name} ({', '.join(sizes)})" if sizes else name
+
+
+def _run(trainer: Any, module: Distiller) -> str:
+    """How long it is, on what, and what it goes on from."""
+    total, done = planned(trainer, module), module.iteration
+    device = trainer.strategy.root_device
+    threads = torch.get_num_threads()
+    place = f"the CPU ({threads} thread{'s' * (threads > 1)})"
+    if device.type == "cuda":
+        place = torch.cuda.get_device_name(device)
+    elif device.type != "cpu":
+        place = device.type
+    many = f"{trainer.world_size} processes, each on " if trainer.world_size > 1 else ""
+    parts = [f"{total:,} iteration{'s' * (total != 1)} on {many}{place}", f"precision {trainer.precision}"]
+    if trainer.ckpt_path:
+        parts.append(f"going on after iteration {done:,} ({trainer.ckpt_path})")
+    return ", ".join(parts)
+
+
+def _size(path: Path) -> str:
+    try:
+        return decimal(path.stat().st_size)
+    except OSError:
+        return "not there any more"

@@ -1,0 +1,119 @@
+"""Images that Python code has at hand, as the library's data."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from bacon_pl.data import InMemoryData, LabeledImages, labeled_images
+from bacon_pl.errors import BaconError
+
+BYTES = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2)
+LABELS = torch.tensor([0, 1, 0, 1])
+
+
+class Listed(Dataset):
+    classes = ("ant", "bee")
+
+    def __init__(self, images, labels=(0, 1, 0, 1)):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], self.labels[index]
+
+
+PICTURES = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in BYTES]
+
+
+FORMS = {
+    "tensors": (BYTES, LABELS),
+    "array and list": (BYTES.numpy(), LABELS.tolist()),
+    "a list of floats": [BYTES.float() / 255, LABELS],
+    "arrays of doubles": (BYTES.double().numpy() / 255, LABELS.numpy()),
+    "labeled images": LabeledImages(BYTES, LABELS, ("0", "1")),
+    "a dataset of tensors": Listed(list(BYTES)),
+    "a dataset of floats": Listed([image / 255 for image in BYTES]),
+    "a dataset of pictures": Listed(PICTURES),
+    "a dataset of arrays": Listed([np.asarray(image) for image in BYTES]),
+}
+
+
+@pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
+def test_every_form_gives_the_same_bytes(data):
+    found = labeled_images(data)
+    assert found.images.equal(BYTES) and found.labels.equal(LABELS)
+    assert found.class_names == (("ant", "bee") if isinstance(data, Listed) else ("0", "1"))
+
+
+def test_gray_images_may_come_without_channels_and_names_may_be_given():
+    found = labeled_images((BYTES[:, 0], LABELS), ["a", "b"])
+    assert found.images.equal(BYTES[:, :1]) and found.class_names == ("a", "b")
+    gray = labeled_images(Listed([picture.convert("L") for picture in PICTURES]))
+    assert gray.images.shape == (4, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ((BYTES.permute(0, 2, 3, 1), LABELS), "the channels come second"),
+        ((BYTES.float() - 1, LABELS), "not within [0, 1]"),
+        ((BYTES.float() / 10, LABELS), "not within [0, 1]"),
+        ((torch.full((4, 1, 2, 2), torch.nan), LABELS), "not within [0, 1]"),
+        ((BYTES.long(), LABELS), "int64"),
+        ((BYTES, LABELS[:3]), "one for each of the 4 images"),
+        ((BYTES, LABELS.float()), "whole numbers"),
+        ((BYTES, LABELS - 1), "count from 0"),
+        ((BYTES, 2 * LABELS), "'1' has no images"),
+        ((BYTES[:0], LABELS[:0]), "no images"),
+        ((BYTES, "labels"), "cannot make a tensor of the labels"),
+        (17, "cannot take images from a int"),
+        (Listed([]), "no images"),
+        (Listed([*PICTURES[:3], PICTURES[3].resize((3, 3))]), "image 3 of the dataset is (3, 3, 3)"),
+        (Listed(["picture.png"] * 4), "image 0 of the dataset is a str"),
+        (list(BYTES), "item 0 of the dataset is a Tensor"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_forms_are_refused(data, said):
+    with pytest.raises(BaconError) as refused:
+        labeled_images(data)
+    assert said in str(refused.value)
+
+
+def test_too_few_names_are_refused():
+    with pytest.raises(BaconError, match="names for 1 classes"):
+        labeled_images((BYTES, LABELS), ["ant"])
+
+
+def test_a_data_module_of_them_normalizes_and_holds_out():
+    train = labeled_images((BYTES.repeat(5, 1, 1, 1), LABELS.repeat(5)))
+    data = InMemoryData(train, train.subset(torch.tensor([0, 1])), name="bugs", val_fraction=0.2)
+    data.setup()
+    assert len(data.train) == 16 and len(data.val) == 4 and len(data.test) == 2
+    assert data.meta.name == "bugs" and data.known_size == (2, 2) and data.meta.train_bytes == train.images.numel()
+    assert data.normalize(train.images).mean((0, 2, 3)).abs().max() < 1e-5
+    assert data.normalize(train.images).std((0, 2, 3), correction=0).sub(1).abs().max() < 1e-5
+
+
+def test_its_settings_tell_its_images_apart():
+    train, other = labeled_images((BYTES, LABELS)), labeled_images((BYTES.flip(0), LABELS))
+    first, second, again = (InMemoryData(part).hparams for part in (train, other, train))
+    assert first == again != second
+    assert "root" not in first
+
+
+def test_sets_that_do_not_go_together_are_refused():
+    train, larger = labeled_images((BYTES, LABELS)), labeled_images((torch.zeros(2, 3, 4, 4).byte(), [0, 1]))
+    with pytest.raises(BaconError, match="images of one size"):
+        InMemoryData(train, larger)
+    with pytest.raises(BaconError, match="no training images"):
+        InMemoryData(None, train)
+    three = labeled_images((BYTES[:3], [0, 1, 2]))
+    with pytest.raises(BaconError, match="images of 3"):
+        InMemoryData(train, three)
+    with pytest.raises(BaconError, match="mean has 1 number"):
+        InMemoryData(train, mean=[0.5])

@@ -1,0 +1,216 @@
+"""One call from Python does what the commands do."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bacon_pl
+from bacon_pl.data import DataModule, load_dataset
+from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.errors import BaconError
+from bacon_pl.evaluation import Results
+from tests.forked_cli import ForkedCli
+
+SMALL = {
+    "model": {
+        "factor": 1,
+        "network": {"class_path": "ConvNet", "init_args": {"width": 4, "depth": 2}},
+        "pool": {"initial": 1, "capacity": 2, "train_steps": 1},
+    },
+    "data.batch_real": 8,
+    "data.pool_batch": 8,
+}
+WORDS = ["--model.network.init_args.width=4", "--model.pool={initial: 1, capacity: 2, train_steps: 1}"]
+WORDS += ["--data.batch_real=8", "--data.pool_batch=8"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits", ".")[:2]
+
+
+def test_a_dataset_by_name_gives_the_commands_bits(tmp_path, tmp_path_factory):
+    found = bacon_pl.distill("digits", ipc=1, iterations=3, seed=5, progress=False, settings=SMALL)
+    words = ["--config", "digits/ipc1", *WORDS, "--trainer.max_steps=3", "--seed_everything=5"]
+    with ForkedCli(tmp_path_factory.mktemp("streams")) as cli:
+        done = cli.run("fit", *words, f"--trainer.default_root_dir={tmp_path}", cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr
+    made = DistilledSet.load(tmp_path)
+    assert found.images.equal(made.images)
+    assert found.method == made.method == "bacon" and found.seed == made.seed == 5
+    assert {k: v for k, v in found.config.items() if k != "trainer"} == {
+        k: v for k, v in made.config.items() if k != "trainer"
+    }
+
+
+def test_images_in_memory_and_the_same_in_a_folder_give_the_same_set(tmp_path, digits):
+    train = digits[0].subset(torch.arange(60))
+    counts = [0] * 10
+    for image, label in zip(train.images, train.labels.tolist(), strict=True):
+        folder = tmp_path / "train" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / f"{counts[label]:03d}.png")
+        (tmp_path / "test" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(tmp_path / "test" / str(label) / "0.png")
+        counts[label] += 1
+    order = torch.argsort(train.labels, stable=True)  # as a folder is read
+    in_memory = (train.images[order], train.labels[order])
+    sets = [
+        bacon_pl.distill(data, 1, "dm", iterations=2, progress=False, settings=SMALL)
+        for data in (in_memory, tmp_path, DataModule("folder", tmp_path, batch_real=8, pool_batch=8))
+    ]
+    assert sets[0].images.equal(sets[1].images) and sets[1].images.equal(sets[2].images)
+    assert sets[0].method == "dm" and sets[0].meta.name == "images"
+
+
+def test_nothing_is_left_or_said_and_the_random_state_stays(tmp_path, monkeypatch, capfd, digits):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    states = [torch.manual_seed(3).get_state(), random.getstate(), np.random.get_state()[1].tolist()]
+    bacon_pl.distill(digits[0], 1, "random", progress=False)
+    assert capfd.readouterr() == ("", "")
+    assert torch.get_rng_state().equal(states[0]) and random.getstate() == states[1]
+    assert np.random.get_state()[1].tolist() == states[2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_in_a_folder_goes_on(tmp_path, digits):
+    settings = {**SMALL, "checkpoint.every_n_train_steps": 2}
+    call = {"data": digits[0], "ipc": 1, "progress": False, "settings": settings}
+    whole = bacon_pl.distill(iterations=4, **call)
+    bacon_pl.distill(iterations=2, out=tmp_path, **call)
+    with pytest.raises(BaconError, match="overwrite"):
+        bacon_pl.distill(iterations=4, out=tmp_path, **call)
+    resumed = bacon_pl.distill(iterations=4, out=tmp_path, resume=True, **call)
+    assert resumed.images.equal(whole.images)
+    assert DistilledSet.load(tmp_path).images.equal(whole.images)
+
+
+def test_a_resume_with_other_images_is_refused(tmp_path, digits):
+    settings = {**SMALL, "checkpoint.every_n_train_steps": 2}
+    call = {"ipc": 1, "progress": False, "settings": settings, "out": tmp_path}
+    bacon_pl.distill(digits[0], iterations=2, **call)
+    with pytest.raises(BaconError, match="another run"):
+        bacon_pl.distill(digits[1], iterations=4, resume=True, **call)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"data": "cifar1000"}, "cifar100"),
+        ({"data": "digits", "method": "bocan"}, "bacon"),
+        ({"data": "digits", "budget": "tiny"}, "budgets"),
+        ({"data": "digits", "ipc": 0}, "ipc"),
+        ({"data": "digits", "resume": True}, "out="),
+        ({"data": "digits", "settings": {"model.lrr": 1}}, "lrr"),
+        ({"data": Path("nowhere")}, "nowhere"),
+        ({"data": Path("nowhere"), "root": "there"}, "root="),
+        ({"data": 3}, "cannot take images"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_a_sentence(arguments, said):
+    with pytest.raises(BaconError) as refused:
+        bacon_pl.distill(progress=False, **arguments)
+    assert said in str(refused.value)
+
+
+def test_the_package_states_what_is_public():
+    assert set(bacon_pl.__all__) >= {"DistilledSet", "distill", "evaluate", "BaconError", "__version__"}
+    assert set(bacon_pl.__all__) <= set(dir(bacon_pl))
+    with pytest.raises(AttributeError, match="no attribute 'distil'"):
+        _ = bacon_pl.distil
+
+
+# Evaluation.
+
+QUICK = {
+    "num_networks": 2,
+    "epochs": 2,
+    "progress": False,
+    "settings": {"evaluation.network": {"class_path": "ConvNet", "init_args": {"width": 4, "depth": 2}}},
+}
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    return bacon_pl.distill("digits", 2, "random", progress=False)
+
+
+def test_an_evaluation_gives_the_commands_numbers(tmp_path, tmp_path_factory, chosen):
+    found = bacon_pl.evaluate(chosen, baselines=["random"], seed=3, **QUICK)
+    words = ["--config", "digits/ipc1", "--evaluation.network.init_args.width=4", "--evaluation.num_networks=2"]
+    words += ["--evaluation.epochs=2", "--seed_everything=3", "--baselines=random"]
+    file = chosen.save(tmp_path / "set.safetensors")
+    with ForkedCli(tmp_path_factory.mktemp("streams")) as cli:
+        done = cli.run("eval", *words, f"--distilled={file}", f"--out={tmp_path / 'out'}", cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr
+    made = Results.load(tmp_path / "out")
+    assert found.per_network == made.per_network and found.baselines == made.baselines
+    assert found.numbers["distilled"]["checksum"] == made.numbers["distilled"]["checksum"] == chosen.checksum
+    assert str(found) in done.stdout
+
+
+def test_test_images_in_memory_give_the_same_numbers(chosen, digits):
+    named = bacon_pl.evaluate(chosen, **QUICK)
+    assert bacon_pl.evaluate(chosen, digits[1], **QUICK).per_network == named.per_network
+    whole = {**QUICK, "epochs": 1, "baselines": ["tiles"]}
+    with pytest.raises(BaconError, match="train="):
+        bacon_pl.evaluate(chosen, digits[1], **whole)
+    assert set(bacon_pl.evaluate(chosen, digits[1], train=digits[0], **whole).baselines) == {"tiles"}
+
+
+def test_the_recipe_is_the_one_that_the_set_records(chosen):
+    recipe = chosen.config["evaluation"]
+    assert recipe["epochs"] == 300  # of the schedule digits/ipc1
+    found = bacon_pl.evaluate(chosen, epochs=1, num_networks=1, progress=False)
+    used = found.numbers["config"]["evaluation"]
+    assert used["network"] == recipe["network"] or used["network"]["init_args"]["width"] == 32
+    assert (used["epochs"], used["num_networks"]) == (1, 1)
+
+
+def test_an_evaluation_says_how_it_goes_if_it_is_let_and_leaves_nothing(tmp_path, monkeypatch, capsys, chosen):
+    monkeypatch.chdir(tmp_path)
+    found = bacon_pl.evaluate(chosen, **QUICK)
+    assert capsys.readouterr() == ("", "")
+    bacon_pl.evaluate(chosen, **{**QUICK, "progress": True})
+    assert str(found) in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_are_written_where_asked_and_never_replaced_silently(tmp_path, chosen):
+    found = bacon_pl.evaluate(chosen, out=tmp_path / "out", **QUICK)
+    assert Results.load(tmp_path / "out").numbers == found.numbers
+    with pytest.raises(BaconError, match="overwrite"):
+        bacon_pl.evaluate(chosen, out=tmp_path / "out", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"baselines": ["randon"]}, "random"),
+        ({"networks": ["convnett"]}, "convnet"),
+        ({"data": "mnist", "root": "nowhere"}, "nowhere"),
+        ({"data": "digits", "train": (torch.zeros(1, 1, 8, 8), [0])}, "train="),
+        ({"epochs": 0}, "epochs"),
+        ({"settings": {"model.lr": 1, "evaluation.lrr": 2}}, "lrr"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_an_evaluation_is_a_sentence(arguments, said, chosen):
+    with pytest.raises(BaconError) as refused:
+        bacon_pl.evaluate(chosen, progress=False, **arguments)
+    assert said in str(refused.value)
+
+
+def test_results_read_as_a_table(chosen):
+    found = bacon_pl.evaluate(chosen, baselines=["random"], **QUICK)
+    assert found._repr_markdown_().startswith("| network | distilled | random |")
+    assert f"{found.accuracy:.1f}" in repr(found) and "random" in repr(found)
+    with pytest.raises(BaconError, match="no evaluation's results"):
+        Results({})

@@ -1,0 +1,65 @@
+"""When pictures are shown, and that watching changes nothing."""
+
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
+from bacon_pl.checkpoints import Checkpoints
+from bacon_pl.distillers import Selection
+from bacon_pl.errors import BaconError
+from tests import logged
+from tests.distillers.running import digits, distill, fit, matching, resume
+
+
+@pytest.mark.parametrize(
+    ("every", "shown"), [("log", [0, 1, 2, 5, 10, 12]), (4, [0, 4, 8, 12]), (5, [0, 5, 10, 12]), (0, [])]
+)
+def test_images_are_shown_at_log_spaced_or_equal_distances_and_at_the_end(every, shown, tmp_path):
+    fit(matching(), tmp_path, 12, ImageGrid(every), logger=TensorBoardLogger(tmp_path))
+    assert logged.tensorboard(tmp_path / "lightning_logs/version_0").images["images"] == shown
+    assert (tmp_path / "distilled.png").is_file()
+
+
+def test_log_spaced_is_the_default_and_goes_on():
+    grid = ImageGrid()
+    due = [step for step in range(100_001) if grid._due(step)]
+    assert due == [0, *(digit * 10**power for power in range(5) for digit in (1, 2, 5)), 100_000]
+
+
+@pytest.mark.parametrize(("every", "classes"), [(-1, 20), ("often", 20), (5, 0)])
+def test_what_cannot_be_shown_is_refused(every, classes):
+    with pytest.raises(BaconError, match="--image_grid.every_n_steps must be 'log' or at least 0"):
+        ImageGrid(every, classes)
+
+
+def test_a_resumed_run_shows_every_picture_once(tmp_path):
+    fit(matching(), tmp_path, 5, ImageGrid(), Checkpoints(2), logger=TensorBoardLogger(tmp_path, version="first"))
+    resume(matching(), tmp_path, 12, ImageGrid(), logger=TensorBoardLogger(tmp_path, version="second"))
+    assert logged.tensorboard(tmp_path / "lightning_logs/first").images["images"] == [0, 1, 2, 5]
+    assert logged.tensorboard(tmp_path / "lightning_logs/second").images["images"] == [5, 10, 12]
+
+
+def test_a_selection_shows_what_it_started_from_and_what_it_chose(tmp_path):
+    fit(Selection(ipc=1, rule="drawn"), tmp_path, 3, ImageGrid(), logger=TensorBoardLogger(tmp_path))
+    found = logged.tensorboard(tmp_path / "lightning_logs/version_0")
+    assert found.images["images"] == [0, 1]
+    assert found.curves["final/iterations"] == [(1, 1.0)]
+
+
+def test_validation_is_logged_at_every_interval_whatever_the_trainer_leaves_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(ValidationAccuracy, "validate", lambda *_: 50.0)
+    callbacks = [ValidationAccuracy(2, 1), ImageGrid()]
+    logger = TensorBoardLogger(tmp_path)
+    data = digits(val_fraction=0.2)
+    fit(matching(), tmp_path, 5, *callbacks, data=data, logger=logger, log_every_n_steps=50)
+    found = logged.tensorboard(tmp_path / "lightning_logs/version_0")
+    assert found.curves["val/accuracy"] == [(1, 50.0), (3, 50.0)]
+    assert found.curves["final/val/accuracy"] == [(5, 50.0)]
+
+
+def test_loggers_change_no_bit(tmp_path):
+    alone = distill(tmp_path / "alone", 3)
+    flags = {"logger": TensorBoardLogger(tmp_path), "callbacks": [ImageGrid()], "log_every_n_steps": 1}
+    watched = distill(tmp_path / "watched", 3, flags=flags)
+    assert torch.equal(alone.images, watched.images)
