@@ -14,6 +14,7 @@ from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
+from bacon_pl.distillers.calibration import TERM, calibrate
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pairs import PairPool, PairSettings
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
@@ -280,6 +281,11 @@ class DistributionMatching(Distiller):
         self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": [gradient]}, True)
         with self.profile("update"):
             self.update(gradient)
+        if self.pairs is not None and self.pairs.calibration:
+            with self.profile("calibration"):
+                terms[TERM], gradient = calibrate(self, t, self.pairs.calibration)
+                self.check_finite({TERM: [terms[TERM]], "gradient": [gradient]})
+                self.update(gradient)
         with self.profile("pool"):
             self.train_pool(batch)
         self.report(terms, accuracy)

@@ -100,7 +100,8 @@ class Matching:
         blocks = MIN_CPU_BLOCKS if d.device.type == "cpu" else d.trainer.world_size
         return even_rows(classes, min(self.fits, -(-classes // blocks)))
 
-    def _own_blocks(self) -> Iterator[Tensor]:
+    def own_blocks(self) -> Iterator[Tensor]:
+        """This process's blocks of classes."""
         d = self.distiller
         yield from shard(self.class_blocks(), d.global_rank, d.trainer.world_size)
 
@@ -129,7 +130,7 @@ class Matching:
         """Match block by block: classes do not meet in the loss. Fills the gradient in and returns the terms."""
         d = self.distiller
         found: Readings = {}
-        for classes in self._own_blocks():
+        for classes in self.own_blocks():
             with d.profile("real"):
                 real, mask = self.read_real(batch, network_id, classes)
             with d.profile("synthetic"):
@@ -152,7 +153,7 @@ class Matching:
     def _match_across(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:
         """Match with all classes at once. Fills the gradient in and returns the terms."""
         d = self.distiller
-        blocks = list(self._own_blocks())
+        blocks = list(self.own_blocks())
         # Where all own blocks fit the memory, their passes are kept; else they are run again, block by block.
         keeps = sum(map(len, blocks)) <= self.fits
         passes: list[tuple[Tensor, Tensor, Readings, Tensor]] = []

@@ -36,6 +36,8 @@ class PairSettings(RealTraining):
         milestones: After which shares of the epochs the learning rate drops; none leaves it constant.
         lr_drop: What it is multiplied by there.
         mixing: CutMix or MixUp on top of the augmentation.
+        calibration: Weight of the cross-entropy of the synthetic images under the pair's trained network, for which
+            every iteration takes a second step on the images; 0 takes none.
 
     Raises:
         BaconError: An argument is out of range.
@@ -47,6 +49,7 @@ class PairSettings(RealTraining):
     milestones: tuple[float, ...] = (2 / 3, 5 / 6)
     lr_drop: float = 0.2
     mixing: Mixing | None = None
+    calibration: float = 1.0
 
     option: ClassVar[str] = "--model.pairs"
 
@@ -55,6 +58,8 @@ class PairSettings(RealTraining):
         marks = [0.0, *self.milestones, 1.0]
         if any(a >= b for a, b in itertools.pairwise(marks)):
             raise BaconError(f"--model.pairs.milestones must ascend, between 0 and 1, got {list(self.milestones)}.")
+        if not (self.calibration >= 0 and math.isfinite(self.calibration)):
+            raise BaconError(f"--model.pairs.calibration must be zero or positive and finite, got {self.calibration}.")
         if not (self.lr_drop > 0 and math.isfinite(self.lr_drop)):
             raise BaconError(f"--model.pairs.lr_drop must be positive and finite, got {self.lr_drop}.")
 
@@ -108,6 +113,23 @@ class PairPool:
         """Run a pass of the iteration's network on normalized images; see the pool's."""
         state = {**self._state, **{name: self._state[name].clone() for name in self._buffers}}
         return self.model(state, x, read, (self._seed, "forward", network_id, *keys))
+
+    def trained_forward(self, iteration: int, x: Tensor) -> Any:
+        """Run a pass of the trained network of an iteration's pair, in evaluation mode, on normalized images.
+
+        Args:
+            iteration: Number of the iteration.
+            x: (B, ch, H, W).
+
+        Returns:
+            Embeddings (B, d) and logits (B, K).
+        """
+        number = self.matched(iteration)
+        self.template.eval()
+        try:
+            return self.model(self._held.state(number, self.networks.snapshots[-1]), x)
+        finally:
+            self.template.train()
 
     def accuracy(self, network_id: int) -> Tensor:
         """Nothing is known of it: 0."""
