@@ -56,8 +56,8 @@ def distill(
         data: A dataset's name in the catalog, such as ``"mnist"``, whose files are in ``root``; the path of a folder
             that holds a folder of pictures for every class; images and labels in memory, as
             :func:`bacon_pl.data.labeled_images` takes them (a torch dataset, or a pair of tensors); or a
-            :class:`~bacon_pl.data.DataModule`. Images in memory are all trained on; of folders and catalog datasets
-            the test images are left out.
+            :class:`~bacon_pl.data.DataModule`, which follows its dataset's schedule if that is in the catalog. All
+            images in memory are trained on; of folders and catalog datasets the test images are left out.
         ipc: Images per class.
         method: Name of a configuration in ``methods/`` (``bacon configs`` lists them), or a YAML file.
         root: Folder of a catalog dataset's files, ``data`` by default.
@@ -228,20 +228,24 @@ def _data(data: Any, root: Any, ipc: int) -> tuple[list[Any], Any]:
     common = ["schedules/bacon", *(["schedules/one_image"] if ipc == 1 else [])]
     if isinstance(data, str) and (data in CATALOG or not Path(data).is_dir()):
         name = find(data).name
-        there = [n for n in (ipc, _SCHEDULE, 1) if config_files.named(f"{name}/ipc{n}")]
-        schedule = [f"{name}/ipc{there[0]}"] if there else common
-        if there and there[0] != ipc == 1:
-            schedule.append("schedules/one_image")
         where = {} if root is None else {"root": os.fspath(root)}
-        return [*schedule, {"data": {"name": name, **where}}], None
+        return [*(_schedule(name, ipc) or common), {"data": {"name": name, **where}}], None
     if root is not None:
         raise BaconError("root=... is for datasets of the catalog: leave it out, the data say where they are.")
     if isinstance(data, (str, os.PathLike)):
         return [*common, {"data": {"name": "folder", "root": os.fspath(data)}}], None
     if isinstance(data, DataModule):
-        return common, lambda given: data
+        return (_schedule(data.name, ipc) if data.name in CATALOG else []) or common, lambda given: data
     found = labeled_images(data)
     return common, lambda given: InMemoryData(found, **_of_memory(given))
+
+
+def _schedule(name: str, ipc: int) -> list[Any]:
+    """The configurations of a dataset of the catalog for a number of images per class; none where it has none."""
+    there = [n for n in (ipc, _SCHEDULE, 1) if config_files.named(f"{name}/ipc{n}")]
+    if not there:
+        return []
+    return [f"{name}/ipc{there[0]}", *(["schedules/one_image"] if there[0] != ipc == 1 else [])]
 
 
 def _of_memory(given: Any) -> dict[str, Any]:

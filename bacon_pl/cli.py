@@ -50,6 +50,12 @@ def _table() -> Build:
     return partial(Table, settings=settings_of)
 
 
+def _tune() -> Build:
+    from bacon_pl.tuning import Tune
+
+    return Tune
+
+
 def _convert() -> Build:
     from bacon_pl.interop.convert import Convert
 
@@ -72,6 +78,7 @@ COMMANDS: dict[str, Callable[[], Build]] = {
     "fit": _fit,
     "eval": _eval,
     "table": _table,
+    "tune": _tune,
     "convert": _convert,
     "configs": _configs,
     "cache": _cache,
@@ -83,6 +90,7 @@ commands:
   fit      distill a dataset:  bacon fit --config mnist/ipc10 --data.root DIR
   eval     evaluate the set:  bacon eval --config mnist/ipc10 --distilled PATH --data.root DIR
   table    ours beside the published accuracies: bacon table --datasets mnist --data.root DIR --budget small
+  tune     choose a method's knobs on held-out training images: bacon tune --method idm --dataset mnist=DIR
   convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
   configs  what --config takes by name: bacon configs; one to edit: bacon configs copy mnist/ipc10
   cache    what is kept between runs: bacon cache; to remove it: bacon cache clear

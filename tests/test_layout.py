@@ -26,7 +26,9 @@ FLOORS = [
     ("opening",),
     ("table",),
     ("commands",),
-    ("cli", "api"),
+    ("api",),
+    ("tuning",),
+    ("cli",),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MOST_LINES = 350

@@ -28,7 +28,10 @@ from bacon_pl.preflight import check_devices
 
 # One YAML file serves both commands, so each accepts the other's sections and options in it and leaves them unread; on
 # the command line they are mistakes.
-_SECTIONS = {"fit": ("evaluation", "bound_settings"), "eval": ("model", "image_grid", "validation", "checkpoint")}
+_SECTIONS = {
+    "fit": ("evaluation", "bound_settings", "tune"),
+    "eval": ("model", "image_grid", "validation", "checkpoint", "tune"),
+}
 _OPTIONS = {
     "fit": ("distilled", "out", "factor", "epoch_index", "baselines", "networks", "scores", "bound", "figures"),
     "eval": ("ckpt_path",),

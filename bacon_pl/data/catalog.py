@@ -114,6 +114,7 @@ def load_dataset(
     test_fraction: float = 0.2,
     seed: int = 0,
     on_bad_image: OnBadImage = "error",
+    test: bool = True,
 ) -> tuple[LabeledImages, LabeledImages, DatasetMeta]:
     """Load a dataset whole, as uint8 tensors on the CPU.
 
@@ -128,6 +129,7 @@ def load_dataset(
         test_fraction: Share that becomes the test split, of data that come without one.
         seed: Seed of that split.
         on_bad_image: Whether an image file that cannot be read is an ``"error"`` or left out: ``"skip"``.
+        test: Load the test images, too. If false, none are returned, and files of them are not opened.
 
     Returns:
         ``(train, test, meta)``.
@@ -136,12 +138,14 @@ def load_dataset(
         BaconError: If the name is unknown, an argument out of range, or the files missing or damaged.
     """
     spec = find(name)
-    options = LoadOptions(Path(root), download, image_size, test_fraction, seed, on_bad_image)
+    options = LoadOptions(Path(root), download, image_size, test_fraction, seed, on_bad_image, test)
     check_statistics(mean, std)
-    train, test = spec.load(options)
-    _check_classes(spec, options, train, test)
+    train, tested = spec.load(options)
+    if not test:
+        tested = tested.subset(torch.zeros(0, dtype=torch.int64))
+    _check_classes(spec, options, train, tested)
     if image_size is not None:
-        train, test = _fit_all(train, image_size), _fit_all(test, image_size)
+        train, tested = _fit_all(train, image_size), _fit_all(tested, image_size)
     channels, height, width = train.images.shape[1:]
     for what, given in (("mean", mean), ("std", std)):
         if given is not None and len(given) != channels:
@@ -162,7 +166,7 @@ def load_dataset(
         std=tuple(std),
         train_bytes=train.images.numel(),
     )
-    return train, test, meta
+    return train, tested, meta
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -201,7 +205,7 @@ def _check_classes(spec: DatasetSpec, options: LoadOptions, train: LabeledImages
         raise BaconError(
             f"{where} has one class only, {', '.join(train.class_names)}: give a dataset of two classes or more."
         )
-    if not len(test):
+    if options.test and not len(test):
         raise BaconError(f"{where} has no test images: nothing could be evaluated; fetch or add them.")
 
 

@@ -70,7 +70,8 @@ def _load_split(options: LoadOptions, held_out: str) -> tuple[LabeledImages, Lab
     _check_several(root / "train", names)
     files = _list_classes(root, "train/", names)
     n_train = len(files)
-    files += _list_classes(root, f"{held_out}/", names)
+    if options.test:
+        files += _list_classes(root, f"{held_out}/", names)
     # One call for both: they must agree in channels and size.
     images, kept = load_files(root, files, options)
     labels = torch.tensor([file.label for file in files])[kept]
@@ -79,7 +80,8 @@ def _load_split(options: LoadOptions, held_out: str) -> tuple[LabeledImages, Lab
     # A copy: a view would keep all training images in memory, also where some are held out and the rest copied.
     test = LabeledImages(images[n_train:].clone(), labels[n_train:], tuple(names))
     _check_left(train, root / "train", names)
-    _check_left(test, root / held_out, names)
+    if options.test:
+        _check_left(test, root / held_out, names)
     return train, test
 
 

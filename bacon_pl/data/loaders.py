@@ -89,7 +89,8 @@ def _both(
     options: LoadOptions, title: str, holds: str, read: Callable[[bool], Split]
 ) -> tuple[LabeledImages, LabeledImages]:
     try:
-        train, test = read(True), read(False)
+        train = read(True)
+        test = read(False) if options.test else (train[0][:0], train[1][:0], train[2])
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError, KeyError, TypeError, UnpicklingError) as error:
         if str(error).startswith("Dataset not found"):  # torchvision's words, also for a wrong checksum
             raise BaconError(

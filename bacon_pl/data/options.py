@@ -26,6 +26,7 @@ class LoadOptions:
         test_fraction: Share of the images, in (0, 1), that becomes the test split of data that come without one.
         seed: Seed of that split.
         on_bad_image: Whether an image file that cannot be read is an error or is left out with a warning.
+        test: Load the test images, too; where they are not wanted, a loader of files does not open them.
 
     Raises:
         BaconError: If a value is out of its range.
@@ -37,6 +38,7 @@ class LoadOptions:
     test_fraction: float = 0.2
     seed: int = 0
     on_bad_image: OnBadImage = "error"
+    test: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.expanduser(self.root)))

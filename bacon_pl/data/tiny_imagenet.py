@@ -46,7 +46,8 @@ def load_tiny_imagenet(options: LoadOptions) -> tuple[LabeledImages, LabeledImag
             raise BaconError(f"the class folder '{root / 'train' / wnid}' holds no images: unpack {_FOLDER}.zip again.")
         files += found
     n_train = len(files)
-    files += _validation_files(root, label_of)
+    if options.test:
+        files += _validation_files(root, label_of)
 
     images, kept = load_files(root, files, options, channels=3)
     labels = torch.tensor([file.label for file in files])[kept]

@@ -1,0 +1,311 @@
+"""The command ``bacon tune``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+import bacon_pl
+from bacon_pl import config_files
+from bacon_pl.commands.settings import settings_of
+from bacon_pl.data import DatasetMeta, InMemoryData, LabeledImages, load_dataset
+from bacon_pl.data.catalog import find
+from bacon_pl.data.split import stratified_split
+from bacon_pl.distilled_set import git_commit
+from bacon_pl.errors import BaconError, DivergedError
+from bacon_pl.pace import duration
+from bacon_pl.runtime import replacing
+from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+_HEADER = "# trial  seconds  accuracy  settings"
+
+
+class Tune:
+    """Tune a method: its knobs, which its configuration names under `tune`, are chosen on held-out training images.
+
+    Every trial distills a set from the other training images at half the budget's iterations, and evaluates it on the
+    held-out ones; the test images are not loaded. The first trial has the method's own settings, so that what is chosen
+    is not worse than these by more than chance. The result is a configuration that is laid over the method's, with the
+    history of its trials.
+
+    The trials are kept in a file: the same command goes on with those that are missing, and several processes that run
+    it at the same time share the trials.
+    """
+
+    name = "tune"
+
+    def __init__(self, args: Sequence[str]) -> None:
+        parser = ArgumentParser(
+            prog="bacon tune",
+            description=self.__doc__,
+            version=bacon_pl.__version__,
+            exit_on_error=False,
+            default_env=False,
+        )
+        parser.add_argument("--method", type=str, required=True, help="Name of a configuration in methods/, or a file.")
+        parser.add_argument("--dataset", type=str, required=True, help="Catalog name; NAME=DIR says where it lies.")
+        parser.add_argument("--ipc", type=int, default=10, help="Images per class.")
+        parser.add_argument(
+            "--budget", type=str, default="small", help="Name of a configuration in budgets/, or a file."
+        )
+        parser.add_argument("--trials", type=int, default=8, help="Trials, the method's own settings included.")
+        parser.add_argument(
+            "--iterations",
+            type=int | None,
+            default=None,
+            help="Iterations of a trial; half of the budget's by default.",
+        )
+        parser.add_argument(
+            "--held_out", type=float, default=0.1, help="Share of the training images that the trials are judged by."
+        )
+        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of the trials.")
+        parser.add_argument(
+            "--out", type=str | None, default=None, help="The configuration; tuned/METHOD-DATASET-ipcK.yaml by default."
+        )
+        parser.add_argument(
+            "--storage",
+            type=str | None,
+            default=None,
+            help="Where Optuna keeps the trials: the address of a database; a file beside the result by default.",
+        )
+        self.config = parser.parse_args(list(args))
+        self.words = list(args)
+
+    def run(self) -> None:
+        """Tune.
+
+        Raises:
+            BaconError: A setting is wrong, or Optuna is not installed.
+        """
+        c = self.config
+        if c.trials < 1 or c.ipc < 1:
+            raise BaconError(f"--trials and --ipc must be at least 1, got {c.trials} and {c.ipc}.")
+        if not 0 < c.held_out < 1:
+            raise BaconError(f"--held_out must be between 0 and 1 (both excluded), got {c.held_out}.")
+        name, _, root = c.dataset.partition("=")
+        dataset = find(name).name
+        file = _overlay(c.method, "methods")
+        knobs = _knobs(file, c.method)
+        out = Path(c.out or f"tuned/{file.stem}-{dataset}-ipc{c.ipc}.yaml")
+        settings = self._resolved(dataset, file, out)
+        steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
+        study = self._study(out, dataset, steps, knobs, settings)
+        done = _finished(study)
+        print(
+            f"{len(done)} of {c.trials} trials are there, in {self._storage(out)}; knobs: "
+            f"{', '.join(knob.name for knob in knobs)}",
+            flush=True,
+        )
+        if len(done) < c.trials:
+            self._fill(study, knobs, _split(dataset, root or "data", c.held_out), settings["data"], file, steps)
+        self._write(out, study, knobs, file)
+
+    def _resolved(self, dataset: str, file: Path, out: Path) -> dict[str, Any]:
+        """All settings of the first trial; refuses bad ones before data are read."""
+        schedule = f"{dataset}/ipc{self.config.ipc}"
+        if not config_files.named(schedule):
+            raise BaconError(f"there is no schedule {schedule}: `bacon configs` lists them.")
+        budget = _overlay(self.config.budget, "budgets")
+        args = [f"--config={part}" for part in (schedule, file, budget)]
+        return settings_of("fit", [*args, f"--trainer.default_root_dir={out.parent}"])
+
+    def _storage(self, out: Path) -> str:
+        return self.config.storage or f"sqlite:///{out.with_suffix('.db')}"
+
+    def _study(self, out: Path, dataset: str, steps: int, knobs: Sequence[Knob], settings: Mapping[str, Any]) -> Study:
+        optuna = _optuna()
+        c = self.config
+        # Quasi-random: trial n is a function of the seed and n, whoever makes it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.QMCSampler(scramble=True, seed=c.seed_everything, warn_independent_sampling=False)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            study = optuna.create_study(
+                storage=self._storage(out),
+                sampler=sampler,
+                study_name=out.stem,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:  # whatever a database raises
+            raise BaconError(f"cannot open --storage {self._storage(out)} ({error}): give another one.") from error
+        own = {
+            "method": c.method, "dataset": dataset, "ipc": c.ipc, "budget": c.budget, "iterations": steps,
+            "held_out": c.held_out, "seed": c.seed_everything, "knobs": {k.name: repr(k) for k in knobs},
+        }  # fmt: skip
+        there = study.user_attrs.get("settings")
+        if there is not None and there != own:
+            changed = ", ".join(name for name in own if there.get(name) != own[name])
+            raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({changed}): give another --out.")
+        study.set_user_attr("settings", own)
+        first = {knob.name: knob.place(_at(settings, knob.name)) for knob in knobs}
+        missing = [name for name, place in first.items() if place is None]
+        if missing:
+            raise BaconError(
+                f"the method's own {missing[0]}, {_at(settings, missing[0])}, is none of the values that `{SECTION}` "
+                "gives it: widen its range, for the first trial has the method's own settings."
+            )
+        study.enqueue_trial(first, skip_if_exists=True)
+        return study
+
+    def _fill(
+        self, study: Study, knobs: Sequence[Knob], split: _Split, data: Mapping[str, Any], file: Path, steps: int
+    ) -> None:
+        """Run the trials that are missing."""
+        optuna = _optuna()
+        c = self.config
+        budget = _overlay(c.budget, "budgets")
+
+        def judge(trial: Trial) -> float:
+            begun = time.monotonic()
+            chosen = {knob.name: knob.suggest(trial) for knob in knobs}
+            try:
+                accuracies = _accuracies(split, data, c.ipc, file, budget, steps, c.seed_everything, chosen)
+            except DivergedError:
+                accuracies = [0.0]
+            took = time.monotonic() - begun
+            trial.set_user_attr("per_network", accuracies)
+            trial.set_user_attr("seconds", took)
+            trial.set_user_attr("commit", git_commit())
+            accuracy = sum(accuracies) / len(accuracies)
+            said = ", ".join(f"{name} {_short(value)}" for name, value in chosen.items())
+            print(f"[{trial.number + 1}/{c.trials}] {said}: {accuracy:.1f} % ({duration(took)})", flush=True)
+            return accuracy
+
+        # Counts the trials of all processes.
+        enough = optuna.study.MaxTrialsCallback(c.trials, states=(optuna.trial.TrialState.COMPLETE,))
+        study.optimize(judge, callbacks=[enough])
+
+    def _write(self, out: Path, study: Study, knobs: Sequence[Knob], file: Path) -> None:
+        """Write the configuration of the best trial, with the history of all."""
+        done = sorted(_finished(study), key=lambda trial: trial.number)[: self.config.trials]
+        best = max(done, key=lambda trial: (trial.value, -trial.number))
+        settings: dict[str, Any] = {}
+        for knob in knobs:
+            _put(settings, knob.name, knob.value(best.params[knob.name]))
+        own = study.user_attrs["settings"]
+        lines = [
+            f"# {file.stem} tuned for {own['dataset']}, {own['ipc']} images per class: trial {best.number} of "
+            f"{len(done)}, {best.value:.1f} % on held-out training images.",
+            f"# Command: bacon tune {shlex.join(self.words)}",
+            f"# Version {bacon_pl.__version__}, commit {git_commit() or 'unknown'}; {own['iterations']} iterations a "
+            f"trial. The test images were not loaded.",
+            _HEADER,
+        ]
+        for trial in done:
+            said = ", ".join(f"{knob.name} {_short(knob.value(trial.params[knob.name]))}" for knob in knobs)
+            lines.append(f"# {trial.number:5d}  {trial.user_attrs['seconds']:7.0f}  {trial.value:8.2f}  {said}")
+        known = config_files.named(f"methods/{file.stem}")
+        above = f"methods/{file.stem}" if known == file else str(file.resolve())
+        method = f"{file.stem}-tuned"
+        settings.setdefault("model", {})["method"] = method
+        text = yaml.safe_dump({config_files.EXTENDS: above, **settings}, sort_keys=False)
+        with replacing(out) as written:
+            written.write("\n".join([*lines, text]).encode())
+        print(f"best: trial {best.number}, {best.value:.1f} % on held-out training images\nconfiguration: {out}")
+
+
+class _Split:
+    """Training images for the trials, and those that they are judged by.
+
+    Args:
+        meta: What they are.
+        kept: The images that sets are distilled from.
+        held: Those held out.
+    """
+
+    def __init__(self, meta: DatasetMeta, kept: LabeledImages, held: LabeledImages) -> None:
+        self.meta, self.kept, self.held = meta, kept, held
+
+
+def _split(dataset: str, root: str, share: float) -> _Split:
+    train, _, meta = load_dataset(dataset, root, test=False)
+    kept, held = stratified_split(train.labels, share, 0, "tuning split")
+    if not len(held):
+        raise BaconError(f"--held_out {share} holds no image of {dataset} out: give a larger share.")
+    return _Split(meta, train.subset(kept), train.subset(held))
+
+
+def _accuracies(
+    split: _Split,
+    data: Mapping[str, Any],
+    ipc: int,
+    file: Path,
+    budget: Path,
+    steps: int,
+    seed: int,
+    chosen: Mapping[str, Any],
+) -> list[float]:
+    """Distill a set of the kept images and test it on those held out; percent, one number for each network."""
+    sizes = {name: chosen.get(f"data.{name}", data[name]) for name in ("batch_real", "pool_batch")}
+    meta = replace(split.meta, train_bytes=split.kept.images.numel())
+    distilled = bacon_pl.distill(
+        InMemoryData(split.kept, name=meta.name, meta=meta, **sizes),
+        ipc,
+        file,
+        budget=budget,
+        iterations=steps,
+        seed=seed,
+        progress=False,
+        settings={**chosen, "validation.every_n_steps": 0},  # what is chosen is chosen by the trial
+    )
+    found = bacon_pl.evaluate(distilled, InMemoryData(split.kept, split.held, meta=meta), seed=seed, progress=False)
+    return found.per_network
+
+
+def _overlay(given: str, group: str) -> Path:
+    if Path(given).is_file():
+        return Path(given)
+    return config_files.find(given if config_files.named(given) else f"{group}/{given}", None, f"--{group[:-1]}")
+
+
+def _knobs(file: Path, method: str) -> list[Knob]:
+    found: Any = None
+    for layer in config_files.layers(str(file), "--method"):
+        found = layer.settings.get(SECTION, found)
+    return read_knobs(found, f"the configuration of {method}")
+
+
+def _finished(study: Study) -> list[FrozenTrial]:
+    optuna = _optuna()
+    return list(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
+
+
+def _at(settings: Mapping[str, Any], name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _put(settings: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for part in sections:
+        settings = settings.setdefault(part, {})
+    settings[last] = value
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise BaconError("bacon tune needs Optuna: pip install 'bacon_pl[tune]'.") from error
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    return optuna

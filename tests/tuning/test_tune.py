@@ -1,0 +1,111 @@
+"""`bacon tune` on the digits: what it leaves, that it goes on, and that it never opens the test images."""
+
+import pytest
+import yaml
+
+from bacon_pl.data import load_dataset
+from bacon_pl.errors import BaconError
+from bacon_pl.tuning import Tune
+from tests.real_formats import random_split, write_mnist
+
+pytest.importorskip("optuna", reason="bacon tune needs Optuna, of the extra 'tune'")
+
+METHOD = {
+    "extends": "methods/idm",
+    "model": {
+        "method": "mine",
+        "factor": 1,
+        "network": {"class_path": "ConvNet", "init_args": {"width": 4, "depth": 2}},
+        "pool": {"initial": 1, "capacity": 2, "train_steps": 1},
+    },
+    "data": {"batch_real": 8, "pool_batch": 8},
+    "evaluation": {"num_networks": 2, "epochs": 2, "network": {"class_path": "ConvNet", "init_args": {"width": 4}}},
+    "tune": {
+        "model.lr": {"low": 0.05, "high": 2.0, "log": True},
+        "data.batch_real": {"choices": [4, 8]},
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(METHOD))
+    (tmp_path / "tiny.yaml").write_text("trainer: {max_steps: 4}\nevaluation: {network: {init_args: {depth: 2}}}\n")
+    return tmp_path
+
+
+def tune(*args):
+    Tune(["--method=mine.yaml", "--budget=tiny.yaml", "--dataset=digits", "--ipc=1", *args]).run()
+
+
+def test_it_writes_the_best_settings_with_the_history_of_all(folder, capsys):
+    tune("--trials=3")
+    said = capsys.readouterr().out
+    assert "[3/3]" in said and "configuration: tuned/mine-digits-ipc1.yaml" in said
+    text = (folder / "tuned/mine-digits-ipc1.yaml").read_text()
+    found = yaml.safe_load(text)
+    assert found["extends"] == str(folder / "mine.yaml") and found["model"]["method"] == "mine-tuned"
+    assert 0.05 <= found["model"]["lr"] <= 2 and found["data"]["batch_real"] in (4, 8)
+    history = [line.split() for line in text.splitlines() if line.startswith("#     ")]
+    assert [line[1] for line in history] == ["0", "1", "2"]
+    assert history[0][4:] == ["data.batch_real", "8,", "model.lr", "0.2"]  # the method's own settings
+    best = max(float(line[3]) for line in history)
+    assert f"{best:.1f} % on held-out training images" in text
+    assert "--trials=3" in text and "test images were not loaded" in text
+
+
+def test_it_goes_on_with_the_trials_that_are_missing(folder, capsys):
+    tune("--trials=3", "--out=whole.yaml")
+    tune("--trials=1", "--out=parts.yaml")
+    capsys.readouterr()
+    tune("--trials=3", "--out=parts.yaml")
+    said = capsys.readouterr().out
+    assert said.startswith("1 of 3 trials are there") and "[1/3]" not in said and "[3/3]" in said
+
+    def without_times(name):
+        lines = [line.split() for line in (folder / name).read_text().splitlines() if line.startswith("#     ")]
+        return [[*line[:2], *line[3:]] for line in lines]
+
+    assert without_times("parts.yaml") == without_times("whole.yaml")
+    tune("--trials=3", "--out=parts.yaml")
+    assert "[" not in capsys.readouterr().out.split("configuration")[0].split("\n", 1)[1]
+    with pytest.raises(BaconError, match=r"other settings \(seed\)"):
+        tune("--trials=3", "--out=parts.yaml", "--seed_everything=1")
+
+
+def test_the_test_images_are_not_opened(folder):
+    root = folder / "data"
+    write_mnist(root / "MNIST/raw", random_split("mnist", 20, 0), random_split("mnist", 1, 1))
+    for path in root.rglob("t10k*"):
+        path.write_bytes(b"not to be read")
+    with pytest.raises(BaconError, match="MNIST"):
+        load_dataset("mnist", root)
+    Tune(["--method=mine.yaml", "--budget=tiny.yaml", f"--dataset=mnist={root}", "--ipc=1", "--trials=1"]).run()
+    assert (folder / "tuned/mine-mnist-ipc1.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--trials=0"], "--trials"),
+        (["--held_out=1.5"], "--held_out"),
+        (["--dataset=digitz"], "digits"),
+        (["--ipc=7"], "no schedule digits/ipc7"),
+        (["--method=methods/tiles"], "names nothing to tune"),
+        (["--method=nothing"], "--method"),
+        (["--storage=nothing://x"], "--storage"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_told_before_anything_is_read(folder, args, said):
+    with pytest.raises(BaconError) as refused:
+        tune(*args)
+    assert said in str(refused.value)
+
+
+def test_own_settings_out_of_range_are_told(folder):
+    narrow = {**METHOD, "tune": {"model.lr": {"low": 1.0, "high": 2.0}}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(narrow))
+    with pytest.raises(BaconError, match="model.lr, 0.2, is none of the values"):
+        tune()
