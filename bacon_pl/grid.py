@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from bacon_pl.lettering import lettering
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -87,6 +85,8 @@ def grid_figure(images: Tensor, class_names: Sequence[str], scale: int | None = 
     # Imported here: whoever reads a set or logs a tensor does not wait for matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    from bacon_pl.lettering import lettering
 
     classes, n = images.shape[:2]
     row, block = (images.shape[-2] + _PADDING), n * (images.shape[-1] + _PADDING) + _PADDING

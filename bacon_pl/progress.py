@@ -17,6 +17,7 @@ from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.pace import Pace, duration, speed
 
 _LONG = 3600.0  # seconds of a run that nobody starts to see whether all works
+_BAR = 12  # least columns of a bar, with the spaces around it
 _REFRESH = 0.25  # seconds between two looks of a bar
 
 
@@ -258,7 +259,11 @@ class ProgressBarLine(TrainingProgress):
 
     def _where(self, *parts: str) -> str:
         of = f"/{self.pace.total:,}" if self.pace.total else ""
-        return ", ".join([f"{self.pace.done:,}{of}", *(parts or (*reversed(self._times()), *self._text))])
+        said = [f"{self.pace.done:,}{of}", *(parts or (*reversed(self._times()), *self._text))]
+        room = (self._drawn.console.width if self._drawn else 80) - len(self.label) - _BAR
+        while len(said) > 1 and len(", ".join(said)) > room:  # the last parts are the least important
+            said.pop()
+        return ", ".join(said)
 
     def _look(self, *parts: str) -> None:
         if self._drawn is not None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from rich.console import Console
+from rich.progress import Progress
 
 from bacon_pl import progress as module_under_test
 from bacon_pl.checkpoints import Checkpoints
@@ -161,3 +162,13 @@ def test_a_users_own_bar_wins_and_none_is_none():
     assert with_progress(other, None, ours) == [other, ours]
     assert with_progress([own], None, ours) == [own]
     assert with_progress([other], False, ours) == [other]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_bar_keeps_its_length_and_its_label_in_a_narrow_terminal(width):
+    bar = ProgressBarLine("convnet on all real", console=Console(width=width, file=io.StringIO(), force_terminal=True))
+    bar.pace.begin(0, 1800)
+    bar._drawn = Progress(console=bar.console)
+    said = bar._where("12 minutes left", "3.3 iterations per second", "train/loss 0.4912")
+    assert len(said) <= width - len(bar.label) - 12
+    assert said.endswith("0.4912") == (width == 120)

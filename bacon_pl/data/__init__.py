@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from bacon_pl.data.batch import InOrder, IterationBatch
 from bacon_pl.data.catalog import CATALOG, DatasetSpec, load_dataset, register
 from bacon_pl.data.images import DatasetMeta, LabeledImages, denormalize, normalize
-from bacon_pl.data.in_memory import InMemoryData, labeled_images
 from bacon_pl.data.options import LoadOptions
 
 if TYPE_CHECKING:
     from bacon_pl.data.datamodule import DataModule
+    from bacon_pl.data.in_memory import InMemoryData, labeled_images
 
 __all__ = [
     "CATALOG",
@@ -31,11 +32,13 @@ __all__ = [
 ]
 
 
+_WITH_LIGHTNING = {"DataModule": "datamodule", "InMemoryData": "in_memory", "labeled_images": "in_memory"}
+
+
 def __getattr__(name: str) -> Any:
     """Import what needs Lightning when it is asked for: reading images and sets does without."""
-    if name != "DataModule":
+    if name not in _WITH_LIGHTNING:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from bacon_pl.data.datamodule import DataModule
-
-    globals()[name] = DataModule
-    return DataModule
+    found = getattr(importlib.import_module(f"bacon_pl.data.{_WITH_LIGHTNING[name]}"), name)
+    globals()[name] = found
+    return found

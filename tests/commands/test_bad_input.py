@@ -37,7 +37,7 @@ def test_bad_input(name: str, forked_cli: ForkedCli, bad: dict[str, Path], out: 
         if command.startswith("fit"):
             assert everything(tmp_path) == there
     assert "accuracy" not in done.stdout
-    assert {path.name for path in tmp_path.glob("**/.*")} <= {".lock"}, "temporary files are left"
+    assert {path.name for path in tmp_path.glob("**/.*")} <= {".lock", ".loggers.json"}, "temporary files are left"
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,7 @@ def test_eval_shows_its_results_in_all_loggers_that_it_is_given(forked_cli, tmp_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (results,) = tmp_path.rglob("results.json")
+    folders = {kind: results.parent if folder == tmp_path / "logs" else folder for kind, folder in folders.items()}
     runs = json.loads(results.read_text())["runs"]
     assert len(runs) == 2
     for kind in kinds:

@@ -213,7 +213,9 @@ def test_a_second_interrupt_ends_quietly(bacon):
     ],
 )
 def test_interrupts_at_the_start_and_at_the_end_are_quiet(code, said):
-    command = [sys.executable, "-c", f"import os, signal, sys, time\nfrom bacon_pl import cli\n{code}"]
+    # Where tests run in the background, interrupts are ignored from the start.
+    default = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"import os, signal, sys, time\n{default}\nfrom bacon_pl import cli\n{code}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stderr) == (130, said)

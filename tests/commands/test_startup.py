@@ -174,10 +174,10 @@ def test_the_help_of_one_class_is_the_commands(capsys):
 
 
 def test_warnings_may_be_errors(tmp_path):
-    small = ["--config", DIGITS, "--trainer.default_root_dir", tmp_path / "run", "--model.network.width", 4,
-             "--trainer.accelerator", "cpu"]  # fmt: skip
+    small = ["--config", DIGITS, "--trainer.default_root_dir", tmp_path / "run", "--trainer.accelerator", "cpu"]
     for command in (
-        ["fit", *small, "--trainer.max_steps", 2, "--validation.every_n_steps", 1, "--validation.epochs", 1],
+        ["fit", *small, "--model.network.width", 4, "--trainer.max_steps", 2,
+         "--validation.every_n_steps", 1, "--validation.epochs", 1],
         ["eval", *small, "--distilled", tmp_path / "run", "--evaluation.network.width", 4, "--evaluation.epochs", 1,
          "--evaluation.num_networks", 1],
     ):  # fmt: skip

@@ -102,7 +102,10 @@ def test_what_a_log_holds_cannot_move_the_cursor(tmp_path):
     assert "\x1b" not in where(tmp_path / "fit.log")
 
 
-def test_a_second_interrupt_kills_what_the_first_one_asked_to_leave(tmp_path, monkeypatch):
+def test_a_second_interrupt_kills_what_the_first_one_asked_to_leave(tmp_path, monkeypatch, request):
+    # Where tests run in the background, interrupts are ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     ended = threading.Event()
     asked = []
 
