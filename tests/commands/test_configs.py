@@ -46,6 +46,24 @@ BAYES = {"class_path": "BaconObjective", "init_args": {"tv_weight": 0.8, "clip":
 MEANS = {"class_path": "MeanMatching"}
 BOTH = {"class_path": "Combined", "init_args": {"objectives": [MEANS, BAYES], "weights": None}}
 OBJECTIVES = {"bacon": BAYES, "idm": MEANS, "dm": MEANS, "idm+bacon": BOTH, "dm+bacon": BOTH}
+OBJECTIVES |= {
+    "datadam": {"class_path": "DataDAM", "init_args": {"power": 4.0, "weight": 0.01}},
+    "iid": {"class_path": "IID", "init_args": {"covariance": 0.03, "center": 0.01, "rows": 1}},
+    "iid-dm": {"class_path": "IID", "init_args": {"covariance": 0.01, "center": 0.05, "rows": 1}},
+    "m3d": {"class_path": "M3D", "init_args": {"kernel": "gaussian", "bandwidth": None}},
+    "ncfm": {"class_path": "NCFM", "init_args": {"weight": 300.0, "frequencies": 4096}},
+}
+# Methods that have a frame of their own, not IDM's: factor, cross-entropy, learning rate, momentum, a step per class;
+# what the pool is; and real images of a class.
+DM = (1, 0.0, 1.0, 0.5, False), (1, 1, 1, 0)
+FRAMES = {
+    "dm": (*DM, 256),
+    "dm+bacon": (*DM, 256),
+    "iid-dm": (*DM, 256),
+    "datadam": (*DM, 64),
+    "m3d": ((2, 0.0, 10.0, 0.5, True), (1, 5, 1, 0), 128),
+    "ncfm": ((2, 0.0, 0.001, 0.5, True), None, 1024),  # pairs in place of the pool
+}
 
 # What each file changes, beside the method's name.
 ABLATIONS = {
@@ -218,15 +236,15 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
         assert model["method"] == method.stem and says(model["objective"], OBJECTIVES[method.stem])
         life = pool["initial"], pool["push_every"], pool["capacity"], pool["train_networks"]
         frame = model["factor"], ce_weight(model), model["lr"], model["momentum"], model["per_class_steps"]
-        # docs/methods/dm.md
-        if method.stem.startswith("dm"):
-            assert frame == (1, 0.0, 1.0, 0.5, False)
-            assert life == (1, 1, 1, 0)
+        if method.stem in FRAMES:
+            own, networks, _ = FRAMES[method.stem]
+            assert frame == own
+            assert life == networks or (networks is None and model["pairs"]["count"] == 20)
         else:
             assert frame == (1 if key[0] == "digits" else 2, weight, 0.2, 0.5, True)
             assert life == (3, push, 100, 2)
             assert (pool["train_steps"], model["accuracy_window"]) == (steps, window)
-    assert whole["data"]["batch_real"] == (256 if method.stem.startswith("dm") else batch_real)
+    assert whole["data"]["batch_real"] == (FRAMES[method.stem][2] if method.stem in FRAMES else batch_real)
     assert small["data"]["batch_real"] == evaluation["data"]["batch_real"] == 128
     assert (small["trainer"]["max_steps"], small["data"]["pool_batch"]) == (200, 64)
     assert small["model"]["network"]["init_args"]["width"] == 32
