@@ -23,7 +23,7 @@ evaluation: {network: *network, num_networks: 1, epochs: 1, coreset_steps: 1}
 trainer: {max_steps: 2}
 """
 SMALLER = {
-    "budget=\"small\"": "budget=\"tiny.yaml\"",
+    'budget="small"': 'budget="tiny.yaml"',
     r"max_steps=[\d_]+": "max_steps=2",
     r"iteration=\d+\.ckpt": "iteration=2.ckpt",
     r"epochs=[12]00": "epochs=1",
