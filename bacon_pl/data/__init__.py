@@ -32,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Lightning when it is asked for: reading images and sets does without."""
+    """Import ``DataModule`` on first use: it needs Lightning, which reading images and distilled sets does not."""
     if name != "DataModule":
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     from bacon_pl.data.datamodule import DataModule
