@@ -64,7 +64,7 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], d
 def _constants(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return the scale and shift of :func:`normalize`, (ch, 1, 1) each; cached on the device, since a copy would sync."""
+    """Return scale and shift of :func:`normalize`, (ch, 1, 1) each; cached on the device, as a copy would sync."""
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64)
     return scale.to(device, dtype).view(-1, 1, 1), shift.to(device, dtype).view(-1, 1, 1)
