@@ -176,7 +176,7 @@ def checksum(images: Tensor, labels: Tensor, description: Mapping[str, Any]) -> 
 
 
 def shape_flaw(images: tuple[int, ...], labels: tuple[int, ...], meta: DatasetMeta, factor: int) -> str | None:
-    """Describe what is wrong with the shapes of a set's parts, as part of a sentence; None if they are right."""
+    """Describe what is wrong with the shapes of a set's parts, as part of a sentence, or return None."""
     classes = meta.num_classes
     shape = (meta.channels, *meta.size)
     if len(meta.mean) != meta.channels or len(meta.std) != meta.channels:
@@ -193,7 +193,7 @@ def shape_flaw(images: tuple[int, ...], labels: tuple[int, ...], meta: DatasetMe
 
 
 def value_flaw(images: Tensor, labels: Tensor, meta: DatasetMeta) -> str | None:
-    """Describe what is wrong with the values of a set with correct shapes, as part of a sentence; None if nothing is."""
+    """Describe what is wrong with the values of a set with correct shapes, as part of a sentence, or return None."""
     classes = meta.num_classes
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         return f"the labels run from {int(labels.min())} to {int(labels.max())} but there are {classes} classes"

@@ -212,7 +212,7 @@ class DistributionMatching(Distiller):
         if self.clip_gradient > 0:
             norms = gradient.flatten(1).norm(dim=1).clamp(min=self.clip_gradient)
             gradient.mul_((self.clip_gradient / norms).view(-1, 1, 1, 1))
-        # Not by backward(), since a data-parallel wrapper would average, and round, a gradient that is already complete.
+        # Not by backward(): a data-parallel wrapper would average, and round, a gradient that is already complete.
         self.images.grad = gradient
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)

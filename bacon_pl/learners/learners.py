@@ -175,10 +175,6 @@ class Learners(nn.Module):
 
         The schedule ``step`` multiplies the learning rate by ``recipe.lr_drop`` halfway through and resets the
         optimizer's state. The schedule ``cosine`` decreases the learning rate from ``recipe.lr`` to 0.
-
-        Args:
-            optimizer: The optimizer.
-            step: Number of the step, from 0.
         """
         r = self.recipe
         if r.schedule == "cosine":
@@ -190,7 +186,7 @@ class Learners(nn.Module):
             optimizer.state.clear()
 
     def descend(self, step: int) -> Tensor:
-        """Compute the gradients of this process's networks for a step and return their losses as :meth:`losses` does."""
+        """Set the gradients of this process's networks for a step and return their losses as :meth:`losses` does."""
         losses = self.losses(step)
         parameters = [p for k in self.share for p in self.networks[k].parameters()]
         if parameters:
