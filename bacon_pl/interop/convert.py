@@ -33,7 +33,7 @@ def add_source_options(parser: ArgumentParser) -> None:
 
 
 class Convert:
-    """Convert a distilled set between the format of this package and those of other projects."""
+    """Convert a distilled set from the format of this package to those of other projects, or vice versa."""
 
     name = "convert"
 
@@ -44,7 +44,7 @@ class Convert:
         parser.add_argument(
             "source",
             type=str,
-            help="A .safetensors file or the folder of a run; a .pt, .pth, .pkl or .npz file; or a folder of class "
+            help="A .safetensors file or the folder of a run; a .pt, .pth, .pkl or .npz file; or a folder with class "
             "folders.",
         )
         parser.add_argument(
