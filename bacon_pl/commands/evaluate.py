@@ -84,15 +84,15 @@ class Eval(LightningCommand):
             "--distilled",
             type=str,
             required=True,
-            help="The distilled set: its file, the folder of its run, or a file of another project (see bacon convert).",
+            help="The distilled set: its file, the folder of its run, or another project's file (see bacon convert).",
         )
         add_source_options(parser)
         parser.add_argument(
             "--out",
             type=str | None,
             default=None,
-            help="Folder of the results. By default a folder named after the set and the recipe, in evaluations/ in the "
-            "folder of the set's run; for a set that is not in the folder of a run, in evaluations/ in "
+            help="Folder of the results. By default a folder named after the set and the recipe, in evaluations/ in "
+            "the folder of the set's run; for a set that is not in the folder of a run, in evaluations/ in "
             "--trainer.default_root_dir or runs/.",
         )
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace existing results in that folder.")
@@ -100,9 +100,9 @@ class Eval(LightningCommand):
             "--baselines",
             type=str | list[str],
             default=[],
-            help="Also evaluate real images: smaller ones that fill the same number of canvases, like the initial images "
-            "of a run (tiles); the same number of whole ones, drawn at random or selected by herding or k-center "
-            "(random, herding, k_center); or the whole training set (whole). Separate several with commas.",
+            help="Also evaluate real images: smaller ones that fill the same number of canvases, like the initial "
+            "images of a run (tiles); the same number of whole ones, drawn at random or selected by herding or "
+            "k-center (random, herding, k_center); or the whole training set (whole). Separate several with commas.",
         )
         parser.add_argument(
             "--networks",
@@ -245,7 +245,7 @@ class Eval(LightningCommand):
         return open_set(self.config.distilled, meta, factor=self.config.factor, index=self.config.epoch_index)
 
     def place(self, distilled: DistilledSet, networks: list[str]) -> Path:
-        """Return the folder of this evaluation, which is within that of another project only if this is requested."""
+        """Return the folder of this evaluation, which is in a folder of another project only if this is requested."""
         if self.config.out:
             return Path(self.config.out).expanduser()
         file, ours = Path(self.config.distilled), is_ours(self.config.distilled)
@@ -277,7 +277,7 @@ class Eval(LightningCommand):
         }
 
     def architectures(self, meta: DatasetMeta) -> dict[str, NetworkFactory]:
-        """Return the networks of ``--networks``, by default that of the recipe, whose options are kept if it is named."""
+        """Return the networks of ``--networks``, by default the recipe's, which keeps its options if it is named."""
         own = self.config_init.evaluation.network
         own_name = type(own(meta.channels, meta.size, meta.num_classes)).__name__.lower()
         names = _words(self.config.networks)

@@ -60,8 +60,8 @@ class Fit(LightningCommand):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Resume from a checkpoint: the newest checkpoint file in the folder of this run; or 'last', the newest "
-            "checkpoint in --trainer.default_root_dir if there is one.",
+            help="Resume from a checkpoint: a checkpoint file; a run's folder, for its newest checkpoint; or 'last', "
+            "for the newest checkpoint in --trainer.default_root_dir, if there is one.",
         )
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace an existing run in that folder.")
 

@@ -1,4 +1,4 @@
-"""The option ``--trainer.logger``: loggers write to the folder of the run by default, and continue when it is resumed."""
+"""The option ``--trainer.logger``: loggers write to the run's folder by default, and continue when it is resumed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def add_source_options(parser: ArgumentParser) -> None:
         "--factor",
         type=int | None,
         default=None,
-        help="Partition factor of another project's set (2 for IDM and BACON); by default the one in the file, else 1.",
+        help="Partition factor of another project's set (2 for IDM and BACON); by default that in the file, else 1.",
     )
     parser.add_argument(
         "--epoch_index",
@@ -50,7 +50,7 @@ class Convert:
         parser.add_argument(
             "target",
             type=str,
-            help="The file to write: .safetensors, .pt (the format of DatasetCondensation) or .npz; without a suffix, a "
+            help="What to write: .safetensors, .pt (the format of DatasetCondensation) or .npz; without a suffix, a "
             "folder of PNG files.",
         )
         parser.add_argument(

@@ -48,7 +48,7 @@ def figures(
 
 
 def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
-    """Draw the accuracy of each architecture on all training sets: means, with standard deviations if there are any."""
+    """Draw the accuracy of each architecture on each training set: means, with standard deviations if there are any."""
     given = {(o.architecture, o.training_set): o.accuracies for o in run_results if o.variant == "given"}
     architectures = list(dict.fromkeys(architecture for architecture, _ in given))
     sets = [name for name in LABELS if any((architecture, name) in given for architecture in architectures)]
@@ -73,7 +73,7 @@ def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
 
 
 def curves_figure(run_results: Sequence[RunResult]) -> Figure:
-    """Draw training loss and test accuracy over the epochs, one line per training set with a band of ± one deviation."""
+    """Draw training loss and test accuracy over the epochs: a line per training set with a band of ± one deviation."""
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     loss, accuracy = figure.subplots(1, 2)

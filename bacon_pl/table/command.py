@@ -216,7 +216,7 @@ class Table:
         return sources, reasons
 
     def _jobs(self, cells: Sequence[Cell], seeds: Sequence[int], sources: dict[str, Source], out: Path) -> list[Job]:
-        """Create the jobs of all repeats. Settings are resolved once per cell, as its repeats differ only in the seed."""
+        """Create the jobs of all repeats; settings are resolved once per cell, as repeats differ only in the seed."""
         if cells:
             print(f"resolving the settings of {len(cells)} cell{'s' if len(cells) > 1 else ''} …", flush=True)
         records = {}
