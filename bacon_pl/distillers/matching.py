@@ -124,7 +124,7 @@ class Matching:
         return terms, gradient.flatten(0, 1)
 
     def _match_apart(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:
-        """Match block by block, for objectives that treat classes separately; fill in the gradient, return the terms."""
+        """Match block by block, for objectives that treat classes separately; fill in the gradient, return terms."""
         d = self.distiller
         found: Readings = {}
         for classes in self._own_blocks():

@@ -38,7 +38,7 @@ class EvalModule(pl.LightningModule):
         )
         self.confusion = MetricCollection({str(k): count() for k in networks}, compute_groups=False)
         self.hits_after: dict[int, Tensor] = {}
-        """Correct predictions (K,) of this process's networks during their training, by the number of finished epochs."""
+        """Correct predictions (K,) of this process's networks during their training, by number of finished epochs."""
         self.probed_images = 0
         """Number of images used for ``hits_after``."""
         # Otherwise a data-parallel wrapper would copy the buffers of the first process to the others before each step.

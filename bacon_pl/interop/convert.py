@@ -21,7 +21,7 @@ def add_source_options(parser: ArgumentParser) -> None:
         "--factor",
         type=int | None,
         default=None,
-        help="Partition factor of another project's set (2 for IDM and BACON); by default the one in the file, else 1.",
+        help="Partition factor of another project's set (2 for IDM and BACON); by default that in the file, else 1.",
     )
     parser.add_argument(
         "--epoch_index",
@@ -33,7 +33,7 @@ def add_source_options(parser: ArgumentParser) -> None:
 
 
 class Convert:
-    """Convert a distilled set between the format of this package and those of other projects."""
+    """Convert a distilled set from the format of this package to those of other projects, or vice versa."""
 
     name = "convert"
 
@@ -44,13 +44,13 @@ class Convert:
         parser.add_argument(
             "source",
             type=str,
-            help="A .safetensors file or the folder of a run; a .pt, .pth, .pkl or .npz file; or a folder of class "
+            help="A .safetensors file or the folder of a run; a .pt, .pth, .pkl or .npz file; or a folder with class "
             "folders.",
         )
         parser.add_argument(
             "target",
             type=str,
-            help="The file to write: .safetensors, .pt (the format of DatasetCondensation) or .npz; without a suffix, a "
+            help="What to write: .safetensors, .pt (the format of DatasetCondensation) or .npz; without a suffix, a "
             "folder of PNG files.",
         )
         parser.add_argument(

@@ -1,4 +1,4 @@
-"""Reading arrays from .npz files without unpickling, and without allocating memory for sizes that a file only claims."""
+"""Reading arrays from .npz files without unpickling, or allocating memory for sizes that a file only claims."""
 
 from __future__ import annotations
 
