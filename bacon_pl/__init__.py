@@ -1,7 +1,7 @@
 """Dataset distillation on PyTorch Lightning.
 
-What stands in ``__all__`` is stable: it changes with a deprecation, told in the changelog, or not at all. The modules
-below are public as far as the documentation's reference lists them, and may still move before version 1.
+The names in ``__all__`` are stable: they change only after a deprecation that is announced in the changelog. Modules
+that are listed in the reference of the documentation are public, but may still be moved before version 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is asked for, so that short commands do not wait for it."""
+    """Import a name that needs torch on first use, so that short commands do not wait for torch."""
     if name == "__version__":
         found: Any = importlib.import_module("bacon_pl.version").package_version()
     elif name in _HOMES:

@@ -1,4 +1,4 @@
-"""One call from Python: distill images, evaluate a set. Both do what the commands ``fit`` and ``eval`` do."""
+"""The Python functions :func:`distill` and :func:`evaluate`, which correspond to the commands ``fit`` and ``eval``."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from bacon_pl.opening import Opening
 from bacon_pl.quiet import quietly
 
 _SCHEDULE = 10
-"""Images per class of the schedule that is taken where a dataset has none for the number that is asked for."""
+"""Images per class of the schedule that is used if a dataset has none for the requested number."""
 
 _OF_FILES = ("root", "image_size", "mean", "std", "test_fraction", "val_fraction", "split_seed", "on_bad_image")
-"""Settings of a dataset's files, which a set records."""
+"""Settings of a dataset's files that are recorded in a set."""
 
 
 def distill(
@@ -47,38 +47,38 @@ def distill(
     progress: bool = True,
     settings: Mapping[str, Any] | None = None,
 ) -> DistilledSet:
-    """Distill images to a few synthetic ones per class.
+    """Distill a dataset to a few synthetic images per class.
 
-    It is what ``bacon fit`` does, with the same settings, and the same seed gives the same images. The random state of
-    Python, numpy and torch is left as it was.
+    This function does the same as ``bacon fit``: the same settings and seed give the same images. It does not change
+    the random state of Python, NumPy and torch.
 
     Args:
-        data: A dataset's name in the catalog, such as ``"mnist"``, whose files are in ``root``; the path of a folder
-            that holds a folder of pictures for every class; images and labels in memory, as
-            :func:`bacon_pl.data.labeled_images` takes them (a torch dataset, or a pair of tensors); or a
-            :class:`~bacon_pl.data.DataModule`, which follows its dataset's schedule if that is in the catalog. All
-            images in memory are trained on; of folders and catalog datasets the test images are left out.
+        data: Name of a dataset in the catalog, such as ``"mnist"``, whose files are in ``root``; the path of a folder
+            with one folder of pictures per class; images and labels in memory, in a form that
+            :func:`bacon_pl.data.labeled_images` accepts (a torch dataset, or a pair of tensors); or a
+            :class:`~bacon_pl.data.DataModule`, which follows the schedule of its dataset if that is in the catalog. Of
+            folders and catalog datasets, only the training images are used; images in memory are all used.
         ipc: Images per class.
-        method: Name of a configuration in ``methods/`` (``bacon configs`` lists them), or a YAML file.
-        root: Folder of a catalog dataset's files, ``data`` by default.
-        budget: ``"small"``, minutes on two CPU cores; or a YAML file. By default the published schedule is followed,
-            20,000 iterations for most datasets.
-        iterations: Number of iterations, if another than the schedule's or the budget's.
+        method: Name of a configuration in ``methods/`` (see ``bacon configs``), or a YAML file.
+        root: Folder with the files of a catalog dataset, ``data`` by default.
+        budget: ``"small"``, which takes minutes on two CPU cores; or a YAML file. By default the published schedule,
+            which has 20,000 iterations for most datasets.
+        iterations: Number of iterations; by default that of the schedule or budget.
         seed: Seed of every draw.
-        out: Folder for the set, its picture, checkpoints and logs, as ``bacon fit`` writes them. By default nothing is
-            left on disk.
-        resume: Go on from the last checkpoint in ``out``, if there is one.
-        overwrite: Replace the run in ``out``.
-        progress: Say how the run goes.
-        settings: Any other settings of ``bacon fit``, nested as in its YAML or with dotted names:
+        out: Folder for the set, its picture, checkpoints and logs, as written by ``bacon fit``. By default no files
+            are kept.
+        resume: Continue from the last checkpoint in ``out``, if there is one.
+        overwrite: Replace an existing run in ``out``.
+        progress: Print the progress of the run.
+        settings: Other settings of ``bacon fit``, nested as in YAML files or with dotted names:
             ``{"model.lr": 0.1, "trainer": {"devices": 2}}``.
 
     Returns:
         The distilled set.
 
     Raises:
-        BaconError: A setting or the data are wrong, or the images became infinite.
-        KeyboardInterrupt: The run was interrupted. With ``out``, the iterations so far can be resumed.
+        BaconError: A setting or the data is invalid, or the optimization diverged.
+        KeyboardInterrupt: The run was interrupted. If ``out`` is given, it can be resumed.
 
     Example:
         >>> import bacon_pl
@@ -130,37 +130,36 @@ def evaluate(
     progress: bool = True,
     settings: Mapping[str, Any] | None = None,
 ) -> Results:
-    """Train fresh networks on a distilled set and test them on real images.
+    """Train new networks on a distilled set and test them on real images.
 
-    It is what ``bacon eval`` does, with the same settings. The recipe is the one that the run's settings name, which
-    the set records: that of its dataset's schedule and budget.
+    This function does the same as ``bacon eval`` with the same settings. The recipe is the one recorded in the set,
+    from the schedule and the budget of its run.
 
     Args:
-        distilled: The set, its file or its run's folder.
-        data: What it is tested on: a dataset's name in the catalog; a folder of pictures, as :func:`distill` takes it;
-            test images and labels in memory, as :func:`bacon_pl.data.labeled_images` takes them; or a
-            :class:`~bacon_pl.data.DataModule`. By default the dataset of the catalog, or the folder, that the set was
-            made from.
-        train: Training images in memory, which baselines, scores and the bound need, where ``data`` are test images in
+        distilled: The set, its file, or the folder of its run.
+        data: Test data: the name of a dataset in the catalog; a folder of pictures as for :func:`distill`; test images
+            and labels in memory, in a form that :func:`bacon_pl.data.labeled_images` accepts; or a
+            :class:`~bacon_pl.data.DataModule`. By default the catalog dataset or folder from which the set was made.
+        train: Training images in memory, needed for baselines, scores and the bound if ``data`` is test images in
             memory.
-        root: Folder of a catalog dataset's files; by default the one that the set records.
-        networks: Architectures by name; by default the recipe's.
+        root: Folder with the files of a catalog dataset; by default the one recorded in the set.
+        networks: Names of architectures; by default that of the recipe.
         baselines: Real images to compare with: ``tiles``, ``random``, ``herding``, ``k_center``, ``whole``.
-        num_networks: Networks trained on each set, if another number than the recipe's.
-        epochs: Epochs of their training, if another number than the recipe's.
-        scores: Compute DD-Ranking's robust scores.
+        num_networks: Number of networks trained on each set; by default that of the recipe.
+        epochs: Number of training epochs; by default that of the recipe.
+        scores: Compute the robust scores of DD-Ranking.
         bound: Compute BACON's bound and the risk.
         seed: Seed of every draw.
-        out: Folder for ``results.json``, ``results.md`` and logs. By default nothing is left on disk.
-        overwrite: Replace the results in ``out``.
-        progress: Say how the evaluation goes.
-        settings: Any other settings of ``bacon eval``, as :func:`distill` takes them.
+        out: Folder for ``results.json``, ``results.md`` and logs. By default no files are kept.
+        overwrite: Replace existing results in ``out``.
+        progress: Print the progress of the evaluation.
+        settings: Other settings of ``bacon eval``, in the same form as for :func:`distill`.
 
     Returns:
         The results.
 
     Raises:
-        BaconError: A setting is wrong, or the data do not fit the set.
+        BaconError: A setting is invalid, or the data does not match the set.
 
     Example:
         >>> import bacon_pl
@@ -202,7 +201,7 @@ def _check_folder(command: Fit | Eval, out: Any) -> None:
 
 
 def _test_data(data: Any, train: Any, root: Any, distilled: DistilledSet) -> tuple[list[Any], Any]:
-    """Settings of the data that a set is tested on, and what makes their DataModule where the settings do not."""
+    """Return settings of the test data, and a function that makes its DataModule, or None if the settings suffice."""
     recorded = {k: v for k, v in (distilled.config.get("data") or {}).items() if k in _OF_FILES}
     meta = distilled.meta
     if train is not None and (data is None or isinstance(data, (str, os.PathLike, DataModule))):
@@ -224,7 +223,7 @@ def _test_data(data: Any, train: Any, root: Any, distilled: DistilledSet) -> tup
 
 
 def _data(data: Any, root: Any, ipc: int) -> tuple[list[Any], Any]:
-    """The schedule that goes with the data, and what makes their DataModule where the settings do not."""
+    """Return the schedule for the data, and a function that makes its DataModule, or None if the settings suffice."""
     common = ["schedules/bacon", *(["schedules/one_image"] if ipc == 1 else [])]
     if isinstance(data, str) and (data in CATALOG or not Path(data).is_dir()):
         name = find(data).name
@@ -249,7 +248,7 @@ def _schedule(name: str, ipc: int) -> list[Any]:
 
 
 def _of_memory(given: Any) -> dict[str, Any]:
-    """The settings of the data that hold for images in memory, too."""
+    """Return the settings of the data that also apply to images in memory."""
     names = ("mean", "std", "val_fraction", "batch_real", "pool_batch", "eval_batch", "split_seed")
     return {name: given[name] for name in names}
 
@@ -260,14 +259,14 @@ def _overlay(given: str | os.PathLike[str], group: str) -> list[str]:
 
 
 def _words(layers: list[Any], *more: Mapping[str, Any] | None) -> list[str]:
-    """Layers of settings as words of a command line: names of configurations, and settings as YAML."""
+    """Convert layers of settings to command-line arguments: names of configurations, and settings as YAML."""
     texts = [layer if isinstance(layer, str) else json.dumps(_nested(layer)) for layer in layers]
     texts += [json.dumps(_nested(part)) for part in more if part]
     return [f"--config={text}" for text in texts]
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with dotted names as nested ones."""
+    """Convert settings with dotted names to nested settings."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         value = _nested(value) if isinstance(value, Mapping) and not {"class_path"} & value.keys() else value
@@ -279,7 +278,7 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _as_library(talks: bool) -> Iterator[None]:
-    """Leave the caller's process as it was, and end an interrupt as Python ends it."""
+    """Restore the state of the caller's process afterwards, and convert a stop by Ctrl-C to a KeyboardInterrupt."""
     seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
     try:
         with isolate_rng(), quietly(), contextlib.nullcontext() if talks else silenced():

@@ -1,6 +1,6 @@
-"""The files of the cache: how they are named, what each is, and which may be removed. Nothing is loaded from them here.
+"""The files of the cache: their names and kinds, and their removal.
 
-This module imports neither torch nor safetensors, so that the cache can be shown and cleared at once.
+This module imports neither torch nor safetensors, so that the cache can be shown and cleared quickly.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from bacon_pl.errors import BaconError, one_line
 from bacon_pl.runtime import cache_dir
 
 KEY = "bacon_pl"
-"""The entry of a file's metadata that describes it."""
+"""Key of the entry that describes a file in its metadata."""
 
 _IMAGES = re.compile(r"(.+)-[0-9a-f]{16}\.safetensors", re.DOTALL)
 _KERNELS = re.compile(r"fused-[0-9a-f]{16}\.so")
 _PART = re.compile(r".+-[0-9a-f]{16}.{8}\.tmp|tmp.{8}", re.DOTALL)
-# What file systems and desktops put into any folder.
+# Names that file systems and desktops create in any folder.
 _OF_THE_SYSTEM = frozenset(("lost+found",))
 _LONGEST_HEADER = 1 << 20
-_LONGEST_NAME = 40  # a file's name has 255 bytes, and a character up to four
-# Writing takes seconds: a temporary file of this age was left by a process that was killed.
+_LONGEST_NAME = 40  # file names are limited to 255 bytes, and a character may take four
+# Writing takes seconds, so a temporary file of this age was left by a killed process.
 _ABANDONED_SECONDS = 3600
 
 
@@ -39,13 +39,13 @@ class Entry:
     """One file of the cache.
 
     Attributes:
-        path: Where it is.
-        kind: ``images`` (decoded image files), ``kernels`` (compiled for this machine), ``part`` (of a file that is
+        path: Path of the file.
+        kind: ``images`` (decoded image files), ``kernels`` (compiled for this machine) or ``part`` (a file that is
             being written, or whose writer was killed).
-        name: Name of what it was made from.
-        source: The folder that it was made from; None where that is not known or there is none.
-        size: Bytes on the disk.
-        time: When it was written, in seconds since the epoch.
+        name: Name of the source.
+        source: Folder of the source; None if it is unknown or there is none.
+        size: Size in bytes.
+        time: Time of writing in seconds since the epoch.
     """
 
     path: Path
@@ -57,29 +57,29 @@ class Entry:
 
 
 def images_path(name: str, digest: str) -> Path:
-    """The file of a dataset's decoded images.
+    """Return the path of the file with a dataset's decoded images.
 
     Args:
-        name: Of the dataset, for people who look into the folder.
-        digest: 16 hexadecimal digits of what it is made of.
+        name: Name of the dataset, which makes the cache folder readable for people.
+        digest: Hash of the source, 16 hexadecimal digits.
     """
     return cache_dir() / f"{name[:_LONGEST_NAME]}-{digest}.safetensors"
 
 
 def kernels_path(digest: str) -> Path:
-    """The library of compiled kernels.
+    """Return the path of the library of compiled kernels.
 
     Args:
-        digest: 16 hexadecimal digits of source, compiler and machine.
+        digest: Hash of source, compiler and machine, 16 hexadecimal digits.
     """
     return cache_dir() / f"fused-{digest}.so"
 
 
 def entries() -> tuple[list[Entry], list[str]]:
-    """Look through the cache.
+    """List the content of the cache folder.
 
     Returns:
-        ``(own, others)``: the cache's own files, the largest first, and the names of what else lies in its folder.
+        ``(own, others)``: the files of the cache, largest first, and the names of other entries in its folder.
 
     Raises:
         BaconError: The folder cannot be read.
@@ -92,7 +92,7 @@ def entries() -> tuple[list[Entry], list[str]]:
             for item in found:
                 try:
                     entry = _entry(item)
-                except FileNotFoundError:  # another process has replaced or removed it meanwhile
+                except FileNotFoundError:  # replaced or removed by another process in the meantime
                     continue
                 if entry is not None:
                     own.append(entry)
@@ -108,18 +108,18 @@ def entries() -> tuple[list[Entry], list[str]]:
 
 
 def clear(older_than_days: float = 0.0) -> list[Entry]:
-    """Remove the cache's own files; one that a process is writing at the moment stays.
+    """Remove the files of the cache, except those that are being written.
 
-    Processes that are reading a file keep what they have read, and one that finds its file gone makes it again.
+    Running processes are not affected: they keep what they have read, and rebuild missing files.
 
     Args:
-        older_than_days: Only files that were written longer ago than this.
+        older_than_days: Remove only files that were written more than this number of days ago.
 
     Returns:
-        What was removed.
+        The removed files.
 
     Raises:
-        BaconError: The folder holds other things, too, so that it may be no cache; or a file cannot be removed.
+        BaconError: The folder contains other files, so that it may not be a cache; or a file cannot be removed.
     """
     own, others = entries()
     if others:
@@ -132,7 +132,7 @@ def clear(older_than_days: float = 0.0) -> list[Entry]:
     for entry in own:
         age = max(_ABANDONED_SECONDS if entry.kind == "part" else 0.0, 86_400 * older_than_days)
         try:
-            if entry.path.stat().st_mtime > time.time() - age and age:  # asked again: it may have been written anew
+            if entry.path.stat().st_mtime > time.time() - age and age:  # read again, as the file may have been replaced
                 continue
             if entry.path.is_dir():
                 shutil.rmtree(entry.path)
@@ -150,7 +150,7 @@ def clear(older_than_days: float = 0.0) -> list[Entry]:
 
 
 def _entry(item: os.DirEntry[str]) -> Entry | None:
-    """What a file of the folder is; None if it is not the cache's."""
+    """Describe a file in the folder; return None if it does not belong to the cache."""
     state = item.stat(follow_symlinks=False)
     path = Path(item.path)
     if stat.S_ISDIR(state.st_mode):
@@ -169,9 +169,9 @@ def _entry(item: os.DirEntry[str]) -> Entry | None:
         return None
     try:
         facts = _facts(path)
-    except ValueError:  # cut short: the next start would write over it
+    except ValueError:  # truncated; the next run will overwrite it
         facts = {"fingerprint": ""}
-    if "fingerprint" not in facts:  # somebody's own tensors, such as a distilled set
+    if "fingerprint" not in facts:  # other tensors, such as a distilled set
         return None
     source = facts.get("of")
     return Entry(path, "images", images[1], source if isinstance(source, str) else None, state.st_size, state.st_mtime)
@@ -184,10 +184,10 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What a file of tensors says of itself, read from its header alone.
+    """Read the metadata of a safetensors file from its header.
 
     Raises:
-        ValueError: It is no whole file of tensors.
+        ValueError: The file is not a complete safetensors file.
     """
     try:
         with open(path, "rb") as file:

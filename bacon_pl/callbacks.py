@@ -1,4 +1,4 @@
-"""What is watched during a distillation: the images as they change, and what a network learns from them."""
+"""Callbacks of a distillation: logging of the synthetic images, and validation of their accuracy."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PICTURE_NAME = "distilled.png"
 
 
 class ImageGrid(Callback):
-    """Shows the synthetic images in the loggers, one row per class, and writes them as a picture at the end.
+    """Logs pictures of the synthetic images, one row per class, and writes a picture to a file at the end.
 
-    The picture is ``distilled.png`` in the Trainer's root directory, beside the set.
+    The file is ``distilled.png`` in the Trainer's root directory, next to the set.
 
     Args:
-        every_n_steps: Iterations between two pictures in the loggers; ``log`` shows iterations 0, 1, 2, 5, 10, 20, 50,
-            100 and so on, and 0 shows none. The last iteration is always shown, except with 0.
-        max_classes: Most classes shown in the loggers.
+        every_n_steps: Interval in iterations between pictures in the loggers. ``log`` selects iterations 0, 1, 2, 5,
+            10, 20, 50, 100 and so on; 0 turns the pictures off. Unless it is 0, the last iteration is always shown.
+        max_classes: Maximum number of classes in the loggers' pictures.
 
     Raises:
         BaconError: An argument is out of range.
@@ -45,16 +45,16 @@ class ImageGrid(Callback):
         self._shown: int | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew."""
+        """Reset the state for a new run."""
         self._began = self._shown = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Show the images before the iterations whose turn it is.
+        """Log the images before an iteration for which this is due.
 
-        What is shown as step N is made after the checkpoint of N iterations was written. So a run that resumes from it
-        shows it, once, whether or not the earlier process had come further.
+        The picture of step N is logged after the checkpoint of N iterations is written. A run that resumes from this
+        checkpoint therefore logs it exactly once, even if the earlier process had already logged it.
         """
         step = trainer.global_step
         self._began = step if self._began is None else self._began
@@ -63,12 +63,12 @@ class ImageGrid(Callback):
             self._show(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the images that the run ended with, and write them as ``distilled.png``."""
+        """Log the final images, and write them to ``distilled.png``."""
         run: Any = trainer
         if run.fast_dev_run:
             return
         step = trainer.global_step
-        done = self._began is not None and step > self._began  # a finished run that is resumed has shown its images
+        done = self._began is not None and step > self._began  # False if a finished run is resumed
         if self.every_n_steps and done and self._shown != step:
             self._show(trainer, pl_module)
         if trainer.is_global_zero:
@@ -90,15 +90,15 @@ class ImageGrid(Callback):
 
 
 class ValidationAccuracy(Callback):
-    """Trains a network for a few epochs on the images of the moment and tests it on held-out training images.
+    """Trains a network for a few epochs on the current images, and tests it on held-out training images.
 
-    The best images, where they are asked for, take their place when training ends; the set is written, and pictures
-    are made, when the fit ends, which Lightning does after that.
+    With ``keep_best``, the best images replace the current ones at the end of the training. The set and its picture
+    are written afterwards, at the end of the fit.
 
     Args:
-        every_n_steps: Iterations between two validations; 0 makes none. Needs ``--data.val_fraction``.
-        epochs: Epochs of the network's training.
-        keep_best: End with the images that validated best instead of the last ones.
+        every_n_steps: Interval in iterations between validations; 0 turns them off. Needs ``--data.val_fraction``.
+        epochs: Epochs of the training of the network.
+        keep_best: Keep the images with the best validation accuracy instead of the last ones.
 
     Raises:
         BaconError: An argument is out of range, or no images are held out.
@@ -119,7 +119,11 @@ class ValidationAccuracy(Callback):
         self.best_images: Tensor | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew, and check that there are images to validate on, before time is spent."""
+        """Reset the state for a new run, and check that there are images for validation.
+
+        Raises:
+            BaconError: No images are held out.
+        """
         self.best_accuracy, self.best_images = -1.0, None
         if self.every_n_steps and self._data(trainer).val is None:
             raise BaconError("validation needs held-out training images: set --data.val_fraction, e.g. to 0.1.")
@@ -133,15 +137,15 @@ class ValidationAccuracy(Callback):
         assert isinstance(pl_module, Distiller)
         accuracy = self.validate(pl_module, self._data(trainer), trainer.global_step)
         pl_module.log("val/accuracy", accuracy, prog_bar=True, logger=False)
-        for logger in trainer.loggers:  # not by the module's log, which leaves most iterations out
+        for logger in trainer.loggers:  # not by the module's log method, which skips most iterations
             logger.log_metrics({"val/accuracy": accuracy}, step=trainer.global_step - 1)
         if self.keep_best and accuracy > self.best_accuracy:
             self.best_accuracy, self.best_images = accuracy, pl_module.images.detach().clone()
 
     def validate(self, module: Distiller, data: DataModule, step: int) -> float:
-        """Train one network on the module's images of this moment and return its held-out accuracy in percent."""
+        """Train one network on the module's current images and return its held-out accuracy in percent."""
         assert data.val is not None
-        own: Any = module  # a method that has no network or augmentation of its own is validated by the recipe's
+        own: Any = module  # methods without a network or augmentation use those of the recipe
         network, augment = getattr(own, "network", Recipe.network), getattr(own, "augment", Recipe().augment)
         recipe = Recipe(network=network, augment=augment, num_networks=1, epochs=self.epochs)
         seed = rng.derive(module.seed, "validation", step)
@@ -151,24 +155,24 @@ class ValidationAccuracy(Callback):
         return float(learners.accuracies(store.images, store.labels, data.eval_batch))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the best images back, where that was asked for."""
+        """Restore the best images if this was requested."""
         if self.best_images is not None:
             assert isinstance(pl_module, Distiller)
             pl_module.images.data.copy_(self.best_images)
 
     @property
     def run_settings(self) -> dict[str, Any] | None:
-        """What makes a run that is validated the same run when it is resumed; None where nothing is validated."""
+        """Settings that must stay the same when the run is resumed; None if there is no validation."""
         if not self.every_n_steps:
             return None
         return {"every_n_steps": self.every_n_steps, "epochs": self.epochs, "keep_best": self.keep_best}
 
     def state_dict(self) -> dict[str, Any]:
-        """The best images so far."""
+        """Return the best images so far."""
         return {"best_accuracy": self.best_accuracy, "best_images": self.best_images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best images so far."""
+        """Restore the best images so far."""
         self.best_accuracy, self.best_images = state_dict["best_accuracy"], state_dict["best_images"]
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""The files of checkpoints: written whole or not at all, checked before they are trusted, and found again.
+"""Checkpoint files: writing them atomically, checking and reading them, and finding the newest one.
 
-A checkpoint is what ``torch.save`` writes: a zip archive of plain tensors, numbers and text. It is loaded without
-running code (``weights_only``), after its checksums and sizes have been compared with the file.
+A checkpoint is a file of ``torch.save``: a zip archive with plain tensors, numbers and text. It is loaded without
+executing code (``weights_only``), after its checksums and sizes have been verified.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ _log = logging.getLogger(__name__)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU, without running code from it.
+    """Load a checkpoint onto the CPU without executing code from it.
 
     Args:
-        path: Its file.
+        path: The file.
+
+    Returns:
+        The content of the checkpoint.
 
     Raises:
         BaconError: The file is missing, damaged or not a checkpoint of a distillation.
@@ -46,7 +49,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            # torch stores without compression: anything else, or more than the file holds, is not to be unpacked.
+            # torch does not compress entries; compressed entries, or sizes beyond the file's, must not be unpacked.
             if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries):
                 raise BaconError(damaged)
             if sum(e.file_size for e in entries) > path.stat().st_size or archive.testzip() is not None:
@@ -68,22 +71,22 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def iterations_done(path: str | os.PathLike[str]) -> int:
-    """Iterations that a checkpoint was written after, which is read without the rest of it.
+    """Return the number of finished iterations of a checkpoint without reading its tensors.
 
     Args:
-        path: A file that :func:`read` takes.
+        path: A valid checkpoint file.
     """
     return int(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["global_step"])
 
 
 def in_folder(root: str | os.PathLike[str]) -> list[Path]:
-    """The checkpoints in a run's folder, newest first."""
+    """List the checkpoints in a run's folder, newest first."""
     found = [(int(m[1]), path) for path in Path(root, FOLDER).glob("*.ckpt") if (m := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def newest(root: str | os.PathLike[str]) -> Path | None:
-    """The newest checkpoint of a run's folder that is whole, None if there is none; damaged ones are warned of.
+    """Return the newest intact checkpoint in a run's folder, or None if there are none; warn about damaged ones.
 
     Raises:
         BaconError: There are checkpoints, but all of them are damaged.
@@ -105,12 +108,12 @@ def newest(root: str | os.PathLike[str]) -> Path | None:
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, and moves it there when it is on the disk; reads with :func:`read`."""
+    """Writes checkpoints atomically, by renaming a complete temporary file, and reads them with :func:`read`."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint; whatever happens, an old file at ``path`` or the new one is there, whole.
+        """Write a checkpoint. If this fails, an existing file at ``path`` stays intact.
 
         Raises:
             BaconError: The disk is full, or the folder cannot be written.
@@ -120,7 +123,7 @@ class WholeFiles(TorchCheckpointIO):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+        except (OSError, RuntimeError) as error:  # torch's zip writer raises a RuntimeError if the disk is full
             raise BaconError(
                 f"cannot write the checkpoint '{path}' ({error}): make room or choose another "
                 "--trainer.default_root_dir; earlier checkpoints are as they were."

@@ -1,4 +1,4 @@
-"""When checkpoints are saved, and who may write into a run's folder. Their files are in ``checkpoint_files``."""
+"""The saving of checkpoints, handling of signals, and locking of a run's folder."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from bacon_pl.runtime import held
 
 
 class Checkpoints(Checkpoint):
-    """Saves a run at intervals and when it is told to stop; keeps the last few.
+    """Saves checkpoints at intervals and when the run is stopped, and keeps the most recent ones.
 
     A signal (Ctrl-C, SIGTERM, SLURM's requeue signal) takes effect at the end of the iteration: a checkpoint is
-    written, and the run ends with :class:`~bacon_pl.errors.StoppedError`. A second Ctrl-C stops at once. A Trainer's
-    ``max_time``, which is counted anew at every start, ends a run with a checkpoint and
+    written, and the run ends with :class:`~bacon_pl.errors.StoppedError`. A second Ctrl-C stops immediately. The
+    Trainer's ``max_time``, which is counted from each start, ends a run with a checkpoint and
     :class:`~bacon_pl.errors.TimeUpError`.
 
     Args:
-        every_n_train_steps: Iterations between two checkpoints; the last iteration gets one, too.
-        keep: How many are kept.
+        every_n_train_steps: Interval in iterations between checkpoints; the last iteration is always saved.
+        keep: Number of checkpoints to keep.
 
     Raises:
         BaconError: An argument is out of range.
@@ -51,9 +51,9 @@ class Checkpoints(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self.keep = keep
         self.replaces = False
-        """Whether an earlier run's files are to be thrown away once this one starts."""
+        """Whether the files of an earlier run are deleted when this one starts."""
         self.last: int | None = None
-        """Iteration of the newest checkpoint of the run, if there is one."""
+        """Iteration of the newest checkpoint of the run, or None if there is none."""
         self._signal: int | None = None
         self._interrupted = False
         self._before: dict[int, Any] = {}
@@ -61,14 +61,14 @@ class Checkpoints(Checkpoint):
         self._writes = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take charge of the run's checkpoint files."""
+        """Install the writer of checkpoint files."""
         trainer.strategy.checkpoint_io = WholeFiles()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse to mix two runs' checkpoints.
+        """Check that the checkpoints of two runs will not be mixed.
 
         Raises:
-            BaconError: The root directory holds another run's, or there is no time to run.
+            BaconError: The root directory contains checkpoints of another run, or the time limit is already reached.
         """
         run: Any = trainer
         self._signal = self._saved = None
@@ -84,10 +84,10 @@ class Checkpoints(Checkpoint):
             raise BaconError("--trainer.max_time is over before the first iteration: give a time above 00:00:00:00.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Throw away what is to be replaced, now that nothing can be wrong with the input, and listen to signals."""
+        """Delete the files to be replaced, now that the input has been checked, and install signal handlers."""
         self.last = trainer.global_step if trainer.ckpt_path else None
         if self.replaces and trainer.is_global_zero:
-            # Its set stays until the new one takes its place.
+            # The set of the earlier run stays until it is replaced by the new one.
             shutil.rmtree(Path(trainer.default_root_dir, FOLDER), ignore_errors=True)
         wanted = [signal.SIGINT, signal.SIGTERM]
         environment = self._slurm(trainer)
@@ -102,12 +102,12 @@ class Checkpoints(Checkpoint):
             if self._interrupted:
                 raise KeyboardInterrupt
             self._interrupted = True
-            # Not by print, which may be in the middle of another one.
+            # Not by print, since the signal may have interrupted another print.
             rank_zero_only(os.write)(2, b"\nstopping at the end of this iteration; Ctrl-C again stops at once\n")
         self._signal = number
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave signals to whom they belonged."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
@@ -115,10 +115,10 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, and stop if a signal has come.
+        """Save a checkpoint if it is due, and stop if a signal has been received.
 
         Raises:
-            StoppedError: A signal has come to this process or another of the run, or time is up.
+            StoppedError: A process of the run has received a signal, or the time limit is reached.
         """
         stop = self._signal is not None
         if trainer.world_size > 1:  # all processes stop after the same iteration
@@ -139,11 +139,11 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Leave out how long the run has taken: its limit is one for each start, or none could resume."""
+        """Remove the elapsed time from the checkpoint, since the time limit applies to each start separately."""
         time_limit.forget(trainer, checkpoint)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the last good state of a run whose numbers went wrong, where it is still at hand."""
+        """Save the last good state of a run that diverged, if it is still available."""
         if (
             isinstance(exception, DivergedError)
             and exception.state_is_good
@@ -153,7 +153,7 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> Path:
-        """Write a checkpoint of this moment and remove those that are too old, or newer; returns its path."""
+        """Write a checkpoint, remove outdated checkpoints and those of abandoned attempts, and return its path."""
         path = Path(trainer.default_root_dir, FOLDER, f"iteration={trainer.global_step}.ckpt")
         trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
@@ -162,9 +162,9 @@ class Checkpoints(Checkpoint):
                     f"checkpoints: {path.stat().st_size / 1e6:.3g} MB every {self.every_n_train_steps} iterations, the "
                     f"last {self.keep} are kept in {path.parent}"
                 )
-            parts = path.parent.glob(".*.part")  # of a process that was killed while it wrote
+            parts = path.parent.glob(".*.part")  # left by a process that was killed while writing
             there = in_folder(trainer.default_root_dir)
-            # Newer ones are of an attempt that was given up when the run was resumed from before it.
+            # Newer checkpoints belong to an attempt that was abandoned by resuming from an earlier checkpoint.
             given_up = there[: there.index(path)]
             for old in [*given_up, *there[len(given_up) :][self.keep :], *parts]:
                 old.unlink(missing_ok=True)
@@ -173,7 +173,7 @@ class Checkpoints(Checkpoint):
 
     @staticmethod
     def _slurm(trainer: pl.Trainer) -> SLURMEnvironment | None:
-        # A strategy of one device has no environment of its own.
+        # A strategy for a single device has no environment.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if environment is None and SLURMEnvironment.detect():
             environment = SLURMEnvironment()
@@ -192,20 +192,20 @@ class Checkpoints(Checkpoint):
 
 @contextlib.contextmanager
 def claimed(root: Path, resume: str | None, overwrite: bool, exclusive: bool = True) -> Iterator[Path | None]:
-    """Hold a run's folder for this process, so that nothing in it is lost by mistake.
+    """Lock a run's folder for this process, and check that no earlier run in it is lost.
 
     Args:
         root: The folder.
-        resume: ``last``, a checkpoint's file, a run's folder, or None to start anew.
-        overwrite: The run may replace an earlier one.
-        exclusive: Keep other processes out; to be false in all but one of a run's own processes.
+        resume: ``last``, a checkpoint file, the folder of a run, or None to start a new run.
+        overwrite: Whether an earlier run may be replaced.
+        exclusive: Whether to lock the folder; must be False in all but one of the processes of a run.
 
     Yields:
-        The checkpoint to resume from, if any: ``last`` starts anew where there is none yet.
+        The checkpoint from which to resume, or None to start a new run. ``last`` gives None if there is no checkpoint.
 
     Raises:
-        BaconError: The folder holds a run and neither was asked for, another process is writing into it, it cannot be
-            written, or the checkpoint is missing or damaged.
+        BaconError: The folder contains a run that is neither resumed nor overwritten, another process is using it, it
+            is not writable, or the checkpoint is missing or damaged.
     """
     with contextlib.ExitStack() as stack:
         try:

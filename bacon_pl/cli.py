@@ -1,4 +1,4 @@
-"""The command line: which command there is, and how each ends. Nothing is computed here."""
+"""The command line: dispatch to the commands, error messages and exit status."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from bacon_pl.threads import limit_threads, sleep_while_waiting
 
 
 class Command(Protocol):
-    """What the command line runs."""
+    """A command of the command line."""
 
     def run(self) -> None:
-        """Do it."""
+        """Run the command."""
 
 
 Build = Callable[[Sequence[str]], Command]
 
-# Only the command that is asked for is imported: torch and Lightning take seconds.
+# Only the requested command is imported, since importing torch and Lightning takes seconds.
 
 
 def _fit() -> Build:
@@ -100,16 +100,16 @@ commands:
 
 
 def check(command: str, args: Sequence[str]) -> None:
-    """Tell at once what can be told before the command is loaded."""
+    """Report errors that can be detected before the command is imported."""
     if command in ("fit", "eval"):
-        from bacon_pl.commands import early  # not needed to say what commands there are
+        from bacon_pl.commands import early  # imported here, since other commands do not need it
 
         early.check(command, args)
 
 
 def find_modules_here() -> None:
-    """Let class paths name modules in the working directory, after everything that is installed."""
-    with contextlib.suppress(OSError):  # a directory that was removed
+    """Allow class paths to name modules in the working directory, with lower priority than installed packages."""
+    with contextlib.suppress(OSError):  # the directory may have been removed
         here = os.getcwd()
         if here not in sys.path and "" not in sys.path:
             sys.path.append(here)
@@ -117,22 +117,22 @@ def find_modules_here() -> None:
 
 @contextlib.contextmanager
 def interrupts_end(said: str) -> Iterator[None]:
-    """Let Ctrl-C end the process at once while a block imports modules, which may turn an interrupt into any error.
+    """Make Ctrl-C end the process immediately during a block of imports, which may convert interrupts to other errors.
 
     Args:
-        said: Printed then.
+        said: Message to print.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         os.write(2, f"{said}\n".encode())
         os._exit(128 + number)
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a caller's own
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a handler of the caller
         yield
         return
     try:
         before = signal.signal(signal.SIGINT, end)
-    except ValueError:  # not in the main thread, which no signal reaches
+    except ValueError:  # not in the main thread, where signals are handled
         yield
         return
     try:
@@ -142,7 +142,7 @@ def interrupts_end(said: str) -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Let the process end as it is about to, however often Ctrl-C is pressed."""
+    """Ignore further Ctrl-C while the process is ending."""
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -172,15 +172,15 @@ def main(args: Sequence[str] | None = None) -> None:
         find_modules_here()
         check(command, rest)
         sleep_while_waiting()
-        if command != "table":  # which shares the cores out among its runs
+        if command != "table":  # divides the cores among its runs itself
             limit_threads()
         with interrupts_end(f"bacon {command}: interrupted."):
             build = COMMANDS[command]()
         keep_memory()
-        quiet()  # after the import, which makes Lightning's own filters
+        quiet()  # after the import, in which Lightning installs its own filters
         warnings.formatwarning = lambda message, *_, **__: f"bacon {command}: warning: {one_line(message, 1000)}\n"
         build(rest).run()
-        sys.stdout.flush()  # here, where a full disk still is an error to tell
+        sys.stdout.flush()  # here, where a full disk is still reported as an error
     except StoppedError as stop:
         from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -188,7 +188,7 @@ def main(args: Sequence[str] | None = None) -> None:
         rank_zero_only(print)(f"bacon {command}: {stop}", file=sys.stderr)
         sys.exit(stop.status)
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns an interrupt into exit status 1.
+        # Lightning converts an interrupt to exit status 1.
         if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         ignore_interrupts()
@@ -204,7 +204,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """What is raised on bad input; by Lightning only if it has been imported at all."""
+    """Return the exceptions raised for bad input, including Lightning's if it has been imported."""
     module = sys.modules.get("lightning.fabric.utilities.exceptions")
     of_lightning = (module.MisconfigurationException,) if module else ()
     return (BaconError, argparse.ArgumentError, OSError, *of_lightning)
@@ -223,7 +223,7 @@ def _sentence(error: Exception) -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; output that cannot be written any more is dropped without another word."""
+    """End the process, and silently discard output that can no longer be written."""
     try:
         sys.stdout.flush()
     except OSError:

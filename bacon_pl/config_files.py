@@ -1,4 +1,4 @@
-"""Configuration files: found by name or path, with what they extend. What their settings mean is not known here."""
+"""Finding configuration files by name or path, and reading them with the files that they extend."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from bacon_pl.errors import BaconError, one_line, unknown_name
 from bacon_pl.settings_text import GIVE
 
 EXTENDS = "extends"
-"""The key under which a file names those that it builds on: a name or path, or a list of them, later ones on top."""
+"""The key under which a file names the files that it extends: a name, a path or a list; later ones override earlier."""
 
 _SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one file says itself, without the files that it extends.
+    """The settings of one file, without those of the files that it extends.
 
     Attributes:
-        origin: How messages call it: its name or path; empty for settings that were given as text.
-        settings: By section.
-        path: Its file, None for text.
-        given: The name or path by which the user gave it, or gave what extends it; empty for text.
+        origin: Name or path of the file in messages; empty for settings that were given as text.
+        settings: Settings by section.
+        path: The file, or None for text.
+        given: The name or path given by the user, of this file or of one that extends it; empty for text.
     """
 
     origin: str
@@ -38,23 +38,23 @@ class Layer:
 
     @property
     def where(self) -> str:
-        """How messages say where it is from."""
+        """Description of the file for messages."""
         if self.given in ("", self.origin):
             return f"'{self.origin}'"
         return f"'{self.origin}' (which '{self.given}' extends)"
 
 
 OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
-"""A model's settings that follow from the data, so that they hold for a schedule's other methods, too."""
+"""Settings of the model that depend on the data rather than the method, and so apply to all methods of a schedule."""
 
 
 def is_own(layer: Layer) -> bool:
-    """Whether a layer is one of the package's own configurations."""
+    """Return whether a layer is one of the package's own configurations."""
     return layer.path is not None and layer.path.resolve().is_relative_to(folder().resolve())
 
 
 def method_of(layer: Layer) -> str | None:
-    """Name of the package's method that a layer lays over a schedule; None for any other layer."""
+    """Return the name of a layer that is one of the package's methods, or None for any other layer."""
     if layer.path is None or not is_own(layer):
         return None
     name = layer.path.resolve().relative_to(folder().resolve()).with_suffix("").as_posix()
@@ -62,7 +62,7 @@ def method_of(layer: Layer) -> str | None:
 
 
 def folder() -> Path:
-    """The package's own configurations: in a wheel beside the modules, in a checkout beside the package.
+    """Return the folder of the package's configurations: inside the package in a wheel, next to it in a checkout.
 
     Raises:
         BaconError: The package was installed without them.
@@ -75,17 +75,17 @@ def folder() -> Path:
 
 
 def names(root: Path | None = None) -> list[str]:
-    """Every configuration of a folder by its name: the path below the folder, without its suffix.
+    """List the names of all configurations in a folder: their relative paths without the suffix.
 
     Args:
-        root: The folder; the package's own by default.
+        root: The folder; by default that of the package.
     """
     root = root or folder()
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
 def named(name: str, root: Path | None = None) -> Path | None:
-    """The file of a name, or None; ``mnist/ipc10.yaml`` is understood as ``mnist/ipc10``."""
+    """Return the file of a configuration's name, or None; ``mnist/ipc10.yaml`` means the same as ``mnist/ipc10``."""
     root = root or folder()
     path = root / f"{name.removesuffix('.yaml')}.yaml"
     inside = not os.path.isabs(name) and ".." not in Path(name).parts
@@ -93,15 +93,18 @@ def named(name: str, root: Path | None = None) -> Path | None:
 
 
 def find(given: str, beside: Path | None = None, option: str = "--config") -> Path:
-    """Find a file: an existing one of exactly that path, else the package's of that name.
+    """Find a configuration: an existing file with this path, or else the package's configuration with this name.
 
     Args:
         given: Path or name.
-        beside: Folder that a relative path starts from; the working directory by default.
-        option: What the user gave it as, for the message.
+        beside: Folder to which relative paths refer; by default the working directory.
+        option: Option with which the configuration was given, for the message.
+
+    Returns:
+        The file.
 
     Raises:
-        BaconError: There is none.
+        BaconError: There is no such configuration.
     """
     path = Path(beside or ".", Path(given).expanduser())
     if path.exists() and not path.is_dir():
@@ -118,27 +121,27 @@ def find(given: str, beside: Path | None = None, option: str = "--config") -> Pa
 
 
 def _near_name(path: str) -> str | None:
-    """The package's configuration that the end of a path names, as in ``configs/mnist/ipc10.yaml``."""
+    """Return the configuration of the package that matches the end of a path, as in ``configs/mnist/ipc10.yaml``."""
     parts = Path(path).with_suffix("").parts
     ends = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((end for end in ends if named(end)), None)
 
 
 def layers(given: str, option: str = "--config") -> list[Layer]:
-    """Read a configuration with all that it extends.
+    """Read a configuration with all files that it extends.
 
     Args:
         given: A path, a name, or settings as YAML text.
-        option: What the user gave it as, for messages.
+        option: Option with which the configuration was given, for messages.
 
     Returns:
-        Layers of settings, each on top of those before it. A file that is extended twice is read once, at its first
-        place.
+        Layers of settings, each of which overrides those before it. A file that is extended twice appears once, at its
+        first position.
 
     Raises:
-        BaconError: A file is missing or is no YAML of settings, or files extend each other in a circle.
+        BaconError: A file is missing or is not a YAML file with settings, or files extend each other in a circle.
     """
-    if not os.path.exists(given):  # which takes any text, as pathlib does not
+    if not os.path.exists(given):  # accepts any text, unlike pathlib
         if given.lstrip().startswith("{") or "\n" in given or ": " in given:
             return _of_text(given, "", option)
         if "://" in given:
@@ -149,7 +152,7 @@ def layers(given: str, option: str = "--config") -> list[Layer]:
 def _fetched(address: str, option: str) -> str:
     try:
         return Address(address, mode="fsur").get_content()
-    except Exception as error:  # whatever a protocol's own package raises
+    except Exception as error:  # packages for protocols raise exceptions of many types
         raise BaconError(f"{option}: cannot read '{address}' ({one_line(error).rstrip('.')}): {GIVE}.") from error
 
 
@@ -180,7 +183,7 @@ def _add(below: list[Layer], more: Iterable[Layer]) -> None:
 
 
 def _extended(settings: dict[str, Any], option: str, origin: str) -> list[str]:
-    """Take the names of what a file extends out of its settings."""
+    """Remove the names of the extended files from a file's settings and return them."""
     given = settings.pop(EXTENDS, [])
     found = [given] if isinstance(given, str) else given
     if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
@@ -192,35 +195,41 @@ def _extended(settings: dict[str, Any], option: str, origin: str) -> list[str]:
 
 
 def read(path: Path, option: str = "--config") -> dict[str, Any]:
-    """Read one file of settings, without what it extends.
+    """Read the settings of one file, without the files that it extends.
 
     Args:
         path: The file.
-        option: What the user gave it as, for the message.
+        option: Option with which the file was given, for the message.
+
+    Returns:
+        The settings.
 
     Raises:
-        BaconError: It cannot be read, is no YAML of settings, or says nothing.
+        BaconError: The file cannot be read, is not a YAML file with settings, or is empty.
     """
     return parsed(settings_text.read(path, option), option, path)
 
 
 def parsed(text: str, option: str = "--config", path: Path | None = None) -> dict[str, Any]:
-    """Turn YAML into settings, reading numbers as the command line does (``1e-3`` is one).
+    """Parse YAML settings, with the command line's rules for numbers (``1e-3`` is a number).
 
     Args:
-        text: The YAML.
-        option: What the user gave it as, for the message.
-        path: Its file; other YAML files that it names are taken from that file's folder.
+        text: The YAML text.
+        option: Option with which the text was given, for the message.
+        path: File of the text; paths of other YAML files in the text are relative to the folder of this file.
+
+    Returns:
+        The settings.
 
     Raises:
-        BaconError: It is no YAML of settings, or says nothing.
+        BaconError: The text is not YAML with settings, or is empty.
     """
     settings = settings_text.load(text, f"{option}: the file '{path}'" if path else f"{option}: the text")
     return _anchored(settings, path.parent) if path else settings
 
 
 def _anchored(value: Any, start: Path) -> Any:
-    """Give YAML files that settings name by a path relative to their own file one that is valid everywhere."""
+    """Convert relative paths of existing YAML files in settings to paths that start at ``start``."""
     if isinstance(value, dict):
         return {name: item if name == EXTENDS else _anchored(item, start) for name, item in value.items()}
     if isinstance(value, list):
@@ -231,9 +240,9 @@ def _anchored(value: Any, start: Path) -> Any:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One configuration with another laid over it, as the command line does it.
+    """Merge two configurations, where the second overrides the first, with the rules of the command line.
 
-    Where another family of methods is chosen, what was said of the data stays (:data:`OF_THE_DATA`).
+    If the second selects another family of methods, only the settings of :data:`OF_THE_DATA` of the first model remain.
     """
     model: Any = below.get("model")
     other: Any = above.get("model")
@@ -245,7 +254,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def laid_over(below: Any, above: Any) -> Any:
-    """Settings with others laid over them; arguments of another class are no arguments of this one."""
+    """Merge two values of settings, where the second overrides the first; arguments of different classes do not mix."""
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
     if "class_path" in above and above["class_path"] != below.get("class_path"):
@@ -254,6 +263,6 @@ def laid_over(below: Any, above: Any) -> Any:
 
 
 def headline(path: Path) -> str:
-    """What a configuration says of itself: its first line, if that is a comment."""
+    """Return the headline of a configuration: its first line, if that is a comment."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.lstrip("# ").rstrip() if first.startswith("#") else ""

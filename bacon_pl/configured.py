@@ -1,4 +1,4 @@
-"""What an object was made with, as plain values: so a checkpoint can say what a run is, and make it again."""
+"""Description of objects by their constructor arguments as plain values, so that checkpoints can recreate them."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ Instance = TypeVar("Instance")
 
 
 class Configured:
-    """Remembers the arguments that its constructor was given."""
+    """Base class of objects that remember the arguments of their constructor."""
 
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # Any, or subclasses' own signatures would be hidden
-        """Make an instance and note its arguments."""
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # Any, since other types would hide subclasses' signatures
+        """Create an instance and record its arguments."""
         instance = super().__new__(cls)
-        object.__setattr__(instance, "_made_with", (args, kwargs))  # a torch module takes no attributes yet
+        object.__setattr__(instance, "_made_with", (args, kwargs))  # a torch module does not accept attributes yet
         return instance
 
 
 def made(default: Instance) -> Instance:
-    """Make what jsonargparse's ``lazy_instance`` stands for as a default; anything else is returned as it is."""
+    """Create the object that a default made by jsonargparse's ``lazy_instance`` stands for; return others unchanged."""
     lazy = vars(default).get("_lazy_class_type") if hasattr(default, "__dict__") else None
     return default if lazy is None else lazy(**vars(default)["_lazy_kwargs"])
 
 
 def arguments(instance: Configured) -> dict[str, Any]:
-    """The arguments of an object's constructor by name, its own defaults included, as plain values (see :func:`plain`).
+    """Return the constructor arguments of an object by name, including defaults, as plain values (see :func:`plain`).
 
-    Those that it hands on to a base by ``**kwargs`` are there if they were given.
+    Arguments passed to a base class by ``**kwargs`` are included if they were given.
     """
     args, kwargs = instance._made_with
-    # Not the class's own signature, which is that of __new__ above in some versions of Python.
+    # Not the signature of the class, which is that of __new__ above in some versions of Python.
     bound = inspect.signature(type(instance).__init__).bind_partial(instance, *args, **kwargs)
     bound.apply_defaults()
     found: dict[str, Any] = {}
     for number, (name, parameter) in enumerate(bound.signature.parameters.items()):
-        if not number or name not in bound.arguments:  # the instance, or what was not given and has no default
+        if not number or name not in bound.arguments:  # self, or an argument without a value and default
             continue
         value = bound.arguments[name]
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -58,16 +58,19 @@ def arguments(instance: Configured) -> dict[str, Any]:
 
 
 def remake(cls: type, described: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a constructor's arguments again from what :func:`arguments` said of them.
+    """Recreate constructor arguments from the plain values returned by :func:`arguments`.
 
     Args:
-        cls: Whose constructor it is.
+        cls: The class.
         described: Plain values by name.
 
+    Returns:
+        The arguments by name.
+
     Raises:
-        argparse.ArgumentError: One of them cannot be made of its description.
+        argparse.ArgumentError: An argument cannot be recreated.
     """
-    from jsonargparse import ArgumentParser  # here, so that reading a distilled set does without it
+    from jsonargparse import ArgumentParser  # imported here, since reading a distilled set does not need it
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "made", fail_untyped=False, instantiate=False)
@@ -77,11 +80,11 @@ def remake(cls: type, described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Describe a value by numbers, text, lists and dictionaries, so that different values are described differently.
+    """Describe a value with numbers, text, lists and dictionaries, such that different values differ.
 
-    Objects become ``{"class_path": …, "init_args": …}``, which jsonargparse can make again; so do classes and partial
-    calls of them that stand for factories. A function becomes its import path, with a digest where it has no name of
-    its own, and a tensor its shape and a digest.
+    Objects are described as ``{"class_path": …, "init_args": …}``, from which jsonargparse can recreate them. The same
+    form is used for classes and partial calls of classes that serve as factories. Functions are described by their
+    import path, with a hash if they have no unique name, and tensors by their shape and a hash.
     """
     value = made(value) if value is not None else None
     if value is None or isinstance(value, bool):
@@ -90,7 +93,7 @@ def plain(value: Any) -> Any:
         return value.name
     for kind in (int, float, str):
         if isinstance(value, kind):
-            return kind(value)  # not a subclass of it, which a checkpoint would refuse to load
+            return kind(value)  # not an instance of a subclass, which could not be loaded from a checkpoint
     if isinstance(value, (np.generic, np.ndarray, Tensor)):
         return _numbers(value)
     if isinstance(value, os.PathLike):
@@ -117,7 +120,7 @@ def plain(value: Any) -> Any:
 
 
 def class_path(cls: type) -> str:
-    """The shortest dotted path that a class can be imported by."""
+    """Return the shortest dotted path by which a class can be imported."""
     parts = cls.__module__.split(".")
     for length in range(1, len(parts)):
         package = ".".join(parts[:length])
@@ -135,7 +138,7 @@ def _numbers(value: np.generic | np.ndarray[Any, Any] | Tensor) -> Any:
 
 
 def _partial(value: functools.partial[Any]) -> Any:
-    if getattr(value.func, "__module__", "").startswith("jsonargparse"):  # how its parser stands for a factory
+    if getattr(value.func, "__module__", "").startswith("jsonargparse"):  # a factory made by its parser
         factory = next(part for part in value.args if isinstance(part, type))
         return _factory(factory, value.keywords)
     if isinstance(value.func, type) and not value.args:
@@ -147,11 +150,11 @@ def _partial(value: functools.partial[Any]) -> Any:
 def _function(value: Any) -> str:
     path = f"{value.__module__}.{value.__qualname__}"
     code, owner = getattr(value, "__code__", None), getattr(value, "__self__", None)
-    if owner is not None and not inspect.ismodule(owner):  # a method: what it does depends on its object
+    if owner is not None and not inspect.ismodule(owner):  # a method depends on its object
         return f"{path} of {plain(owner)}"
     if code is None or "<" not in value.__qualname__:
         return path
-    # A lambda or a function within a function: its name says little, its code and what it holds on to say what it is.
+    # The name of a lambda or nested function is not unique, so describe its code, defaults and closure.
     held = [plain(cell.cell_contents) for cell in value.__closure__ or ()]
     text = repr((code.co_code, code.co_consts, code.co_names, plain(value.__defaults__), held))
     return f"{path}:{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
@@ -163,6 +166,6 @@ def _factory(factory: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    """Defaults of a constructor's own arguments."""
+    """Return the default values of a constructor's own arguments."""
     parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
     return {p.name: p.default for p in parameters if p.default is not p.empty}

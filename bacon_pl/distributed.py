@@ -1,8 +1,8 @@
-"""How the processes of a run share one iteration: who does what, and what they tell each other.
+"""Division of the work of one iteration among processes, and communication of the results.
 
-Work is dealt out whole (a block of classes, a network), so that a piece's result has the same bits wherever it is
-computed, and results are put together without arithmetic: every process fills in its part of a tensor of zeros, and
-adding zero is exact. Averages, as data-parallel wrappers take them, would round.
+Work is distributed in whole pieces (a block of classes, a network), so that the result of a piece has the same bits on
+every process. Results are combined without rounding: every process fills in its part of a tensor of zeros, and adding
+zero is exact. The averages of data-parallel wrappers would round.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def shard(pieces: Sequence[T], rank: int, world_size: int) -> Sequence[T]:
-    """The pieces of one process: piece i is process i % world_size's."""
+    """Return the pieces of one process; piece i belongs to process i % world_size."""
     return pieces[rank::world_size]
 
 
 def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes, in one message."""
+    """Replace each tensor by its sum over all processes, with a single message."""
     if not _alone():
         message = torch.cat([t.reshape(-1) for t in tensors])
         dist.all_reduce(message)
@@ -31,7 +31,7 @@ def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
 
 
 def broadcast(tensors: Sequence[Tensor], rank: int) -> None:
-    """Replace each tensor by the one of process ``rank``, in one message."""
+    """Replace each tensor by that of process ``rank``, with a single message."""
     if not _alone():
         message = torch.cat([t.reshape(-1) for t in tensors])
         dist.broadcast(message, src=rank)
@@ -49,7 +49,7 @@ def _unpack(message: Tensor, tensors: Sequence[Tensor]) -> None:
 
 
 def own_share(pieces: int) -> range:
-    """Numbers of the pieces of work that are this process's; all of them where it is the only one."""
+    """Return the indices of the pieces of work of this process; all of them if it is the only one."""
     if not (dist.is_available() and dist.is_initialized()):
         return range(pieces)
     share = shard(range(pieces), dist.get_rank(), dist.get_world_size())

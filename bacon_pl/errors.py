@@ -1,4 +1,4 @@
-"""Errors a user can mend: one sentence that says what, where and what to do. Programming errors stay ordinary ones."""
+"""Errors that users can fix, with messages that say what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ _MOST_NAMES = 20
 
 
 class BaconError(Exception):
-    """Bad input. The command line prints its message as the whole error and exits with a non-zero status."""
+    """Invalid input. The command line prints only the message and exits with a non-zero status."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BaconError:
-    """Build the error for a name that no catalog holds.
+    """Create the error for an unknown name.
 
     Args:
-        kind: What was looked up, e.g. ``"dataset"``.
-        name: The name as the user gave it.
-        known: The names that exist.
+        kind: Kind of the name, e.g. ``"dataset"``.
+        name: The name as given by the user.
+        known: The existing names.
 
     Returns:
-        An error that suggests the nearest known name and lists them, or the nearest of many.
+        An error that suggests the most similar name and lists the existing ones, or the most similar of many.
     """
     options = sorted(known)
     near = difflib.get_close_matches(name.lower(), [o.lower() for o in options], n=1, cutoff=0.5)
@@ -36,11 +36,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BaconError:
 
 
 class DivergedError(BaconError):
-    """Numbers that went wrong: a loss or an image is not finite.
+    """A loss, a gradient or an image is not finite.
 
     Args:
         message: What is not finite, since which iteration, and what to do.
-        state_is_good: The state is still that of the iteration before.
+        state_is_good: Whether the parameters are still those of the previous iteration.
     """
 
     def __init__(self, message: str, state_is_good: bool = False) -> None:
@@ -49,11 +49,11 @@ class DivergedError(BaconError):
 
 
 class StoppedError(Exception):
-    """A run ended before its last iteration, after a checkpoint, because a signal had told it to.
+    """A run was stopped by a signal before its last iteration, after a checkpoint was written.
 
     Args:
-        number: The signal's number.
-        iterations: Iterations done.
+        number: Number of the signal.
+        iterations: Number of finished iterations.
     """
 
     def __init__(self, number: int, iterations: int) -> None:
@@ -68,14 +68,14 @@ class StoppedError(Exception):
 
 
 class TimeUpError(StoppedError):
-    """A run ended before its last iteration, after a checkpoint, because its time was up.
+    """A run reached its time limit before its last iteration, after a checkpoint was written.
 
     Args:
-        iterations: Iterations done.
-        total: Iterations that were asked for.
+        iterations: Number of finished iterations.
+        total: Number of requested iterations.
     """
 
-    status = 124  # that of timeout(1)
+    status = 124  # the status of timeout(1)
 
     def __init__(self, iterations: int, total: int) -> None:
         Exception.__init__(
@@ -88,14 +88,14 @@ class TimeUpError(StoppedError):
 
 
 def one_line(value: object, longest: int = 200) -> str:
-    """Show text that may come from anywhere within a sentence.
+    """Make arbitrary text safe for use in a sentence.
 
     Args:
-        value: Its ``str`` is shown.
-        longest: Most characters kept.
+        value: Object whose ``str`` is used.
+        longest: Maximum number of characters.
 
     Returns:
-        One line without characters that move a terminal's cursor or break lines; what is too long ends in ``…``.
+        One line without control characters; longer text is cut off and ends with ``…``.
     """
     text = " ".join(str(value).split())
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: longest + 1])

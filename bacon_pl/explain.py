@@ -1,4 +1,4 @@
-"""What a parser or Lightning says of the command line, as one sentence for its user."""
+"""Conversion of errors from the parser or from Lightning to one plain sentence."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _PLAIN = {
 _TYPE = re.compile(r"<class '([\w.]+)'>|(list\[\w+\])|Literal\[([^]]*)\]")
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _LONGEST = 1000
-_FEW = 8  # options that are listed
+_FEW = 8  # maximum number of options that are listed
 _GIVE_YAML = "give a YAML file such as --print_config writes"
 
 
 def explain(error: Exception, options: Iterable[str] = (), family: str = "") -> str:
-    """Say what was wrong, where, and what to do.
+    """Describe what is wrong, where, and what to do.
 
     Args:
-        error: What a parser, Lightning or this package raised.
-        options: Every option of the command, with its dashes.
+        error: Exception raised by a parser, Lightning or this package.
+        options: All options of the command, with dashes.
         family: Name of the class whose arguments are the options of --model, if the command builds one.
 
     Returns:
-        One line. A name that is unknown gets the nearest known one.
+        One line. For an unknown name, it suggests the most similar known one.
     """
     text = one_line(error, _LONGEST)
     if isinstance(error, UnicodeDecodeError):
@@ -67,13 +67,13 @@ def explain(error: Exception, options: Iterable[str] = (), family: str = "") -> 
 
 
 def _path(text: str) -> str:
-    """The option that an error is about; a class's own argument is named within the class's option."""
+    """Return the option that caused an error; arguments of a class are named within the option of the class."""
     keys = list(dict.fromkeys(_KEY.findall(text)))
     return f"--{'.'.join(keys)}" if keys else ""
 
 
 def _class(text: str) -> str | None:
-    """A name that should be a class's, or null where one is needed."""
+    """Explain an unknown class name, or null for a required class."""
     wrong = re.search(r'Parser key "(?:\w+\.)*(\w+)".*(?:dot import path string: (\S+)|Got value: None\b)', text)
     if not wrong or wrong[1] not in CHOICES:
         return None
@@ -86,7 +86,7 @@ def _class(text: str) -> str | None:
 
 
 def _group(text: str, options: Sequence[str]) -> str | None:
-    """A single value for a group of settings."""
+    """Explain a single value that was given for a group of settings."""
     wrong = re.search(r"Unable to load config '([^']*)'", text)
     if not wrong or not (group := _path(text)):
         return None
@@ -99,7 +99,7 @@ def _group(text: str, options: Sequence[str]) -> str | None:
 
 
 def _option(text: str, options: Sequence[str], family: str) -> str | None:
-    """An option that there is not."""
+    """Explain an unknown option."""
     if wrong := re.search(r"unrecognized arguments: (\S+)", text):
         name = wrong[1].partition("=")[0]
     elif wrong := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
@@ -118,13 +118,13 @@ def _option(text: str, options: Sequence[str], family: str) -> str | None:
 
 
 def _near(name: str, options: Sequence[str]) -> str:
-    """A hint at the option that was meant, which is in a section if the wrong one was."""
+    """Suggest the most similar option, which is in a section if the unknown option is."""
     near = difflib.get_close_matches(name, [option for option in options if "." in option or "." not in name], n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
 
 def _value(text: str) -> str | None:
-    """A value of another type than the option's."""
+    """Explain a value that does not have the type of the option."""
     union = re.search(r"Subtypes: \[(.*)\] Errors:.*Given value: (.*)$", text)
     plain = re.search(r"Expected an? (.*?)\. Got value: (.*)$", text)
     found = union or plain
@@ -138,12 +138,12 @@ def _value(text: str) -> str | None:
         kinds.insert(0, f"one of {', '.join(dict.fromkeys(names))}")
     near = difflib.get_close_matches(found[2], names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    value = found[2].partition(". Got value: ")[0]  # a class's argument is followed by the whole class
+    value = found[2].partition(". Got value: ")[0]  # for an argument of a class, the value of the class follows
     return f"{_path(text)} must be {' or '.join(kinds)}, got {value}{hint}."
 
 
 def _instance(path: str) -> str:
-    """What may be given where an object of a class is needed."""
+    """Describe the values that are allowed for an option of a class type."""
     module, _, name = path.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
     if dataclasses.is_dataclass(found):

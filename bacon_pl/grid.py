@@ -1,4 +1,4 @@
-"""Pictures of images class by class: a tensor for loggers, a labeled figure for people. No files are read here."""
+"""Grids of images with one row per class: tensors for loggers, and labeled figures."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 100
-_CELL = 64  # Small images are enlarged to about this many pixels a side,
-_LONG_SIDE = 8_000  # unless the picture would grow past this.
-_MAX_SIDE = 30_000  # Agg refuses 2^16 pixels a side; the rest is room for the names.
+_CELL = 64  # side in pixels to which small images are enlarged,
+_LONG_SIDE = 8_000  # unless a side of the picture would exceed this length
+_MAX_SIDE = 30_000  # Agg does not support sides of 2^16 pixels; this leaves room for the names
 _PADDING = 2
-_ONE_COLUMN = 40  # classes that stand one below the other; more of them are laid out in several columns
+_ONE_COLUMN = 40  # maximum number of classes in one column; more classes are arranged in several columns
 _LONGEST_NAME = 32
-_LETTER = 9  # screen pixels, about
+_LETTER = 9  # approximate width of a letter in screen pixels
 _GAP = 0.05  # inches between a name and its images
 
 
 def columns(classes: int, row: float, width: float) -> int:
-    """Choose how many columns classes are laid out in: one for few, else so that the picture is about square.
+    """Choose the number of columns: one for few classes, otherwise such that the picture is approximately square.
 
     Args:
-        classes: How many.
-        row: Height of a class's row.
+        classes: Number of classes.
+        row: Height of the row of a class.
         width: Width of a column, in the same unit.
+
+    Returns:
+        The number of columns.
     """
     if classes <= _ONE_COLUMN:
         return 1
@@ -38,10 +41,10 @@ def columns(classes: int, row: float, width: float) -> int:
 
 
 def grid_tensor(images: Tensor, padding: int = _PADDING) -> Tensor:
-    """Lay images out with one row per class; more than 40 classes in several columns, each read downward.
+    """Arrange images in a grid with one row per class; more than 40 classes are arranged in several columns.
 
     Args:
-        images: (C, n, ch, H, W) in [0, 1], ch 1 or 3.
+        images: (C, n, ch, H, W) in [0, 1], where ch is 1 or 3.
         padding: White pixels between images.
 
     Returns:
@@ -72,17 +75,17 @@ def _rows(images: Tensor, padding: int) -> Tensor:
 
 
 def grid_figure(images: Tensor, class_names: Sequence[str], scale: int | None = None) -> Figure:
-    """Draw images with one row per class and the class's name beside it; more than 40 classes in several columns.
+    """Draw images with one row per class, labeled with its name; more than 40 classes are arranged in several columns.
 
     Args:
-        images: (C, n, ch, H, W) in [0, 1], ch 1 or 3.
-        class_names: C names, shown as plain text.
-        scale: Screen pixels per image pixel and side, at least 1; by default as large as keeps the picture handy.
+        images: (C, n, ch, H, W) in [0, 1], where ch is 1 or 3.
+        class_names: C names as plain text.
+        scale: Side of an image pixel in screen pixels, at least 1; by default chosen by the size of the picture.
 
     Returns:
-        A figure with its own Agg canvas, outside pyplot's state, and axes for each column.
+        A figure with an Agg canvas that is not registered with pyplot, with one Axes per column.
     """
-    # Imported here: whoever reads a set or logs a tensor does not wait for matplotlib.
+    # Imported here, since reading a set or logging a tensor does not need matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -91,7 +94,7 @@ def grid_figure(images: Tensor, class_names: Sequence[str], scale: int | None = 
     classes, n = images.shape[:2]
     row, block = (images.shape[-2] + _PADDING), n * (images.shape[-1] + _PADDING) + _PADDING
     cell = scale or max(1, _CELL // max(images.shape[-2:]))
-    # Names come from files: no mathtext, no control characters, no line longer than a picture can bear.
+    # Names come from files, so mathtext, control characters and long lines must be avoided.
     shown = lettering(class_names, _LONGEST_NAME)
     room = _LETTER * max(map(len, shown.texts))
     number = columns(classes, cell * row, cell * block + (room if classes > _ONE_COLUMN else 0))
@@ -123,7 +126,7 @@ def grid_figure(images: Tensor, class_names: Sequence[str], scale: int | None = 
                 family=list(shown.families),
                 parse_math=False,
             )
-        if index:  # names of the first column stand left of the figure, where a tight picture finds them
+        if index:  # the names of the first column are left of the figure, and are included by bbox_inches="tight"
             right += max(text.get_window_extent().width for text in axes.texts) / _DPI + 4 * _GAP
         places.append((right, right + unit * part.shape[1], unit * part.shape[0]))
         right = places[-1][1]

@@ -1,4 +1,4 @@
-"""Names from files as text in pictures: in any script that the system has fonts for, escaped where it has none."""
+"""Text of arbitrary names in figures, in any script for which the system has fonts, and escaped otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 
-# Matplotlib's own fonts for formulas, whose letters stand at other letters' places, and the one of empty boxes.
+# Matplotlib's fonts for formulas, in which characters have other codes, and its font of placeholder boxes.
 _NO_TEXT = ("cm", "STIXNon", "STIXSize", "Last Resort", "DejaVu Math", "DejaVu Sans Display", "DejaVu Serif Display")
 _BOOK = (400, "normal", "regular", "book")
 _ASCII = 128
@@ -16,11 +16,11 @@ _ASCII = 128
 
 @dataclass(frozen=True)
 class Lettering:
-    """Names as they can be drawn.
+    """Names in a form that can be drawn.
 
     Attributes:
-        texts: One line each, of characters that the fonts have.
-        families: The fonts' families, those of matplotlib's settings first.
+        texts: One line per name, of characters that the fonts contain.
+        families: Font families, with those of matplotlib's settings first.
     """
 
     texts: tuple[str, ...]
@@ -28,15 +28,18 @@ class Lettering:
 
 
 def lettering(names: Iterable[str], longest: int) -> Lettering:
-    r"""Choose fonts for names, so that matplotlib misses no letter.
+    r"""Choose fonts that contain all characters of the given names.
 
-    A character that no font of the system has is written as Python would escape it (``\u5496``). Controls become
-    ``?``, and joiners and variation selectors, which only change the look of others, are left out where no font has
-    them.
+    Characters that are in no font of the system are escaped in Python's notation (``\u5496``). Control characters are
+    replaced by ``?``. Joiners and variation selectors, which only change the look of other characters, are removed if
+    they are in no font.
 
     Args:
-        names: As they stand in files.
-        longest: Most characters of a text; what is too long ends in ``…``.
+        names: Names as found in files.
+        longest: Maximum number of characters per text; longer texts are cut off and end with ``…``.
+
+    Returns:
+        The texts and the font families.
     """
     names = list(names)
     families = tuple(FontProperties().get_family())
@@ -50,7 +53,7 @@ def _joiners(names: Iterable[str]) -> set[int]:
 
 
 def _only_shapes(character: str) -> bool:
-    """Whether a character is not seen itself: zero-width joiners, and selectors of a variant."""
+    """Return whether a character is invisible by itself: a zero-width joiner or a variation selector."""
     code = ord(character)
     return code in (0x200C, 0x200D) or 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF
 
@@ -75,7 +78,7 @@ def _text(name: str, missing: set[int], longest: int) -> str:
 
 
 def _missing(codes: set[int], families: Sequence[str]) -> set[int]:
-    """Those characters that none of some families has."""
+    """Return the characters that are in none of the given families."""
     codes = {code for code in codes if code >= _ASCII}
     for family in families:
         if not codes:
@@ -85,28 +88,28 @@ def _missing(codes: set[int], families: Sequence[str]) -> set[int]:
 
 
 def _had(codes: set[int], family: str) -> set[int]:
-    """Those characters that a family has."""
+    """Return the characters that are in a family."""
     try:
         font = get_font(fontManager.findfont(FontProperties(family=[family]), fallback_to_default=False))
         return {code for code in codes if font.scalable and font.get_char_index(code)}
-    except (OSError, RuntimeError, ValueError):  # a file that is gone or damaged, or of a kind that cannot be drawn
+    except (OSError, RuntimeError, ValueError):  # the file is missing, damaged or not supported
         return set()
 
 
 def _fonts_for(missing: set[int], families: Sequence[str]) -> tuple[tuple[str, ...], set[int]]:
-    """Look through the system's fonts for characters.
+    """Search the fonts of the system for missing characters.
 
     Returns:
-        Families to add, that with most of the characters first, and the characters that none of them has.
+        Families to add, the one with the most characters first, and the characters that are in none of them.
     """
     added: list[str] = []
     if not missing:
         return (), missing
-    # Upright letters of common weight: for others matplotlib would say that it had looked for these.
+    # Only upright fonts of regular weight, since matplotlib would print warnings for others.
     others = {e.name for e in fontManager.ttflist if (e.style, e.stretch) == ("normal", "normal") and e.weight in _BOOK}
     has = {family: _had(missing, family) for family in others - set(families) if not family.startswith(_NO_TEXT)}
     while missing and has:
-        # Of families that have as many, an upright one without serifs goes with the rest of the picture.
+        # Among families with equally many characters, prefer sans-serif ones, which match the rest of the figure.
         best = min(has, key=lambda family: (-len(has[family] & missing), "Sans" not in family, family))
         if not has[best] & missing:
             break

@@ -1,7 +1,7 @@
-"""What a run tells its loggers besides numbers: pictures, tables, text and settings, each in the logger's own way.
+"""Logging of pictures, tables, text and settings in the way that each logger supports.
 
-A logger that takes pictures or text by a method of Lightning's usual name gets them; any other one gets the numbers
-alone. Only a run's first process calls these functions.
+Loggers with methods for pictures or text under Lightning's usual names get these; all others get only numbers. These
+functions are called only by the first process of a run.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from bacon_pl.errors import BaconError, one_line
 from bacon_pl.runtime import replacing
 
 RECORD = ".loggers.json"
-"""File of a run's folder that says which loggers it had, so that a resumed run goes on in them."""
+"""Name of the file in a run's folder that records its loggers, so that a resumed run can continue them."""
 
 _SUFFIX = {"markdown": "md", "yaml": "yaml"}
 
 
 def log_image(loggers: Iterable[Any], name: str, image: Tensor, step: int) -> None:
-    """Show a picture.
+    """Log a picture.
 
     Args:
-        loggers: A Trainer's loggers.
-        name: Under which name.
-        image: (3, H, W), floating point in [0, 1].
-        step: The iteration.
+        loggers: The loggers of a Trainer.
+        name: Name of the picture.
+        image: (3, H, W), floating-point numbers in [0, 1].
+        step: Number of the iteration.
     """
     for logger in loggers:
         _image(logger, name, image, step)
 
 
 def log_figure(loggers: Iterable[Any], name: str, figure: Figure, step: int) -> None:
-    """Show a figure as a picture.
+    """Log a figure as a picture.
 
     Args:
-        loggers: A Trainer's loggers.
-        name: Under which name.
-        figure: It is drawn, and stays open.
-        step: The iteration.
+        loggers: The loggers of a Trainer.
+        name: Name of the picture.
+        figure: The figure, which is drawn but not closed.
+        step: Number of the iteration.
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -62,13 +62,13 @@ def log_figure(loggers: Iterable[Any], name: str, figure: Figure, step: int) -> 
 
 
 def log_text(loggers: Iterable[Any], name: str, text: str, step: int, language: str = "markdown") -> None:
-    """Show a text.
+    """Log a text.
 
     Args:
-        loggers: A Trainer's loggers.
-        name: Under which name.
+        loggers: The loggers of a Trainer.
+        name: Name of the text.
         text: The text.
-        step: The iteration.
+        step: Number of the iteration.
         language: ``markdown`` or ``yaml``.
     """
     for logger in loggers:
@@ -76,13 +76,13 @@ def log_text(loggers: Iterable[Any], name: str, text: str, step: int, language: 
 
 
 def log_table(loggers: Iterable[Any], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Show a table in those loggers that have tables; for the others, it should also stand in a text.
+    """Log a table to loggers that support tables. For other loggers, the caller should also log it as text.
 
     Args:
-        loggers: A Trainer's loggers.
-        name: Under which name.
-        columns: Heads of the columns.
-        rows: Cells, row by row.
+        loggers: The loggers of a Trainer.
+        name: Name of the table.
+        columns: Headings of the columns.
+        rows: Rows of cells.
     """
     for logger in loggers:
         if callable(offered := getattr(logger, "log_table", None)):
@@ -92,30 +92,28 @@ def log_table(loggers: Iterable[Any], name: str, columns: Sequence[str], rows: S
 def log_settings(
     loggers: Iterable[Any], settings: Mapping[str, Any], metrics: Mapping[str, float] | None = None, step: int = 0
 ) -> None:
-    """Record settings, or, when a run has ended, what came of them.
+    """Log settings or, at the end of a run, settings with the resulting metrics.
 
-    TensorBoard's page of hyperparameters shows a run once it has metrics.
+    TensorBoard shows a run on its page of hyperparameters once it has metrics.
 
     Args:
-        loggers: A Trainer's loggers.
+        loggers: The loggers of a Trainer.
         settings: Settings, nested by section.
-        metrics: What came of them; None when the run starts.
-        step: The iteration.
+        metrics: Resulting metrics; None at the start of a run.
+        step: Number of the iteration.
     """
     for logger in loggers:
         _settings(logger, settings, metrics, step)
 
 
 def log_start(trainer: pl.Trainer, settings: Mapping[str, Any], config: Mapping[str, Any], step: int) -> None:
-    """Log what a run is: its settings, and its whole configuration as text.
-
-    The run's folder remembers its loggers from here on.
+    """Log the settings of a run, and its whole configuration as text, and record its loggers in the run's folder.
 
     Args:
-        trainer: Its Trainer.
-        settings: Those that make the run what it is.
-        config: All that is known of its configuration.
-        step: Iterations done before.
+        trainer: The Trainer of the run.
+        settings: Settings that affect the results.
+        config: The whole configuration.
+        step: Number of finished iterations.
     """
     loggers = [logger for logger in trainer.loggers if not isinstance(logger, DummyLogger)]
     if not loggers:
@@ -130,21 +128,21 @@ def log_start(trainer: pl.Trainer, settings: Mapping[str, Any], config: Mapping[
 
 
 def log_end(trainer: pl.Trainer, settings: Mapping[str, Any]) -> None:
-    """Log the last values of a run's numbers as ``final/…``, with the settings that they came of.
+    """Log the final values of a run's metrics as ``final/…``, together with its settings.
 
     Args:
-        trainer: Its Trainer, after the fit.
-        settings: See :func:`log_start`.
+        trainer: The Trainer of the run, after the fit.
+        settings: Settings that affect the results.
     """
     numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    numbers.pop("iterations_per_second", None)  # of a single iteration
+    numbers.pop("iterations_per_second", None)  # the speed of a single iteration is not informative
     numbers["iterations"] = trainer.global_step
     final = {f"final/{name}": value for name, value in numbers.items()}
     log_settings(trainer.loggers, _with_length(settings, trainer), final, trainer.global_step)
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
-    """Classes and versions of the loggers that a run in this folder had; empty if there was none.
+    """Return the classes and versions of the loggers of the run in a folder; empty if none are recorded.
 
     Args:
         folder: The Trainer's ``default_root_dir``.
@@ -157,18 +155,18 @@ def recorded(folder: Path) -> list[dict[str, Any]]:
 
 
 def open_loggers(loggers: Iterable[Any]) -> None:
-    """Connect loggers to where they write, before anything is computed for them.
+    """Start loggers before the run, so that errors are reported early.
 
     Args:
-        loggers: A Trainer's loggers.
+        loggers: The loggers of a Trainer.
 
     Raises:
-        BaconError: One of them cannot start.
+        BaconError: A logger cannot start.
     """
     for logger in loggers:
         try:
             _ = logger.experiment
-        except Exception as error:  # each service has its own
+        except Exception as error:  # every service raises exceptions of its own
             raise BaconError(
                 f"{type(logger).__name__} cannot start ({one_line(error).rstrip('.')}): mend its --trainer.logger "
                 "options, or give --trainer.logger false."
@@ -176,10 +174,10 @@ def open_loggers(loggers: Iterable[Any]) -> None:
 
 
 def close_loggers(loggers: Iterable[Any]) -> None:
-    """End what would go on after a run's end, so that another run of this process has its own.
+    """Finish loggers that would otherwise continue after the run, so that other runs in this process use new ones.
 
     Args:
-        loggers: A Trainer's loggers.
+        loggers: The loggers of a Trainer.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -187,10 +185,10 @@ def close_loggers(loggers: Iterable[Any]) -> None:
 
 
 class PartLogger(Logger):
-    """A logger for one of several trainings that are logged together: its numbers bear the training's name.
+    """A logger for one of several trainings that share a logger; it prefixes metrics with the name of the training.
 
     Args:
-        whole: The logger of them all; it is left open.
+        whole: The shared logger, which is not closed.
         part: Name of the training.
     """
 
@@ -201,32 +199,32 @@ class PartLogger(Logger):
 
     @property
     def name(self) -> str | None:
-        """Name of the whole."""
+        """Name of the shared logger."""
         return self.whole.name
 
     @property
     def version(self) -> int | str | None:
-        """Version of the whole."""
+        """Version of the shared logger."""
         return self.whole.version
 
     @property
     def save_dir(self) -> str | None:
-        """Where the whole writes."""
+        """Folder of the shared logger."""
         return self.whole.save_dir
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers under the training's name."""
+        """Log metrics, prefixed with the name of the training."""
         self.whole.log_metrics({f"{self.part}/{name}": value for name, value in metrics.items()}, step=step)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Leave settings to the whole."""
+        """Do nothing: settings are logged to the shared logger."""
 
     def save(self) -> None:
         """Save what has been logged so far."""
         self.whole.save()
 
     def finalize(self, status: str) -> None:
-        """Save; the whole goes on."""
+        """Save without closing the shared logger."""
         self.whole.save()
 
 
@@ -236,7 +234,7 @@ def _with_length(settings: Mapping[str, Any], trainer: pl.Trainer) -> dict[str, 
 
 @singledispatch
 def _image(logger: Any, name: str, image: Tensor, step: int) -> None:
-    """By a method of the logger such as WandbLogger's, else by one of its experiment such as Comet's."""
+    """Log a picture by a method of the logger, as for W&B, or by one of its experiment, as for Comet."""
     if callable(offered := getattr(logger, "log_image", None)):
         offered(name, [to_pil_image(image)], step=step)
     elif callable(offered := getattr(getattr(logger, "experiment", None), "log_image", None)):
@@ -282,7 +280,7 @@ def _settings(logger: Any, settings: Mapping[str, Any], metrics: Mapping[str, fl
 
 @_settings.register
 def _(logger: TensorBoardLogger, settings: Mapping[str, Any], metrics: Mapping[str, float] | None, step: int) -> None:
-    logger.log_hyperparams(dict(settings), dict(metrics or {}), step)  # without metrics: into hparams.yaml alone
+    logger.log_hyperparams(dict(settings), dict(metrics or {}), step)  # without metrics, only hparams.yaml is written
 
 
 @_settings.register
@@ -290,13 +288,13 @@ def _(logger: MLFlowLogger, settings: Mapping[str, Any], metrics: Mapping[str, f
     if metrics is not None:
         logger.log_metrics(metrics, step=step)
         return
-    # A parameter that was logged once cannot be changed, and a resumed run may be longer.
+    # MLflow does not allow changes of logged parameters, but a resumed run may have more iterations.
     known = logger.experiment.get_run(logger.run_id).data.params
     logger.log_hyperparams({name: value for name, value in _flat(settings).items() if name not in known})
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as text by their path, ``model/lr``."""
+    """Convert nested settings to text by path, e.g. ``model/lr``."""
     found: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

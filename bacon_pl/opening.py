@@ -1,4 +1,4 @@
-"""What is said of a distillation before its first iteration: on what, by what, where, and where the set will lie."""
+"""The description of a distillation that is printed before its first iteration: data, method, run and result."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _INDENT = " " * 8
 
 
 class Opening(Callback):
-    """Prints what a run is before it begins."""
+    """Prints the description of a run before it starts."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print it, when the data are there and a checkpoint has been read."""
+        """Print the description, after the data is loaded and a checkpoint has been read."""
         if trainer.is_global_zero and isinstance(pl_module, Distiller):
             print(opening(trainer, pl_module), flush=True)
 
 
 def opening(trainer: pl.Trainer, module: Distiller) -> str:
-    """Describe a run that is about to begin.
+    """Describe a run before it starts.
 
     Args:
-        trainer: Its Trainer.
-        module: What is trained; its data have been set up.
+        trainer: The Trainer of the run.
+        module: The distiller, whose data has been set up.
 
     Returns:
-        A few lines, each of which begins with what it is about.
+        A few lines, each with a label.
     """
     lines = {
         "data": describe_data(module.data),
@@ -50,12 +50,12 @@ def opening(trainer: pl.Trainer, module: Distiller) -> str:
 
 
 def laid_out(lines: Mapping[str, Sequence[str]]) -> str:
-    """Lay lines out in two columns: what they are about, and what is said of it."""
+    """Arrange lines in two columns: labels and texts."""
     return "\n".join(f"{name:<{len(_INDENT)}}" + f"\n{_INDENT}".join(parts) for name, parts in lines.items())
 
 
 def describe_data(data: DataModule) -> list[str]:
-    """Say what a run's data are, on a line, and where they lie, on another; data that are set up."""
+    """Describe data that has been set up, with one line about its content and one about its location."""
     meta = data.meta
     height, width = meta.size
     kind = {1: "gray", 3: "RGB"}.get(meta.channels, f"{meta.channels} channels")
@@ -67,14 +67,14 @@ def describe_data(data: DataModule) -> list[str]:
         f"{len(data.test):,} for testing",
     ]
     where = []
-    if data.name != "digits" and Path(data.root).exists():  # those come with scikit-learn
+    if data.name != "digits" and Path(data.root).exists():  # the digits are part of scikit-learn
         where.append(f"in {Path(data.root)}")
     where += [f"decoded in the cache, {path} ({_size(path)})" for path in data.cache_files]
     return [", ".join(parts), *(["; ".join(where)] if where else [])]
 
 
 def _method(module: Distiller) -> str:
-    """The method, its parts, and what the set is to be."""
+    """Describe the method with its parts, and the set to be made."""
     objective = getattr(module, "objective", None)
     names = [type(module).__name__, *([] if objective is None else [type(objective).__name__])]
     tiles = f", each of {module.factor}×{module.factor} tiles" if module.factor > 1 else ""
@@ -82,7 +82,7 @@ def _method(module: Distiller) -> str:
         f"{one_line(module.method, 40)} ({', '.join(names)}): {module.ipc:,} image{'s' * (module.ipc > 1)} "
         f"per class{tiles}, starting from {_start(module)}"
     ]
-    # Where images are drawn, there is a network that nobody asks.
+    # If images are drawn at random, the network is not used.
     if (network := getattr(module, "network", None)) is not None and getattr(module, "rule", "") != "drawn":
         parts.append(_network(network))
     return ", ".join([*parts, f"seed {module.seed}"])
@@ -94,7 +94,7 @@ def _start(module: Distiller) -> str:
 
 
 def _network(factory: Any) -> str:
-    """The name of an architecture, with its sizes."""
+    """Return the name of an architecture with its sizes."""
     described = plain(factory)
     if not isinstance(described, dict):
         return str(described).rpartition(".")[2].partition(":")[0]
@@ -104,7 +104,7 @@ def _network(factory: Any) -> str:
 
 
 def _run(trainer: Any, module: Distiller) -> str:
-    """How long it is, on what, and what it goes on from."""
+    """Describe the number of iterations, the device, and the checkpoint from which the run is resumed."""
     total, done = planned(trainer, module), module.iteration
     device = trainer.strategy.root_device
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""How fast work goes, how long the rest of it takes, and when that is worth a line. Only the clock is asked."""
+"""Measurement of speed and remaining time, and the intervals at which they are printed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-# What an estimate needs, for the first steps are not like the others.
+# Minimum steps or seconds for an estimate, since the first steps are not typical.
 _ENOUGH_STEPS = 5
 _ENOUGH_SECONDS = 30.0
-# How far an estimate must be off to be told again.
+# Factor and seconds by which an estimate must change to be printed again.
 _MUCH = 1.5
 _SECONDS_THAT_MATTER = 60.0
 
 
 class Intervals:
-    """When lines are due: at growing distances, each after twice the time of the one before.
+    """Growing intervals between printed lines, where the elapsed time doubles from line to line.
 
     Args:
         first: Seconds until the first line.
-        longest: Most seconds between two lines.
+        longest: Maximum number of seconds between lines.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -28,24 +28,25 @@ class Intervals:
         self._next = first
 
     def due(self, elapsed: float) -> bool:
-        """Whether a line is due some seconds after the start."""
+        """Return whether a line is due after the given number of seconds since the start."""
         return elapsed >= self._next
 
     def told(self, elapsed: float) -> None:
-        """Note that there was a line some seconds after the start."""
+        """Record that a line was printed after the given number of seconds since the start."""
         self._next = elapsed + min(max(elapsed, self.first), self.longest)
 
 
 class Pace:
-    """Follows steps of work by a clock.
+    """Measures the speed of a sequence of steps.
 
-    The first step of a start is not measured: it compiles, and fills caches. Speed is that of the last few lines, so
-    that a machine that has become busy, or free, shows. For when lines are due see :class:`Intervals`.
+    The first step after a start is not measured, since it compiles and fills caches. The speed is measured over the
+    last few printed lines, so that it reflects changes in the load of the machine. Lines are due at
+    :class:`Intervals`.
 
     Args:
         first: Seconds until the first line.
-        longest: Most seconds between two lines.
-        clock: Tells seconds.
+        longest: Maximum number of seconds between lines.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(self, first: float = 5.0, longest: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,8 +59,8 @@ class Pace:
         """Start the clock.
 
         Args:
-            done: Steps done before, by an earlier start.
-            total: Steps in all, 0 where nobody knows.
+            done: Number of steps finished before this start.
+            total: Total number of steps; 0 if it is unknown.
         """
         self.total = total
         self.done = done
@@ -72,10 +73,10 @@ class Pace:
         """Count steps.
 
         Args:
-            done: Steps done by now, in all.
+            done: Total number of finished steps.
 
         Returns:
-            Whether a line is due: :meth:`mark` is to be called, after anything that waits for a device.
+            Whether a line is due. If so, call :meth:`mark`, after any operation that waits for a device.
         """
         self.done = done
         elapsed = self.elapsed
@@ -88,7 +89,7 @@ class Pace:
         return done > self._marks[-1][1] and self._intervals.due(elapsed)
 
     def mark(self) -> None:
-        """Measure up to this moment, which is that of a line."""
+        """Measure the speed at the time of a line."""
         elapsed = self.elapsed
         self._marks.append((elapsed, self.done))
         self._intervals.told(elapsed)
@@ -100,7 +101,7 @@ class Pace:
 
     @property
     def seconds_each(self) -> float | None:
-        """Seconds of a step; None as long as none has been measured."""
+        """Seconds per step; None until steps have been measured."""
         if len(self._marks) < 2:
             return None
         (since, first), (until, last) = self._marks[0], self._marks[-1]
@@ -108,14 +109,14 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds for the steps that are left; None as long as none has been measured, or their number is unknown."""
+        """Seconds for the remaining steps; None until steps have been measured, or if their number is unknown."""
         each = self.seconds_each
         return None if each is None or not self.total else each * max(0, self.total - self.done)
 
     def news(self) -> float | None:
-        """An estimate of the whole start in seconds, if there was none, or if it is much off the one told before.
+        """Return an estimate of the total duration in seconds if it is the first one or differs much from the last one.
 
-        A call that returns one counts as telling it.
+        Otherwise return None. A returned estimate counts as printed.
         """
         left = self.seconds_left
         if left is None:
@@ -130,7 +131,7 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """Say a length of time as people do, in whole numbers of the unit that fits: ``40 seconds``, ``14 hours``.
+    """Format a duration in whole numbers of a suitable unit, e.g. ``40 seconds`` or ``14 hours``.
 
     >>> [duration(s) for s in (0.2, 1, 75, 340, 6000, 50_000, 300_000)]
     ['less than a second', '1 second', '75 seconds', '6 minutes', '1 hour 40 minutes', '14 hours', '3 days 11 hours']
@@ -151,7 +152,7 @@ def duration(seconds: float) -> str:
 
 
 def speed(seconds_each: float, unit: str = "iteration") -> str:
-    """Say a speed by a number above one: ``2.5 s per iteration``, ``12 iterations per second``."""
+    """Format a speed with a number of at least one: ``2.5 s per iteration`` or ``12 iterations per second``."""
     if seconds_each >= 1:
         return f"{_short(seconds_each)} s per {unit}"
     return f"{_short(1 / seconds_each)} {unit}s per second"

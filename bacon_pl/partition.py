@@ -1,11 +1,11 @@
-"""Cutting canvases into tiles and filling them, as functions of tensors; no training, no files.
+"""Cutting canvases into tiles and assembling canvases from tiles, as functions of tensors.
 
-With factor f every canvas holds f×f tiles. Tiles are counted down the columns, left column first: for f = 2 top-left,
-bottom-left, top-right, bottom-right. Lists of tiles are tile-major: tile 0 of every canvas, then tile 1 of every
-canvas, and so on.
+With factor f, every canvas holds f×f tiles. Tiles are numbered column by column, starting with the left one: for f = 2,
+top-left, bottom-left, top-right, bottom-right. Lists of tiles are tile-major: tile 0 of every canvas, then tile 1 of
+every canvas, and so on.
 
-Where f does not divide a side, tiles are ceil(side/f) pixels and the last ones reach over the border, beyond which the
-canvas repeats its border pixels. (The published code continues it with 0.5, a gray frame that no step can change.)
+If f does not divide a side, tiles have ceil(side/f) pixels and the last ones extend beyond the border, where the canvas
+is continued with its border pixels. (The published code continues it with 0.5, a gray frame that no step can change.)
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from bacon_pl.errors import BaconError, unknown_name
 Scaling = Literal["bilinear", "nearest", "antialiased"]
 """How images are scaled down to tiles; see :func:`assemble`."""
 
-# Of torch's two nearest neighbors the exact one: the other takes the first pixel of those that become one, which moves
-# the image by (factor - 1) / 2 pixels to the top left, and scaling up does not move it back. The exact one takes the
-# middle pixel, for an even factor the one behind the middle.
+# "nearest-exact" takes the middle pixel of those that become one, or for an even factor the one after the middle.
+# Torch's "nearest" takes the first pixel instead, which shifts the image by (factor - 1) / 2 pixels, and scaling up
+# does not shift it back.
 _MODES: dict[Scaling, dict[str, Any]] = {
     "bilinear": {"mode": "bilinear", "align_corners": False},
     "nearest": {"mode": "nearest-exact"},
@@ -32,12 +32,12 @@ _MODES: dict[Scaling, dict[str, Any]] = {
 
 
 def tile_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
-    """Height and width of a tile of a canvas of ``size`` (height, width)."""
+    """Return the height and width of a tile of a canvas of ``size`` (height, width)."""
     return -(-size[0] // factor), -(-size[1] // factor)
 
 
 def allowed_factors(size: tuple[int, int]) -> list[int]:
-    """List the factors that give every tile of a canvas of ``size`` (height, width) pixels of its own, ascending."""
+    """List in ascending order the factors for which every tile of a canvas of ``size`` (height, width) is inside it."""
     return [
         f
         for f in range(1, min(size) + 1)
@@ -51,10 +51,10 @@ def check_factor(size: tuple[int, int], factor: int, what: str = "partition fact
     Args:
         size: Height and width of the canvas in pixels, both at least 1.
         factor: Tiles per side.
-        what: What its giver calls it.
+        what: Name of the factor in the message.
 
     Raises:
-        BaconError: The factor is below 1, or so large that tiles would lie beyond the border.
+        BaconError: The factor is below 1, or so large that tiles would be entirely beyond the border.
     """
     allowed = allowed_factors(size)
     if factor not in allowed:
@@ -65,14 +65,14 @@ def check_factor(size: tuple[int, int], factor: int, what: str = "partition fact
 
 
 def expand(images: Tensor, factor: int) -> Tensor:
-    """Cut every canvas into its tiles and scale each to the canvas's size. Differentiable.
+    """Cut every canvas into its tiles and scale each tile to the size of the canvas. This is differentiable.
 
     Args:
         images: (..., n, ch, H, W), floating point.
         factor: Tiles per side, at least 1 (see :func:`check_factor`).
 
     Returns:
-        (..., factor²·n, ch, H, W), tile-major; ``images`` itself where ``factor`` is 1.
+        (..., factor²·n, ch, H, W), tile-major; ``images`` itself if ``factor`` is 1.
 
     Raises:
         BaconError: The factor does not fit the size (see :func:`check_factor`).
@@ -86,11 +86,11 @@ def expand(images: Tensor, factor: int) -> Tensor:
 
 
 def cut_out(images: Tensor, tile: Tensor, factor: int) -> Tensor:
-    """Cut one tile out of each canvas and scale it to the canvas's size, to the bits of :func:`expand`.
+    """Cut one tile out of each canvas and scale it to the size of the canvas, with the same bits as :func:`expand`.
 
     Args:
         images: (n, ch, H, W), floating point.
-        tile: (n,), int64: numbers of the tiles, in [0, factor²).
+        tile: (n,), int64, numbers of the tiles in [0, factor²).
         factor: Tiles per side, at least 1 (see :func:`check_factor`).
 
     Returns:
@@ -114,18 +114,18 @@ def expand_labels(labels: Tensor, factor: int) -> Tensor:
 
 
 def assemble(tiles: Tensor, factor: int, scaling: Scaling = "bilinear") -> Tensor:
-    """Fill canvases with images scaled by 1/factor: how synthetic images start.
+    """Assemble canvases from images scaled by 1/factor, as for the initial synthetic images.
 
     Args:
         tiles: (..., factor²·n, ch, H, W), floating point, tile-major: canvas i gets images i, n + i, 2n + i, …
         factor: Tiles per side, at least 1 (see :func:`check_factor`).
-        scaling: ``bilinear``, as published: a pixel of a tile is the mean of the 2×2 pixels about its center, or, for
-            an odd factor that divides the size, the one pixel there; ``nearest``: it is the pixel at its center, the
-            one behind it where that falls between two; ``antialiased``: a mean, weighted by a tent, over all pixels
-            within its reach.
+        scaling: How images are scaled down. ``bilinear``, as published: a pixel of a tile is the mean of the 2×2 pixels
+            around its center or, for an odd factor that divides the size, the pixel at its center. ``nearest``: the
+            pixel at its center, or after it if the center is between two pixels. ``antialiased``: a mean over all
+            pixels that become one, with weights that decrease linearly with the distance.
 
     Returns:
-        (..., n, ch, H, W); ``tiles`` itself where ``factor`` is 1.
+        (..., n, ch, H, W); ``tiles`` itself if ``factor`` is 1.
 
     Raises:
         BaconError: The factor does not fit the size (see :func:`check_factor`), or the scaling is unknown.
@@ -161,7 +161,7 @@ def _scaled_up(tiles: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _continued(images: Tensor, height: int, width: int) -> Tensor:
-    """Continue (..., ch, H, W) images to the given size by their last row and column; those large enough stay."""
+    """Extend images (..., ch, H, W) to the given size by repeating their last row and column, if they are smaller."""
     down, right = height - images.shape[-2], width - images.shape[-1]
     if not down and not right:
         return images

@@ -1,4 +1,4 @@
-"""What can be told before any data are read, so that no run fails at its end for what was wrong at its start."""
+"""Checks before a run reads any data, so that it does not fail at the end for a reason known at the start."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from bacon_pl.errors import BaconError
 
 _ROOM = 1 << 20
-_FEW_PROCESSES = 8  # so many may be tried out on a CPU of fewer cores
+_FEW_PROCESSES = 8  # number of processes that is always allowed, even on a CPU with fewer cores
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_writable(folder: str | os.PathLike[str], option: str) -> None:
-    """Check that a folder takes a file of a MiB; the folder is made if it is not there.
+    """Check that a file of 1 MiB can be written to a folder, which is created if it does not exist.
 
     Args:
-        folder: Where a run will write.
-        option: The option that names it.
+        folder: Output folder of a run.
+        option: Option that names the folder, for the message.
 
     Raises:
-        BaconError: It cannot be made or written, or there is no room.
+        BaconError: The folder cannot be created or written, or the disk is full.
     """
     probe = Path(folder) / f".{secrets.token_hex(4)}.probe"
     try:
@@ -45,12 +45,15 @@ def check_writable(folder: str | os.PathLike[str], option: str) -> None:
 
 
 def check_devices(trainer: pl.Trainer) -> None:
-    """Check that a run on CPUs does not start far more processes than there are cores to run them.
+    """Check that a run on CPUs does not start far more processes than there are cores.
 
-    Lightning itself refuses more GPUs than there are, but on a CPU takes any number and starts as many processes.
+    Lightning checks the number of GPUs, but accepts any number of processes on a CPU.
+
+    Args:
+        trainer: The Trainer of the run.
 
     Raises:
-        BaconError: It does.
+        BaconError: There would be too many processes.
     """
     most = max(os.cpu_count() or 1, _FEW_PROCESSES)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
@@ -61,7 +64,7 @@ def check_devices(trainer: pl.Trainer) -> None:
 
 
 def disk_sentence(error: OSError) -> str:
-    """Say what to do about a file that could not be read or written in the middle of a run."""
+    """Describe an error while reading or writing a file during a run, and what to do about it."""
     what = f"'{error.filename}'" if error.filename else "a file or the terminal"
     if error.errno in _FULL:
         return f"cannot write {what} ({error.strerror}): make room, or give another --trainer.default_root_dir."

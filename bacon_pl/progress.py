@@ -1,4 +1,4 @@
-"""Where a run is: one bar in a terminal, and anywhere else a line at sensible intervals."""
+"""Progress of a run: a bar in terminals, and lines at growing intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.pace import Pace, duration, speed
 
-_LONG = 3600.0  # seconds of a run that nobody starts to see whether all works
-_BAR = 12  # least columns of a bar, with the spaces around it
-_REFRESH = 0.25  # seconds between two looks of a bar
+_LONG = 3600.0  # duration in seconds from which a hint at shorter runs is printed
+_BAR = 12  # minimum number of columns of a bar, including the spaces around it
+_REFRESH = 0.25  # seconds between updates of a bar
 
 
 def in_terminal() -> bool:
-    """Whether a bar can be drawn: stdout is a terminal whose cursor moves."""
+    """Return whether a bar can be drawn: stdout is a terminal with a movable cursor."""
     return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def progress(
     label: str = "", unit: str = "iteration", estimate: bool = False, transient: bool = False
 ) -> TrainingProgress:
-    """The callback for where stdout goes: :class:`ProgressBarLine` in a terminal, :class:`ProgressLines` elsewhere.
+    """Create the progress callback for stdout: :class:`ProgressBarLine` in terminals, else :class:`ProgressLines`.
 
     Args:
-        label: What is trained, said in front.
-        unit: What a training step is called.
-        estimate: Say how long the whole run takes, too, once that is known and when it has changed much.
-        transient: Leave nothing behind: take the bar away at the end, or print no last line.
+        label: Name of the training, printed first.
+        unit: Name of a training step.
+        estimate: Print an estimate of the total duration, and again if it changes much.
+        transient: Remove the bar at the end, or print no final line.
+
+    Returns:
+        The callback.
     """
     return (ProgressBarLine if in_terminal() else ProgressLines)(label, unit, estimate, transient)
 
@@ -43,12 +46,15 @@ def progress(
 def with_progress(
     callbacks: Callback | Sequence[Callback] | None, enabled: bool | None, shown: TrainingProgress
 ) -> list[Callback]:
-    """Add a progress bar to the callbacks of a Trainer, unless there is one or none is wanted.
+    """Add a progress callback to the callbacks of a Trainer, unless there is one or progress is disabled.
 
     Args:
-        callbacks: The user's.
+        callbacks: Callbacks of the user.
         enabled: The Trainer's ``enable_progress_bar``.
-        shown: The one to add.
+        shown: The progress callback to add.
+
+    Returns:
+        The callbacks.
     """
     given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
     if enabled is False or any(isinstance(callback, ProgressBar) for callback in given):
@@ -57,7 +63,7 @@ def with_progress(
 
 
 def planned(trainer: pl.Trainer, module: pl.LightningModule) -> int:
-    """Steps of a whole training; 0 where nobody knows."""
+    """Return the total number of steps of a training; 0 if it is unknown."""
     limits = [trainer.max_steps, getattr(module, "num_iterations", None) or -1]
     batches = trainer.num_training_batches
     if not any(limit > 0 for limit in limits) and math.isfinite(batches):
@@ -66,16 +72,16 @@ def planned(trainer: pl.Trainer, module: pl.LightningModule) -> int:
 
 
 class TrainingProgress(ProgressBar):
-    """What both forms share: which step a training is at, and how fast it goes.
+    """The common base of both forms of progress, which counts steps and measures the speed.
 
-    A device is asked for the loss only when that is shown, and never waited for otherwise.
+    The loss is read from the device only when it is shown, so that the training does not wait otherwise.
 
     Args:
-        label: What is trained, said in front.
-        unit: What a training step is called.
-        estimate: Say how long the whole run takes, too.
-        transient: Leave nothing behind at the end.
-        pace: When something is shown.
+        label: Name of the training, printed first.
+        unit: Name of a training step.
+        estimate: Print an estimate of the total duration.
+        transient: Leave no output at the end.
+        pace: Measures the speed and determines when output is due.
     """
 
     def __init__(
@@ -93,15 +99,15 @@ class TrainingProgress(ProgressBar):
         self.transient = transient
         self.pace = pace or Pace()
         self.hint = ""
-        """Said with the first estimate of a run that takes more than an hour."""
+        """Hint printed with the first estimate of a run that takes more than an hour."""
         self._enabled = True
 
     def disable(self) -> None:
-        """Show nothing."""
+        """Turn the output off."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Show it again."""
+        """Turn the output on."""
         self._enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -112,9 +118,9 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step, and show what is due."""
+        """Count the step, and show the progress if it is due."""
         if self._enabled and self.pace.step(trainer.global_step):
-            metrics = self._metrics(trainer, pl_module)  # waits for the device, so before the time is taken
+            metrics = self._metrics(trainer, pl_module)  # waits for the device, so this precedes the measurement
             self.pace.mark()
             again = self.pace.told is not None
             if self.estimate and (whole := self.pace.news()) is not None:
@@ -125,12 +131,12 @@ class TrainingProgress(ProgressBar):
         raise NotImplementedError
 
     def _metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
-        """What was logged with ``prog_bar=True``, as text, the loss first."""
+        """Format the metrics logged with ``prog_bar=True``, with the loss first."""
         found = sorted(trainer.progress_bar_metrics.items(), key=lambda item: not item[0].endswith("loss"))
         return [f"{name} {value:.4g}" for name, value in found]
 
     def _estimate(self, whole: float, again: bool) -> str:
-        """A sentence on how long this start takes in all."""
+        """Format an estimate of the total duration since this start."""
         pace, each = self.pace, self.pace.seconds_each
         assert each is not None
         steps, left = pace.total - self._begun_at, " that are left" if self._begun_at else ""
@@ -143,20 +149,20 @@ class TrainingProgress(ProgressBar):
         return f"{self.label}: " if self.label else ""
 
     def _times(self) -> list[str]:
-        """Speed and time left, once they are known."""
+        """Format speed and remaining time, if they are known."""
         each, left = self.pace.seconds_each, self.pace.seconds_left
         return [] if each is None or left is None else [speed(each, self.unit), f"{duration(left)} left"]
 
 
 class ProgressLines(TrainingProgress):
-    """Prints a line after some seconds, then at growing intervals, and one at the end: for files, pipes and notebooks.
+    """Prints lines at growing intervals and at the end, for files, pipes and notebooks.
 
     Args:
-        label: What is trained, said in front.
-        unit: What a training step is called.
-        estimate: Say how long the whole run takes, too.
+        label: Name of the training, printed first.
+        unit: Name of a training step.
+        estimate: Print an estimate of the total duration.
         transient: Print no line at the end.
-        pace: When a line is due.
+        pace: Measures the speed and determines when a line is due.
     """
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -176,20 +182,20 @@ class ProgressLines(TrainingProgress):
         self.print(f"{self._prefix}{self.unit} {self.pace.done:,}{of}: {', '.join(parts)}")
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print, so that whoever reads the file sees it at once."""
+        """Print and flush, so that the text appears in files immediately."""
         print(*args, **{"flush": True, **kwargs})
 
 
 class ProgressBarLine(TrainingProgress):
-    """Draws one bar with the time left, for terminals.
+    """Draws a bar with the remaining time, for terminals.
 
     Args:
-        label: What is trained, said in front.
-        unit: What a training step is called.
-        estimate: Say how long the whole run takes, too.
-        transient: Take the bar away at the end.
-        pace: When speed is measured.
-        console: Where it is drawn; stdout by default.
+        label: Name of the training, shown first.
+        unit: Name of a training step.
+        estimate: Print an estimate of the total duration.
+        transient: Remove the bar at the end.
+        pace: Measures the speed.
+        console: Console in which the bar is drawn; by default stdout.
     """
 
     def __init__(
@@ -209,7 +215,7 @@ class ProgressBarLine(TrainingProgress):
         self._text: list[str] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw it."""
+        """Draw the bar."""
         super().on_train_start(trainer, pl_module)
         if not self._enabled:
             return
@@ -218,7 +224,7 @@ class ProgressBarLine(TrainingProgress):
             BarColumn(bar_width=None),
             TextColumn("{task.fields[text]}", markup=False),
             console=self.console or Console(),
-            auto_refresh=False,  # no thread beside the training
+            auto_refresh=False,  # avoids a thread during the training
             transient=self.transient,
             expand=True,
         )
@@ -230,24 +236,24 @@ class ProgressBarLine(TrainingProgress):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move it on, a few times a second at most."""
+        """Update the bar, at most a few times per second."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.pace.elapsed - self._looked >= _REFRESH:
             self._look()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw it for the last time."""
+        """Draw the final state of the bar."""
         if self._drawn is not None:
             self._show(trainer, self._metrics(trainer, pl_module))
             self._look(f"{duration(self.pace.elapsed)} in all", *self._text)
         self._stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the terminal to what is said about it."""
+        """Stop drawing, so that the error can be printed."""
         self._stop()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the terminal."""
+        """Stop drawing."""
         self._stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -255,7 +261,7 @@ class ProgressBarLine(TrainingProgress):
         print(*args, **kwargs)
 
     def _show(self, trainer: pl.Trainer, metrics: list[str]) -> None:
-        self._text = metrics[:1]  # there is one line for all
+        self._text = metrics[:1]  # only one metric fits on the line
 
     def _where(self, *parts: str) -> str:
         of = f"/{self.pace.total:,}" if self.pace.total else ""

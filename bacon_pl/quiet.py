@@ -1,4 +1,4 @@
-"""What Lightning and torch say that is no news to whoever distills or evaluates: not said."""
+"""Suppression of messages by Lightning and torch that are irrelevant for distillation and evaluation."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities
 _KERNELS = "torch.utils.cpp_extension"
 _OLD_NEWS = (
     ".*is smaller than the logging interval.*",
-    # sys.argv stays whole, for Lightning starts the other processes of a DDP run by it.
+    # sys.argv is not changed, since Lightning uses it to start the other processes of a DDP run.
     "LightningCLI's args parameter is intended to run from within Python.*",
     ".*does not have many workers.*",
-    ".*configure_optimizers` returned `None`.*",  # selection optimizes nothing
+    ".*configure_optimizers` returned `None`.*",  # Selection has no optimizer
 )
 
 
 def quiet() -> None:
-    """Say none of it in this process from now on."""
+    """Suppress these messages in this process from now on."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(is_news)
-    logging.getLogger(_KERNELS).setLevel(logging.ERROR)  # that there is no GPU
+    logging.getLogger(_KERNELS).setLevel(logging.ERROR)  # it warns if there is no GPU
     _filter_warnings()
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Say none of it while a block runs."""
+    """Suppress these messages during a ``with`` block."""
     kernels = logging.getLogger(_KERNELS)
     level = kernels.level
     with warnings.catch_warnings():
@@ -43,16 +43,16 @@ def quietly() -> Iterator[None]:
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a message is a warning, or comes from this package, which informs by Lightning's loggers, too."""
+    """Return whether to keep a message: other warnings, and messages that this package sends to Lightning's loggers."""
     if record.levelno < logging.WARNING:
         return record.pathname.startswith(os.path.dirname(__file__))
-    # Whoever runs it says how it ended.
+    # The commands themselves report how a run ended.
     return not any(part in record.getMessage() for part in ("Detected KeyboardInterrupt", "Time limit reached."))
 
 
 def _filter_warnings() -> None:
     warnings.filterwarnings("ignore", ".*is deprecated, use.*", module="lightning.*")
-    # How Lightning calls the parser is not for us to change.
+    # Deprecated calls within Lightning and jsonargparse cannot be fixed here.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(lightning|jsonargparse)(\.|$)")
     for message in _OLD_NEWS:
         warnings.filterwarnings("ignore", message)

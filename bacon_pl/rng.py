@@ -1,9 +1,9 @@
 """Counter-based randomness: every draw is a pure function of (seed, iteration, class or network, position).
 
-A draw is a hash of its coordinates (splitmix64's finalizer, applied once per coordinate), so there is no generator
-state to save, nothing depends on how many draws came before, and a whole tensor of draws takes a few elementwise
-integer operations on whatever device it is needed, without a host sync. Modules that can only be initialized from
-torch's global generator (network weights) get a forked one, seeded the same way.
+A draw is a hash of its coordinates (splitmix64's finalizer, applied once per coordinate). There is therefore no
+generator state to save, and draws do not depend on the number of earlier draws. A whole tensor of draws takes a few
+elementwise integer operations on any device, without a host sync. Modules that can be initialized only from torch's
+global generator (network weights) use a forked generator that is seeded in the same way.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _mix_int(x: int) -> int:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift (torch's ``>>`` on int64 is arithmetic)."""
+    """Shift right logically (torch's ``>>`` on int64 is arithmetic)."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -61,11 +61,11 @@ def derive(*keys: int | str) -> int:
     """Hash coordinates to one seed.
 
     Args:
-        keys: The coordinates, e.g. ``(seed, "network", 12)``; strings name the purpose, so that no two purposes share
-            draws.
+        keys: The coordinates, e.g. ``(seed, "network", 12)``. Strings name the purpose, so that different purposes do
+            not share draws.
 
     Returns:
-        An integer in [0, 2^63), fit for ``torch.Generator.manual_seed``.
+        An integer in [0, 2^63), suitable for ``torch.Generator.manual_seed``.
     """
     state = 0
     for key in keys:
@@ -74,15 +74,16 @@ def derive(*keys: int | str) -> int:
 
 
 def bits(*keys: Key) -> Tensor:
-    """Hash coordinates to one number of 63 bits each, elementwise over the tensors among them.
+    """Hash coordinates to numbers of 63 bits, elementwise over the tensors among them.
 
-    Draws at different coordinates behave as independent. Within one draw only the upper 31 bits do, of which
-    :func:`uniform` uses 24 and :func:`integers` all. A lower bit may correlate with the one 31 places above it, as bit
-    5 does with bit 36, for the hash ends by combining the two. To order draws by size is safe: upper bits decide first.
+    Draws at different coordinates behave as if they were independent. The bits of a single draw do so only for the
+    upper 31 bits, of which :func:`uniform` uses 24 and :func:`integers` all. A lower bit may correlate with the bit 31
+    places above it, such as bit 5 with bit 36, since the last step of the hash combines the two. Sorting draws is safe,
+    since upper bits decide first.
 
     Args:
-        keys: Integers, strings and int64 tensors; the tensors broadcast against each other. At least one is a tensor,
-            and it sets the device.
+        keys: Integers, strings and int64 tensors; the tensors broadcast against each other. At least one must be a
+            tensor, and it determines the device.
 
     Returns:
         int64 tensor of the broadcast shape, uniform in [0, 2^63).
@@ -119,8 +120,11 @@ def integers(high: int | Tensor, *keys: Key) -> Tensor:
     """Draw int64 numbers uniform in [0, high), one per element of the broadcast keys (see :func:`bits`).
 
     Args:
-        high: Exclusive upper bound, in [1, 2^31]: an integer or an int64 tensor that broadcasts with the keys.
+        high: Exclusive upper bound in [1, 2^31], an integer or an int64 tensor that broadcasts with the keys.
         keys: The coordinates.
+
+    Returns:
+        int64 tensor of the broadcast shape.
     """
     return (_shift(bits(*keys), 32) * high) >> 31
 
@@ -134,17 +138,17 @@ def permutation(n: int, *keys: int | str, device: torch.device | str = "cpu") ->
 def seeded(*keys: int | str, device: torch.device | None = None) -> Iterator[None]:
     """Seed torch's global generators for a block and restore them afterwards.
 
-    For code that draws from a global generator and cannot be told otherwise: the initial weights of a module, which
-    are built on the CPU, so that they do not depend on the device they are moved to; and dropout.
+    This is for code that can draw only from a global generator: dropout, and the initial weights of modules. Modules
+    are built on the CPU, so that their weights do not depend on the device to which they are moved.
 
     Args:
         keys: Coordinates of the draw: seed, purpose, iteration, network.
-        device: Where the block draws, if not on the CPU.
+        device: Device on which the block draws; by default the CPU.
     """
     devices = [] if device is None or device.type == "cpu" else [device]
     with torch.random.fork_rng(devices=devices, device_type="cuda" if not devices else devices[0].type):
         if devices:
             torch.manual_seed(derive(*keys))
-        else:  # and no other device's generator, which would not be restored
+        else:  # torch.manual_seed would also seed the generators of other devices, which are not restored
             torch.default_generator.manual_seed(derive(*keys))
         yield

@@ -1,4 +1,4 @@
-"""What is not about the method: how memory is reused, where caches and output go, how files are written whole."""
+"""Utilities for processes and files: reuse of memory, locks, the cache folder, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 PARENT = "BACON_PARENT"
-"""Environment variable: number of the process without which this one has no reason to go on."""
+"""Environment variable with the id of the parent process; this process stops when the parent ends."""
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -23,7 +23,7 @@ _MIB = 1 << 20
 
 
 def _set_thresholds(mmap: int, trim: int, give_back: bool) -> None:
-    """Set glibc's thresholds in bytes; does nothing where the C library is another."""
+    """Set glibc's thresholds in bytes; do nothing with other C libraries."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, mmap)
@@ -33,18 +33,18 @@ def _set_thresholds(mmap: int, trim: int, give_back: bool) -> None:
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed tensors for the next iteration instead of handing their pages back.
+    """Make the C library keep the memory of freed tensors for the next iteration instead of returning it to the kernel.
 
-    glibc maps every block above 32 MiB afresh, and the kernel zeroes its pages on first touch: at the sizes of
-    activations that is up to half of a training step on a CPU. Does nothing where the C library is not glibc.
+    By default glibc maps every block above 32 MiB anew, and the kernel zeroes its pages at the first access. For
+    activations, this takes up to half of a training step on a CPU. This function has no effect with other C libraries.
     """
     _set_thresholds(mmap=1024 * _MIB, trim=2047 * _MIB, give_back=False)
 
 
 @contextlib.contextmanager
 def default_memory() -> Iterator[None]:
-    """Run a block as the C library would by itself, where :func:`keep_memory` has been called; for comparisons."""
-    # What glibc's thresholds grow to in a process that frees large blocks.
+    """Run a block with the default behavior of the C library after :func:`keep_memory` was called, for comparisons."""
+    # The values to which glibc's thresholds grow in a process that frees large blocks.
     _set_thresholds(mmap=32 * _MIB, trim=64 * _MIB, give_back=True)
     try:
         yield
@@ -53,9 +53,10 @@ def default_memory() -> Iterator[None]:
 
 
 def standard_streams() -> None:
-    """Give the process standard streams where it has none, and let them print whatever a name may hold.
+    """Open missing standard streams, and make stdout escape characters that it cannot encode.
 
-    Without them the first files opened would get their numbers, and what child processes print would end up in them.
+    Without standard streams, the first opened files would get their descriptors, and the output of child processes
+    would be written to these files.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -69,23 +70,23 @@ def standard_streams() -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process told to stop (SIGTERM) when the one that ``$BACON_PARENT`` names ends, however it ends.
+    """Make the kernel send SIGTERM to this process when the process named by ``$BACON_PARENT`` ends in any way.
 
-    Does nothing where the variable is not set or the system is not Linux.
+    This has no effect if the variable is not set or the system is not Linux.
     """
-    if not (parent := os.environ.pop(PARENT, None)):  # out of sight of processes that this one starts
+    if not (parent := os.environ.pop(PARENT, None)):  # removed, so that child processes do not inherit it
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if str(os.getppid()) != parent and sys.platform == "linux":  # it has ended already
+        if str(os.getppid()) != parent and sys.platform == "linux":  # the parent has already ended
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def lock(file: IO[Any]) -> bool:
-    """Lock an open file against other processes until it is closed here and in all that inherited it.
+    """Lock an open file against other processes until it is closed in this process and all that inherited it.
 
     Returns:
-        False if another process holds it; True where there are no locks, too.
+        False if another process holds the lock; True otherwise, also on systems without locks.
     """
     try:
         import fcntl
@@ -102,26 +103,26 @@ def lock(file: IO[Any]) -> bool:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[bool]:
-    """Hold a folder for this process while a block runs; the folder is made if it is not there.
+    """Lock a folder for this process during a block; the folder is created if it does not exist.
 
-    The lock's file goes when the block ends, and so do folders that were made for it and are still empty: a command
-    that is refused leaves nothing behind.
+    The lock file is removed at the end of the block, and so are folders that were created for it and are still empty,
+    so that a rejected command leaves no files.
 
     Args:
         folder: The folder.
 
     Yields:
-        False if another process holds it.
+        Whether the lock was acquired; False if another process holds it.
 
     Raises:
-        OSError: The folder cannot be made or written.
+        OSError: The folder cannot be created or written.
     """
     made = [part for part in (folder, *folder.parents) if not part.exists()]
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as file:
-            # A process that ended a moment ago may have removed the file that was opened here.
+            # A process that has just ended may have removed the file after it was opened here.
             taken = lock(file) and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
             try:
                 yield taken
@@ -130,18 +131,18 @@ def held(folder: Path) -> Iterator[bool]:
                     with contextlib.suppress(OSError):
                         path.unlink()
     finally:
-        with contextlib.suppress(OSError):  # the first one that is not empty
+        with contextlib.suppress(OSError):  # stops at the first folder that is not empty
             for part in made:
                 part.rmdir()
 
 
 @contextlib.contextmanager
 def undone(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
-    """Take away what a block has put into a folder, and the folder if it is empty then, where the block fails early.
+    """If a block fails early, remove the entries that it created in a folder, and the folder if it is then empty.
 
     Args:
-        folder: The folder; it need not be there.
-        keep: Tells whether the block had come so far that what it wrote is worth something.
+        folder: The folder; it need not exist.
+        keep: Function that returns whether the block had made enough progress for its files to be kept.
     """
     before = set(folder.glob("*"))
     try:
@@ -156,14 +157,14 @@ def undone(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
 
 
 def cache_dir() -> Path:
-    """Folder of the cache: ``$BACON_CACHE``, else ``$XDG_CACHE_HOME/bacon_pl``, else ``~/.cache/bacon_pl``."""
+    """Return the cache folder: ``$BACON_CACHE``, else ``$XDG_CACHE_HOME/bacon_pl``, else ``~/.cache/bacon_pl``."""
     if own := os.environ.get("BACON_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bacon_pl"
 
 
 def memory_bytes() -> int:
-    """Main memory of this machine in bytes; where the system does not tell, what no machine has."""
+    """Return the main memory of this machine in bytes, or a huge number if it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -172,11 +173,11 @@ def memory_bytes() -> int:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` once all of it has reached the disk.
+    """Open a file that replaces ``path`` when it is completely written to disk.
 
-    No reader, and no crash, ever sees half a file; what was there before stays if anything goes wrong.
+    Readers never see an incomplete file, not even after a crash. If an error occurs, the existing file stays.
     """
-    # Not tempfile, whose files only their owner may read.
+    # Not by tempfile, whose files are readable only by their owner.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(part, "xb") as file:

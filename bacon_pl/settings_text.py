@@ -1,4 +1,4 @@
-"""Settings as YAML text: read once, strictly. Which files there are, and what settings mean, is not known here."""
+"""Strict reading of settings from YAML text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bacon_pl.errors import BaconError, one_line
 
 GIVE = "give a YAML file such as --print_config writes, or a name that `bacon configs` lists"
 
-_MOST_BYTES = 1 << 20  # a file of settings has a few thousand; what is longer was given by mistake
+_MOST_BYTES = 1 << 20  # settings have a few thousand bytes; a longer file was given by mistake
 _MOST_VALUES = 100_000
 _MOST_LEVELS = 50
 _LONG = 100  # characters of a text that count as one more value
@@ -24,7 +24,7 @@ _MERGE = "<<"
 
 
 class _FlawError(Exception):
-    """What is wrong with a text: the rest of a sentence, and what to do."""
+    """An error in a text: the end of a sentence that describes it, and what to do."""
 
     def __init__(self, said: str, remedy: str = GIVE) -> None:
         super().__init__(said)
@@ -35,11 +35,14 @@ def read(path: Path, option: str) -> str:
     """Read a file of settings.
 
     Args:
-        path: A regular file, or a pipe that the shell made (``<(command)``, ``/dev/stdin``).
-        option: What the user gave it as, for messages.
+        path: A regular file, or a pipe made by the shell (``<(command)``, ``/dev/stdin``).
+        option: Option with which the file was given, for messages.
+
+    Returns:
+        The text.
 
     Raises:
-        BaconError: It is neither, or too long, or no text, or it cannot be read.
+        BaconError: The path is something else, or the file is too long, is not text, or cannot be read.
     """
     file_is = f"{option}: the file '{path}' is"
     of_the_shell = os.path.abspath(path).startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin"))
@@ -61,21 +64,24 @@ def read(path: Path, option: str) -> str:
 
 
 def load(text: str, what: str) -> dict[str, Any]:
-    """Turn YAML into settings, reading numbers as the command line does (``1e-3`` is one).
+    """Parse YAML settings, with the command line's rules for numbers (``1e-3`` is a number).
 
-    A dotted key at the top, ``model.ipc: 3``, is what it is on the command line: ``model: {ipc: 3}``.
+    As on the command line, a dotted key at the top level, ``model.ipc: 3``, means ``model: {ipc: 3}``.
 
     Args:
-        text: The YAML.
-        what: What it is: the start of a message's sentence.
+        text: The YAML text.
+        what: Description of the text, as the start of a sentence in messages.
+
+    Returns:
+        The settings.
 
     Raises:
-        BaconError: It is no YAML of settings, says nothing, gives a setting twice, or nests or repeats itself without
-            end.
+        BaconError: The text is not YAML with settings, is empty, contains a setting twice, or is nested or repeated
+            excessively.
     """
     try:
         _check(text)
-        # The comment keeps jsonargparse from taking `model:` alone, a section without settings, for text.
+        # Without the comment, jsonargparse would read a lone `model:`, a section without settings, as text.
         found = get_loader("yaml")(f"{text}\n#\n")
         if found is None:
             raise _FlawError(
@@ -92,7 +98,7 @@ def load(text: str, what: str) -> dict[str, Any]:
 
 
 def _spread(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with dotted keys at the top written out."""
+    """Expand dotted keys at the top level of settings."""
     spread: dict[str, Any] = {}
     for key, value in settings.items():
         first, *others = key.split(".")
@@ -103,7 +109,7 @@ def _spread(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _together(one: Any, other: Any, name: str) -> Any:
-    """Two parts of what a text says of one setting; none of them is in both, for that has been looked for."""
+    """Merge two parts of a setting, which have no setting in common, since repeated settings are rejected earlier."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         raise _FlawError(f"gives '{name}' and a setting within it", f"write {name}: {{…}} with all that belongs to it")
     both = {key: _together(one[key], other[key], f"{name}.{key}") for key in one.keys() & other.keys()}
@@ -112,14 +118,14 @@ def _together(one: Any, other: Any, name: str) -> Any:
 
 @dataclass
 class _Level:
-    """A mapping or a list that is being read.
+    """A mapping or list that is being read.
 
     Attributes:
-        name: Dotted name of the setting that it is the value of.
+        name: Dotted name of the setting with this value.
         mapping: Whether it is a mapping.
-        anchor: Its name for aliases.
-        values: How many values it holds, aliases written out.
-        key: The key, or the number, of the value that comes next; None where a key comes next.
+        anchor: Name of its anchor for aliases, or None.
+        values: Number of contained values, with aliases expanded.
+        key: Key or index of the next value; None if a key is next.
     """
 
     name: str
@@ -130,15 +136,15 @@ class _Level:
 
 
 def _check(text: str) -> None:
-    """Go through the text event by event, without building anything.
+    """Check the text event by event, without building objects.
 
     Raises:
-        _FlawError: A setting is given twice, or the text would grow or nest beyond all measure.
-        yaml.YAMLError: It is no YAML.
+        _FlawError: A setting appears twice, or the text is nested or repeated excessively.
+        yaml.YAMLError: The text is not YAML.
     """
     levels: list[_Level] = []
     sizes: dict[str, int] = {}
-    lines: dict[str, int] = {}  # of every setting so far, by its dotted name
+    lines: dict[str, int] = {}  # line of every setting so far, by its dotted name
     for event in yaml.parse(text, Loader=_LINES):
         line = event.start_mark.line + 1
         if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
@@ -146,7 +152,7 @@ def _check(text: str) -> None:
             if level.anchor is not None:
                 sizes[level.anchor] = level.values
             _add(levels, level.values)
-        elif not isinstance(event, yaml.NodeEvent):  # where the text or a document begins and ends
+        elif not isinstance(event, yaml.NodeEvent):  # start or end of the text or a document
             continue
         elif isinstance(event, yaml.AliasEvent):
             if any(level.anchor == event.anchor for level in levels):
@@ -174,13 +180,13 @@ def _check(text: str) -> None:
 
 
 def _name(level: _Level) -> str:
-    """The dotted name of the value that comes next."""
+    """Return the dotted name of the next value."""
     key = level.key if level.mapping else str(level.values)
     return f"{level.name}.{key}" if level.name else f"{key}"
 
 
 def _add(levels: list[_Level], values: int) -> None:
-    """Count a value that is complete."""
+    """Count a completed value."""
     if levels:
         levels[-1].key = None
         levels[-1].values += values

@@ -1,15 +1,16 @@
-"""How many threads compute on the CPU, and how they wait: told to OpenMP before torch is loaded, which asks only once.
+"""The number of CPU threads and how they wait, set for OpenMP before torch is loaded, which reads them only once.
 
-Waiting. After every parallel loop OpenMP's threads spin for milliseconds in case another one follows. Beside other
-programs that is ruinous: a thread that spins holds the core that the one it waits for needs (two threads beside two
-busy programs on two cores: an iteration of the demo took six times as long as with sleeping threads). Where nothing
-else runs, a sleeping thread is awake within some 5 µs, of parallel loops that take hundreds. So threads sleep. That
-changes no result.
+Waiting: After every parallel loop, OpenMP's threads spin for milliseconds in case another loop follows. On a busy
+machine this is very slow, because a spinning thread occupies the core that the thread it waits for needs. With two
+threads and two other busy programs on two cores, an iteration of the demo took six times as long as with sleeping
+threads. On an idle machine, a sleeping thread wakes up within about 5 µs, which is little compared to parallel loops of
+hundreds of µs. Threads therefore sleep. This does not change results.
 
-Number. It changes results: sums are rounded in another order. So it must not follow how busy a machine happens to be,
-or equal runs would end in different images, and it does not: it is torch's own, the cores that this process may use,
-cut down to what a container grants it. Nor does little work get one thread: beside other programs two threads that
-sleep get twice the time of one, and where nothing else runs they are faster from the smallest networks on.
+Number: The number of threads affects results, because sums are rounded in a different order. It must not depend on the
+load of the machine, since equal runs would then give different images. It is therefore torch's own number, the cores
+that this process may use, limited to those that a container grants. A single thread is not used for small workloads
+either: on a busy machine, two sleeping threads get twice the time of one, and on an idle machine they are faster even
+for the smallest networks.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ _NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def sleep_while_waiting() -> None:
-    """Let waiting threads sleep, unless the environment says already how they wait.
+    """Make waiting threads sleep, unless the environment already defines how they wait.
 
-    Has no effect once torch is loaded, but for processes that this one starts.
+    After torch is loaded, this affects only processes that are started by this one.
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def limit_threads() -> None:
-    """Have no more threads than a container grants cores, unless the environment gives a number already.
+    """Limit the number of threads to the cores granted by a container, unless the environment already sets a number.
 
-    OpenMP itself counts the machine's cores. Has no effect once torch is loaded, but for processes started from here.
+    By default, OpenMP uses all cores of the machine. After torch is loaded, this affects only processes that are
+    started by this one.
     """
     granted = available_cores()
     if granted < _own_cores() and not any(name in os.environ for name in _NUMBERS):
@@ -43,10 +45,10 @@ def limit_threads() -> None:
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """Cores whose time this process may use: those that it may run on, or fewer if a container grants it less time.
+    """Return the number of cores that this process may use: those of its affinity, or fewer if a container limits it.
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: Folder that contains ``proc`` and ``sys``.
     """
     return min([_own_cores(), *(max(1, math.ceil(quota)) for quota in _quotas(root))])
 
@@ -56,7 +58,7 @@ def _own_cores() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores' worth of time that each control group around this process grants; nothing where none is limited."""
+    """Yield the limits, in cores, of the control groups of this process; nothing if there are none."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except (OSError, UnicodeDecodeError):  # not Linux
@@ -68,13 +70,13 @@ def _quotas(root: Path) -> Iterator[float]:
         top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
         group = top / path.lstrip("/")
         for folder in (group, *group.parents):
-            # A container often sees its own group as the top one, so that the path is not to be found below it.
+            # In a container, the own group is often mounted as the top one, and the path does not exist below it.
             if folder.is_relative_to(top):
                 yield from _quota(folder, version=1 if controllers else 2)
 
 
 def _quota(folder: Path, version: int) -> Iterator[float]:
-    """What one control group grants, if it sets a limit."""
+    """Yield the limit of one control group, if it has one."""
     try:
         if version == 2:
             quota, period = (folder / "cpu.max").read_text().split()

@@ -1,4 +1,4 @@
-"""A Trainer's ``max_time``: a limit for each start of a run, so that the same command can go on where it ended."""
+"""The Trainer's ``max_time`` as a limit for each start of a run, so that the same command can continue the run."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from bacon_pl.errors import TimeUpError
 
 
 def is_up(trainer: pl.Trainer) -> bool:
-    """Whether there is a limit, and it has been reached."""
+    """Return whether there is a time limit and it has been reached."""
     left = [timer.time_remaining() for timer in _timers(trainer)]
     return any(seconds is not None and seconds <= 0 for seconds in left)
 
 
 def raise_if_up(trainer: pl.Trainer, done: int, total: int) -> None:
-    """End a run whose time is up; all its processes call this together.
+    """End a run that has reached its time limit; all processes of the run must call this together.
 
     Args:
-        trainer: Its Trainer, which Lightning's timer has told to stop then.
-        done: Iterations done.
-        total: Iterations of the whole run.
+        trainer: The Trainer of the run; at the limit, Lightning's timer sets its ``should_stop``.
+        done: Number of finished iterations.
+        total: Total number of iterations.
 
     Raises:
-        TimeUpError: Its time is up, and iterations are left.
+        TimeUpError: The time limit is reached and iterations are left.
     """
-    # The first process's clock decides, as it does in Lightning's timer.
+    # The clock of the first process decides, as in Lightning's timer.
     if trainer.should_stop and done < total and _timers(trainer) and trainer.strategy.broadcast(is_up(trainer)):
         raise TimeUpError(done, total)
 
 
 def forget(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Take out of a checkpoint how long the run has taken, which would count for the next start."""
+    """Remove the elapsed time from a checkpoint, since it would otherwise count for the next start."""
     for timer in _timers(trainer):
         checkpoint.get("callbacks", {}).pop(timer.state_key, None)
 

@@ -1,4 +1,4 @@
-"""What a run leaves on the disk that never began: nothing. What runs themselves write is not decided here."""
+"""Removal of the files of a run that ended before its training started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 
 
 class _Began(pl.Callback):
-    """Notes that training has begun."""
+    """Records that training has started."""
 
     def __init__(self) -> None:
         self.yes = False
@@ -24,13 +24,13 @@ class _Began(pl.Callback):
 
 @contextlib.contextmanager
 def leave_no_trace(trainer: pl.Trainer) -> Iterator[None]:
-    """Take away what a run has made, if it ends before its training begins, as on bad input.
+    """Remove the files of a run if it ends before its training starts, for example because of invalid input.
 
-    That is its loggers' new folders, and new folders that are empty then. Nothing that was there before is
-    touched, and nothing of a run that has begun.
+    This removes new folders of its loggers, and other new folders that are empty. Existing files, and files of a run
+    that has started, are not touched.
 
     Args:
-        trainer: The run's; its root directory is the run's folder.
+        trainer: The Trainer of the run, whose root directory is the folder of the run.
     """
     root = Path(trainer.default_root_dir).absolute()
     logs: list[Any] = [one for one in trainer.loggers if hasattr(one, "root_dir") and hasattr(one, "log_dir")]
@@ -43,7 +43,7 @@ def leave_no_trace(trainer: pl.Trainer) -> Iterator[None]:
         yield
     except BaseException:
         if trainer.is_global_zero and not began.yes:
-            with contextlib.suppress(OSError):  # what went wrong is told, whatever cannot be removed
+            with contextlib.suppress(OSError):  # failures of the removal must not hide the original error
                 for one in logs:
                     folder = Path(one.log_dir).absolute()
                     if folder.name not in before.get(folder.parent, {folder.name}):
@@ -63,7 +63,7 @@ def _listed(folder: str | os.PathLike[str]) -> set[str]:
 
 
 def _remove_empty(folder: Path, there: Iterable[Path]) -> None:
-    with contextlib.suppress(OSError):  # it is not empty, or was never made
+    with contextlib.suppress(OSError):  # the folder is not empty, or does not exist
         for path in (folder, *folder.parents):
             if path in there:
                 break

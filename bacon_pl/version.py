@@ -1,4 +1,4 @@
-"""The version of this package that is installed. Nothing heavy is imported here, for `bacon --version` needs it."""
+"""The installed version of this package. Only light modules are imported here, to keep ``bacon --version`` fast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 
 
 def package_version() -> str:
-    """Return the installed version of this package, or ``"unknown"`` where it runs without being installed."""
+    """Return the installed version of this package, or ``"unknown"`` if it is not installed."""
     try:
         return importlib.metadata.version("bacon-pl")
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""Suite ``devices``: the same iterations, or the same evaluation, by one process and by several that share it.
+"""Suite ``devices``: the same iterations, or the same evaluation, by one process and by several processes.
 
-A contender is this file run as a program, for the processes of a run are started by their command line.
+Each contender runs this file as a program, since the processes of a run are started by their command line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The published distillation, written literally and eagerly (docs/methods): what ours is timed against.
+"""The published distillation, written literally and eagerly (docs/methods), as the reference for timings.
 
 It is slow on purpose, in the ways that the published code is: one class at a time, an autograd graph for the real
 images, two forward passes of the same synthetic images, one step of the whole image tensor per class, the pool's

@@ -1,4 +1,4 @@
-"""What the benchmark says: tables for people, JSON for everything else."""
+"""The output of the benchmarks: tables for people, and JSON for programs."""
 
 from __future__ import annotations
 

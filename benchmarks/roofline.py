@@ -1,4 +1,4 @@
-"""The least time a device could need: its peak arithmetic and bandwidth, and the work of an iteration.
+"""A lower bound of the time that a device needs, from its peak arithmetic and bandwidth and the work of an iteration.
 
 Counted: the multiply-adds of convolutions and linear layers (by torch's own counter), and the bytes that the networks
 must move. Bytes are an estimate with perfect fusion: forward, every convolution or linear layer reads its input and

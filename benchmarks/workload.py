@@ -1,4 +1,4 @@
-"""What is timed: a dataset, its settings, and the modules built from them."""
+"""The timed workloads: a dataset, its settings, and the modules built from them."""
 
 from __future__ import annotations
 

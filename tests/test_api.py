@@ -1,4 +1,4 @@
-"""One call from Python does what the commands do."""
+"""The Python functions ``distill`` and ``evaluate`` give the same results as the commands."""
 
 import random
 from pathlib import Path

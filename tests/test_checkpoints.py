@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, how damage is told, and what stops a run."""
+"""Checkpoints: their content, the detection of damage, and the ways to stop a run."""
 
 import contextlib
 import os

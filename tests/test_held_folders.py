@@ -1,4 +1,4 @@
-"""Folders that a command holds: for one process at a time, and without a trace where it came to nothing."""
+"""Folders locked by a command: for one process at a time, and without leftover files after a rejected command."""
 
 import subprocess
 import sys

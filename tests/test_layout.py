@@ -1,4 +1,4 @@
-"""How the house stands: imports point one way, and no file has grown into two."""
+"""The structure of the package: imports point in one direction, and no file is too long."""
 
 import ast
 from collections import defaultdict

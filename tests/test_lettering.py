@@ -1,4 +1,4 @@
-"""Names as text in pictures: fonts for their letters where there are any, escapes where there are none."""
+"""Names as text in pictures: fonts for their letters if there are any, and escapes otherwise."""
 
 import unicodedata
 import warnings

@@ -1,4 +1,4 @@
-"""When lines are due and what is said of speed and time, by a clock that the tests turn."""
+"""The intervals of progress lines, and the texts for speed and time, with a clock controlled by the tests."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Lines and bars of real Trainers, by a clock that every iteration turns."""
+"""Progress lines and bars of real Trainers, with a clock that each iteration advances."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Augmentations for matching and evaluation. A new one is a file here with an Augmentation or Mixing subclass."""
+"""Augmentations for matching and evaluation. To add one, add a file here with a subclass of Augmentation or Mixing."""
 
 from bacon_pl.augment.base import Augmentation, NoAugmentation
 from bacon_pl.augment.chain import Chain

@@ -1,4 +1,4 @@
-"""What an augmentation is: parameters drawn from coordinates, and a pure function that applies them."""
+"""The interface of augmentations: parameters drawn from coordinates, and pure functions that apply them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from bacon_pl.configured import Configured
 
 
 class Augmentation(Configured, ABC):
-    """Augmentation whose draw depends on its coordinates alone, never on a generator's state.
+    """An augmentation whose draws depend on their coordinates alone, never on the state of a generator.
 
     Attributes:
-        on_pixels: :meth:`per_image` takes and gives pixels in [0, 1] instead of normalized images.
+        on_pixels: Whether :meth:`per_image` takes and returns pixels in [0, 1] instead of normalized images.
     """
 
     on_pixels: ClassVar[bool] = False
 
     @abstractmethod
     def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
-        """Augment rows of images, differentiably, one draw for all images of a row.
+        """Augment rows of images differentiably, with one draw shared by all images of a row.
 
         Args:
             x: (R, n, ch, H, W), normalized.
-            rows: (R,) int64, what identifies each row (its class): equal ids and keys give equal draws, whatever n.
-            keys: Further coordinates: seed, purpose, iteration.
+            rows: (R,) int64, the id of each row (its class). Equal ids and keys give equal draws, regardless of n.
+            keys: Further coordinates of the draw: seed, purpose, iteration.
 
         Returns:
             (R, n, ch, H, W).
@@ -35,11 +35,11 @@ class Augmentation(Configured, ABC):
 
     @abstractmethod
     def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
-        """Augment a training batch, one draw per image.
+        """Augment a training batch with one draw per image.
 
         Args:
-            x: (B, ch, H, W), normalized, or pixels where ``on_pixels`` says so.
-            keys: Coordinates: seed, purpose, network, step.
+            x: (B, ch, H, W), normalized, or pixels in [0, 1] if ``on_pixels`` is True.
+            keys: Coordinates of the draw: seed, purpose, network, step.
 
         Returns:
             (B, ch, H, W).
@@ -47,7 +47,7 @@ class Augmentation(Configured, ABC):
 
 
 class NoAugmentation(Augmentation):
-    """Leave images as they are."""
+    """Leave images unchanged."""
 
     def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
         """Return ``x``."""

@@ -16,17 +16,17 @@ STRATEGIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
 class DSA(Augmentation):
-    """Draw one of six groups of transforms uniformly, with random parameters.
+    """Apply one of up to six groups of transforms, drawn uniformly, with random parameters.
 
     Args:
-        strategies: The groups drawn from. Digits and letters are better off without ``flip``.
+        strategies: The groups to draw from. Leave out ``flip`` for digits and letters.
         crop_ratio: Largest shift as a share of the image's side.
-        cutout_ratio: The cut square's side as a share of the image's.
-        scale_ratio: Factors lie in [1/scale_ratio, scale_ratio].
-        rotate_degrees: Angles lie in ± this.
+        cutout_ratio: Side of the erased square as a share of the image's side.
+        scale_ratio: Scale factors lie in [1/scale_ratio, scale_ratio].
+        rotate_degrees: Largest rotation in degrees, in either direction.
 
     Raises:
-        BaconError: A strategy is unknown, none is given, or a number is out of range.
+        BaconError: A strategy is unknown, there is no strategy, or a number is out of range.
     """
 
     def __init__(
@@ -57,33 +57,33 @@ class DSA(Augmentation):
         self.rotate_degrees = rotate_degrees
 
     def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
-        """See :meth:`Augmentation.siamese`; every row draws its group and parameters."""
+        """See :meth:`Augmentation.siamese`; the group and its parameters are drawn per row."""
         group = rng.integers(len(self.strategies), *keys, "group", rows)
         if x.device.type == "cpu":
             return self._sorted(x, group, rows, keys)
         return self._masked(x, group, rows, keys)
 
     def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
-        """See :meth:`Augmentation.per_image`; the batch draws one group, every image its own parameters."""
+        """See :meth:`Augmentation.per_image`; one group is drawn per batch, and parameters per image."""
         name = self.strategies[rng.derive(*keys, "group") % len(self.strategies)]
         return self._apply(name, x.unsqueeze(1), torch.arange(len(x), device=x.device), keys).squeeze(1)
 
     def _sorted(self, x: Tensor, group: Tensor, rows: Tensor, keys: tuple[rng.Key, ...]) -> Tensor:
-        """Apply each group to its rows only: the least work, but shapes depend on the draw (a sync on a GPU)."""
+        """Apply each group only to its rows: the least work, but shapes depend on the draw, which syncs a GPU."""
         present = [i for i in range(len(self.strategies)) if bool((group == i).any())]
         where = [(group == i).nonzero().squeeze(1) for i in present]
         parts = [self._apply(self.strategies[i], x[w], rows[w], keys) for i, w in zip(present, where, strict=True)]
         return torch.cat(parts)[torch.argsort(torch.cat(where))]
 
     def _masked(self, x: Tensor, group: Tensor, rows: Tensor, keys: tuple[rng.Key, ...]) -> Tensor:
-        """Apply each group to all rows and keep what was drawn: more arithmetic, fixed shapes, no sync."""
+        """Apply each group to all rows and keep the drawn results: more arithmetic, but fixed shapes and no sync."""
         out = x
         for i, name in enumerate(self.strategies):
             out = torch.where((group == i).view(-1, 1, 1, 1, 1), self._apply(name, x, rows, keys), out)
         return out
 
     def _apply(self, name: str, x: Tensor, rows: Tensor, keys: tuple[rng.Key, ...]) -> Tensor:
-        """Apply one group with parameters drawn for (keys, row)."""
+        """Apply one group of transforms with parameters drawn for (keys, row)."""
         h, w = x.shape[-2:]
 
         def u(what: str) -> Tensor:
@@ -99,7 +99,7 @@ class DSA(Augmentation):
                 dh, dw = (int(side * self.crop_ratio + 0.5) for side in (h, w))
                 return F.crop(x, whole(2 * dh + 1, "crop_h") - dh, whole(2 * dw + 1, "crop_w") - dw)
             case "cutout":
-                # The center may be the far border itself only when the square's side is even.
+                # The center may lie on the far border only if the square's side is even.
                 ends = [side + 1 - int(side * self.cutout_ratio + 0.5) % 2 for side in (h, w)]
                 return F.cutout(x, whole(ends[0], "cutout_h"), whole(ends[1], "cutout_w"), self.cutout_ratio)
             case "flip":

@@ -1,6 +1,6 @@
-"""DSA's six kernels as pure functions (arXiv 2102.08259): rows of images, one parameter set a row, no Python loop.
+"""The six transforms of DSA (arXiv 2102.08259) as pure, vectorized functions of rows of images.
 
-Every kernel takes ``x`` of shape (R, n, ch, H, W) and parameters of shape (R,), which all n images of a row share.
+Every function takes ``x`` of shape (R, n, ch, H, W) and parameters of shape (R,), shared by all n images of a row.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ def color(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -
 
     Args:
         x: (R, n, ch, H, W).
-        brightness: (R,) u in [0, 1): adds u - ½.
-        saturation: (R,) u in [0, 1): distance to the channel mean times 2u.
-        contrast: (R,) u in [0, 1): distance to the image mean times u + ½.
+        brightness: (R,), u in [0, 1): u - ½ is added.
+        saturation: (R,), u in [0, 1): the distance to the mean over channels is multiplied by 2u.
+        contrast: (R,), u in [0, 1): the distance to the mean of the image is multiplied by u + ½.
+
+    Returns:
+        (R, n, ch, H, W).
     """
     x = x + (_rows(brightness, x) - 0.5)
     mean = x.mean(2, keepdim=True)
@@ -33,7 +36,7 @@ def color(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -
 
 
 def _gather(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pick pixel rows and columns, (R, H) and (R, W) int64, of every image of a row; -1 picks a zero."""
+    """Gather pixel rows and columns, (R, H) and (R, W) int64, of every image of a row; -1 gives zeros."""
     r, n, ch, h, w = x.shape
     valid = (rows >= 0).unsqueeze(2) & (columns >= 0).unsqueeze(1)
     index = (rows.clamp(min=0) * w).unsqueeze(2) + columns.clamp(min=0).unsqueeze(1)
@@ -42,7 +45,7 @@ def _gather(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def crop(x: Tensor, shift_h: Tensor, shift_w: Tensor) -> Tensor:
-    """Translate: out(i, j) = in(i + shift_h, j + shift_w), zeros outside; shifts are (R,) int64."""
+    """Translate: out(i, j) = in(i + shift_h, j + shift_w), with zeros outside; shifts are (R,) int64."""
     h, w = x.shape[-2:]
     rows = torch.arange(h, device=x.device) + shift_h[:, None]
     columns = torch.arange(w, device=x.device) + shift_w[:, None]
@@ -52,7 +55,7 @@ def crop(x: Tensor, shift_h: Tensor, shift_w: Tensor) -> Tensor:
 
 
 def cutout(x: Tensor, center_h: Tensor, center_w: Tensor, ratio: float = 0.5) -> Tensor:
-    """Zero a square of ``ratio`` of the image's side; centers are (R,) int64, the square is clamped to the image."""
+    """Zero a square whose side is ``ratio`` times the image's; centers are (R,) int64, clamped to the image."""
 
     def outside(center: Tensor, side: int) -> Tensor:
         square = int(side * ratio + 0.5)
@@ -66,15 +69,15 @@ def cutout(x: Tensor, center_h: Tensor, center_w: Tensor, ratio: float = 0.5) ->
 
 
 def flip(x: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror left-right the rows where ``flipped`` (R,) bool is set."""
+    """Flip the rows where ``flipped``, (R,) bool, is True horizontally."""
     return torch.where(flipped.view(-1, 1, 1, 1, 1), x.flip(-1), x)
 
 
 def _affine(x: Tensor, theta: Tensor) -> Tensor:
-    """Resample every image of row r by the affine matrix theta[r], (R, 2, 3): bilinear, zeros outside."""
+    """Resample the images of row r with the affine matrix theta[r], (R, 2, 3): bilinear, with zeros outside."""
     r, n, ch, h, w = x.shape
     grid = F.affine_grid(theta, [r, ch, h, w], align_corners=False)
-    # A row's images share the grid, so they ride along as channels: one grid lookup serves all of them.
+    # The images of a row share the grid, so they are stacked as channels and sampled in one call.
     out = F.grid_sample(x.reshape(r, n * ch, h, w), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return out.view(x.shape)
 
@@ -86,19 +89,19 @@ def zoom_factor(u: Tensor, ratio: float) -> Tensor:
 
 
 def angle(u: Tensor, degrees: float) -> Tensor:
-    """Map draws u in [0, 1) to angles in ± degrees, in radians."""
+    """Map draws u in [0, 1) to angles in [-degrees, degrees), returned in radians."""
     return (u - 0.5) * 2 * math.radians(degrees)
 
 
 def scale(x: Tensor, scale_x: Tensor, scale_y: Tensor) -> Tensor:
-    """Zoom by 1/scale_x horizontally and 1/scale_y vertically, (R,) each."""
+    """Zoom by 1/scale_x horizontally and by 1/scale_y vertically; both are (R,)."""
     zero = torch.zeros_like(scale_x)
     theta = torch.stack([scale_x, zero, zero, zero, scale_y, zero], 1).view(-1, 2, 3)
     return _affine(x, theta.to(x.dtype))
 
 
 def rotate(x: Tensor, radians: Tensor) -> Tensor:
-    """Rotate by (R,) angles."""
+    """Rotate by angles in radians, (R,)."""
     cos, sin, zero = torch.cos(radians), torch.sin(radians), torch.zeros_like(radians)
     theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
     return _affine(x, theta.to(x.dtype))

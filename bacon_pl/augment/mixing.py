@@ -1,4 +1,4 @@
-"""Mixing: augmentations of a training batch that mix its images and, with them, its labels."""
+"""CutMix and MixUp: augmentations that mix the images of a training batch together with their labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bacon_pl.errors import BaconError
 
 
 class Mixing(ABC):
-    """Mixes the images of a batch with each other; what is drawn depends on its coordinates alone."""
+    """A mixing augmentation whose draws depend on their coordinates alone."""
 
     @abstractmethod
     def mix(self, x: Tensor, labels: Tensor, num_classes: int, *keys: int | str) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ class Mixing(ABC):
             x: (B, ch, H, W), normalized.
             labels: (B,) int64.
             num_classes: Number of classes C.
-            keys: Coordinates: seed, purpose, network, step.
+            keys: Coordinates of the draw: seed, purpose, network, step.
 
         Returns:
             Images (B, ch, H, W) and label probabilities (B, C), float32.
@@ -43,7 +43,7 @@ class _TorchvisionMixing(Mixing):
         self.probability = probability
 
     def mix(self, x: Tensor, labels: Tensor, num_classes: int, *keys: int | str) -> tuple[Tensor, Tensor]:
-        """See :meth:`Mixing.mix`; every image meets its neighbor in the batch, whose order is random already."""
+        """See :meth:`Mixing.mix`; every image is mixed with its neighbor, since the batch is already shuffled."""
         if self.probability < 1 and rng.derive(*keys, "mixed") >= self.probability * 2**63:
             return x, F.one_hot(labels, num_classes).float()
         with rng.seeded(*keys):
@@ -52,11 +52,11 @@ class _TorchvisionMixing(Mixing):
 
 
 class CutMix(_TorchvisionMixing):
-    """Put a rectangle of one image into another; labels mix by area (arXiv 1905.04899).
+    """Paste a rectangle of one image into another and mix the labels by area (arXiv 1905.04899).
 
     Args:
-        alpha: The shares are drawn from Beta(alpha, alpha), one draw per batch.
-        probability: Of a batch to be mixed at all, above 0.
+        alpha: The areas' shares are drawn from Beta(alpha, alpha), one draw per batch.
+        probability: Probability, above 0, that a batch is mixed at all.
 
     Raises:
         BaconError: An argument is out of range.
@@ -66,7 +66,7 @@ class CutMix(_TorchvisionMixing):
 
 
 class MixUp(_TorchvisionMixing):
-    """Average two images, and their labels, with random weights (arXiv 1710.09412).
+    """Average two images and their labels with random weights (arXiv 1710.09412).
 
     Args:
         alpha: The weights are drawn from Beta(alpha, alpha), one draw per batch.

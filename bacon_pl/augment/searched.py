@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment: policies of ordinary image operations, for training alone; torchvision computes them."""
+"""AutoAugment and RandAugment from torchvision. They are not differentiable, so they serve for evaluation only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bacon_pl.errors import BaconError
 
 
 class _TorchvisionAugmentation(Augmentation):
-    """Applies a torchvision transform to every image by itself."""
+    """A torchvision transform, applied to every image separately."""
 
     on_pixels = True
     transform: v2.Transform
 
     def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
-        """Refuse: these operations have no gradient.
+        """Raise an error, since these operations have no gradient.
 
         Raises:
             BaconError: Always.
@@ -32,16 +32,16 @@ class _TorchvisionAugmentation(Augmentation):
 
     def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
         """See :meth:`Augmentation.per_image`; images are pixels in [0, 1]."""
-        # torchvision draws from the global generator of the CPU, wherever the images are.
+        # torchvision draws from the CPU's global generator, regardless of the images' device.
         with rng.seeded(*keys):
             return torch.stack([self.transform(image) for image in x])
 
 
 class AutoAugment(_TorchvisionAugmentation):
-    """Apply one of 25 pairs of operations that were found by search (arXiv 1805.09501).
+    """Apply one of 25 pairs of operations found by a search (arXiv 1805.09501).
 
     Args:
-        policy: The dataset that the pairs were found on.
+        policy: Dataset on which the pairs were found.
     """
 
     def __init__(self, policy: Literal["cifar10", "imagenet", "svhn"] = "cifar10") -> None:
@@ -50,11 +50,11 @@ class AutoAugment(_TorchvisionAugmentation):
 
 
 class RandAugment(_TorchvisionAugmentation):
-    """Apply random operations of one strength (arXiv 1909.13719).
+    """Apply random operations of a fixed strength (arXiv 1909.13719).
 
     Args:
-        num_ops: Operations per image.
-        magnitude: Their strength, from 0 to 30.
+        num_ops: Number of operations per image.
+        magnitude: Strength of the operations, from 0 to 30.
 
     Raises:
         BaconError: An argument is out of range.

@@ -1,4 +1,4 @@
-"""BACON's bound and the risk it stands for, as numbers (arXiv 2406.01112). Nothing is trained or embedded here."""
+"""Estimates of BACON's bound and of the corresponding risk from given embeddings (arXiv 2406.01112)."""
 
 from bacon_pl.bound.ball import draw_in_ball, log_volume
 from bacon_pl.bound.densities import check_prior, log_likelihood, log_prior

@@ -1,4 +1,4 @@
-"""The densities of BACON's bound (arXiv 2406.01112): a Gaussian likelihood, and a prior of the TV and clip terms."""
+"""The densities of BACON's bound (arXiv 2406.01112): a Gaussian likelihood, and a prior from the TV and clip terms."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.objectives import functional as F
 
 FLOOR = 1e-3
-"""Smallest standard deviation that differences are divided by, as in the training loss's clip term."""
+"""Lower limit of the standard deviations by which differences are divided, as in the clip term of the loss."""
 
 
 def check_prior(tv_weight: float, clip: F.ClipVariant) -> None:
-    """Refuse settings that make no density.
+    """Check that the settings define a density.
 
     Args:
-        tv_weight: λ.
+        tv_weight: λ, in [0, 1].
         clip: Variant of the clip term.
 
     Raises:
-        BaconError: ``tv_weight`` is outside [0, 1], ``clip`` is unknown, or neither term bounds the prior.
+        BaconError: ``tv_weight`` is outside [0, 1], ``clip`` is unknown, or the prior has no finite integral.
     """
     if not 0 <= tv_weight <= 1:
         raise BaconError(f"the bound's tv_weight must be in [0, 1], got {tv_weight}.")
@@ -37,7 +37,7 @@ def check_prior(tv_weight: float, clip: F.ClipVariant) -> None:
 
 
 def log_likelihood(difference: Tensor, std: Tensor) -> Tensor:
-    """Gaussian log p(z̃ | z) with log σ_d = s_d, the training loss's convention.
+    """Compute the Gaussian log p(z̃ | z) with log σ_d = s_d, the convention of the training loss.
 
     Args:
         difference: z̃ - z, (…, d).
@@ -50,9 +50,9 @@ def log_likelihood(difference: Tensor, std: Tensor) -> Tensor:
 
 
 def log_prior(difference: Tensor, std: Tensor, tv_weight: float, clip: F.ClipVariant) -> Tensor:
-    """Normalized log p(z), the density whose energy is λ·L_TV + (1 - λ)·L_CLIP.
+    """Compute log p(z), normalized, where p is the density with the energy λ·L_TV + (1 - λ)·L_CLIP.
 
-    Per dimension p ∝ exp(-λ·½|v| - (1 - λ)·(u - clamp(u))²) with v = z_d - μ_d and u = v / max(s_d, 1e-3).
+    In each dimension, p ∝ exp(-λ·½|v| - (1 - λ)·(u - clamp(u))²) with v = z_d - μ_d and u = v / max(s_d, 1e-3).
 
     Args:
         difference: v, (…, d).
@@ -64,7 +64,7 @@ def log_prior(difference: Tensor, std: Tensor, tv_weight: float, clip: F.ClipVar
         (…), in nats.
 
     Raises:
-        BaconError: The settings make no density (see :func:`check_prior`).
+        BaconError: The settings do not define a density (see :func:`check_prior`).
     """
     check_prior(tv_weight, clip)
     energy = 0.5 * tv_weight * difference.abs().sum(-1)
@@ -75,11 +75,12 @@ def log_prior(difference: Tensor, std: Tensor, tv_weight: float, clip: F.ClipVar
 
 
 def log_normalizer(std: Tensor, tv_weight: float, clip: F.ClipVariant) -> Tensor:
-    """Logarithm of the prior's integral over one dimension, in closed form.
+    """Compute the logarithm of the prior's integral over one dimension, in closed form.
 
-    In u, with α = λ·max(s, 1e-3)/2 and b = 1 - λ: an exponential over the interval where the clip term rests, and on
-    either side of it ∫_0^∞ exp(-α·t - b·t²) dt = ½·√(π/b)·erfcx(α / (2·√b)), weighted by e^-α where the interval
-    reaches 1 away from 0. erfcx(x) = exp(x²)·erfc(x) neither over- nor underflows here.
+    In terms of u, with α = λ·max(s, 1e-3)/2 and b = 1 - λ, the integral consists of an exponential over the interval
+    where the clip term is zero, and of ∫_0^∞ exp(-α·t - b·t²) dt = ½·√(π/b)·erfcx(α / (2·√b)) on either side of it,
+    weighted by e^-α where the interval ends at a distance of 1 from 0. The function erfcx(x) = exp(x²)·erfc(x) neither
+    overflows nor underflows here.
 
     Args:
         std: s, (…).
@@ -92,7 +93,7 @@ def log_normalizer(std: Tensor, tv_weight: float, clip: F.ClipVariant) -> Tensor
     scale = std.clamp(min=FLOOR)
     if clip == "none" or tv_weight == 1:
         return torch.full_like(scale, math.log(4) - math.log(tv_weight))  # a Laplace density
-    alpha = (0.5 * tv_weight * scale).clamp(min=torch.finfo(scale.dtype).tiny)  # not 0: divided by below
+    alpha = (0.5 * tv_weight * scale).clamp(min=torch.finfo(scale.dtype).tiny)  # never 0, since it is a divisor below
     b = 1 - tv_weight
     tail = 0.5 * math.sqrt(math.pi / b) * torch.special.erfcx(alpha / (2 * math.sqrt(b)))
     inner = -torch.expm1(-alpha) / alpha  # over an interval of length 1
@@ -102,5 +103,5 @@ def log_normalizer(std: Tensor, tv_weight: float, clip: F.ClipVariant) -> Tensor
 
 
 def _low(clip: F.ClipVariant) -> float:
-    """Lower end of the interval where the clip term rests."""
+    """Return the lower end of the interval where the clip term is zero."""
     return 0.0 if clip == "acting" else -1.0

@@ -1,7 +1,7 @@
-"""The bound by Monte Carlo and the risk by counting, of embeddings that are given (arXiv 2406.01112).
+"""Estimates of the bound, by Monte Carlo, and of the risk, by counting, from given embeddings (arXiv 2406.01112).
 
-A class without a radius, because it has a single real image or more than half of its pairs coincide, has NaN
-everywhere; means over classes leave it out.
+A class has no radius if it has a single real image, or if more than half of its pairs of images coincide. Its values
+are then NaN, and means over classes leave it out.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from bacon_pl.bound.settings import BoundSettings
 from bacon_pl.objectives import functional as F
 
 CHUNK = 1 << 22
-"""Numbers held at once by a step of the Monte Carlo, but at least one draw for all embeddings."""
+"""Numbers in memory during one step of the Monte Carlo estimate; every step takes at least one draw."""
 
 RADIUS_ROWS = 256
-"""Real embeddings of a class whose pairs give its radius: 32,640 pairs."""
+"""Number of real embeddings of a class whose pairs (32,640 of them) determine its radius."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Bound:
     """Lower bound of log ∫_B p(z̃|z) p(z) dz, in nats, averaged over the embeddings of a class.
 
     Attributes:
-        draws: (k, C): what each draw says of it. All embeddings of all classes share the draws.
-        integral: (C,): the logarithm of the integral itself, by the same draws. It is never below the bound. Where the
-            draws' log-densities spread by more than a few nats, as in many dimensions, the largest of them decides,
-            and it is too low.
+        draws: (k, C), the estimate from each draw. All embeddings of all classes share the draws.
+        integral: (C,), the logarithm of the integral itself, estimated from the same draws. It is never below the
+            bound. If the log-densities of the draws differ by more than a few nats, as in many dimensions, the largest
+            one dominates and the estimate is too low.
     """
 
     draws: Tensor
@@ -41,32 +41,32 @@ class Bound:
 
     @property
     def per_class(self) -> Tensor:
-        """(C,)."""
+        """Bound of each class, (C,)."""
         return self.draws.mean(0)
 
     @property
     def per_class_se(self) -> Tensor:
-        """(C,): standard errors over the draws."""
+        """Standard errors over the draws, (C,)."""
         return self.draws.std(0) / math.sqrt(len(self.draws))
 
     @property
     def value(self) -> Tensor:
-        """(): mean over classes."""
+        """Mean of the bound over classes, 0-d."""
         return self.draws.nanmean(1).mean()
 
     @property
     def se(self) -> Tensor:
-        """(): its standard error, over the draws that the classes share."""
+        """Standard error of :attr:`value` over the draws, which all classes share; 0-d."""
         return self.draws.nanmean(1).std() / math.sqrt(len(self.draws))
 
 
 @dataclass(frozen=True)
 class Risk:
-    """Share of the pairs of a class's synthetic and real embeddings that are further apart than ε.
+    """Share of the pairs of a synthetic and a real embedding of a class that are farther apart than ε.
 
     Attributes:
         per_class: (C,), in [0, 1].
-        per_class_se: (C,): standard errors over the real embeddings, radius and synthetic ones given.
+        per_class_se: (C,), standard errors over the real embeddings, for the given radius and synthetic embeddings.
     """
 
     per_class: Tensor
@@ -74,18 +74,18 @@ class Risk:
 
     @property
     def value(self) -> Tensor:
-        """(): mean over classes."""
+        """Mean of the risk over classes, 0-d."""
         return self.per_class.nanmean()
 
     @property
     def se(self) -> Tensor:
-        """(): its standard error; the classes' real embeddings are independent of each other."""
+        """Standard error of :attr:`value`, 0-d; the real embeddings of different classes are independent."""
         return self.per_class_se.square().nansum().sqrt() / self.per_class_se.isfinite().sum()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Bound, risk, and the radius (C,) of both."""
+    """Bound and risk, with the radius (C,) that both use."""
 
     bound: Bound
     risk: Risk
@@ -93,22 +93,22 @@ class Measured:
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """All numbers; the last dimension is the class."""
+        """All values as tensors whose last dimension is the class."""
         return self.bound.draws, self.bound.integral, self.risk.per_class, self.risk.per_class_se, self.epsilon
 
     @classmethod
     def of(cls, parts: Iterable[Tensor]) -> Measured:
-        """What :attr:`parts` took apart."""
+        """Reassemble an object from its :attr:`parts`."""
         draws, integral, risk, risk_se, epsilon = parts
         return cls(Bound(draws, integral), Risk(risk, risk_se), epsilon)
 
     @classmethod
     def join(cls, blocks: Iterable[Measured]) -> Measured:
-        """Put blocks of classes, measured with the same draws, together."""
+        """Concatenate the results of several blocks of classes that were measured with the same draws."""
         return cls.of(torch.cat(parts, -1) for parts in zip(*(block.parts for block in blocks), strict=True))
 
     def summary(self) -> dict[str, Tensor]:
-        """Means over classes with standard errors, (): ``bound``, ``bound_se``, ``risk``, ``risk_se``, ``epsilon``."""
+        """Return the means over classes, 0-d, by name: bound, bound_se, risk, risk_se (standard errors) and epsilon."""
         return {
             "bound": self.bound.value,
             "bound_se": self.bound.se,
@@ -120,14 +120,17 @@ class Measured:
 
 @torch.no_grad()
 def measure(z_syn: Tensor, z_real: Tensor, mask: Tensor | None, settings: BoundSettings, *keys: int | str) -> Measured:
-    """Compute bound and risk of synthetic embeddings, without a gradient.
+    """Compute the bound and the risk of synthetic embeddings, without gradient.
 
     Args:
-        z_syn: (C, m, d).
-        z_real: (C, n, d).
-        mask: (C, n) bool, rows of ``z_real`` that count, which come first; None for all.
-        settings: How.
+        z_syn: Synthetic embeddings (C, m, d).
+        z_real: Real embeddings (C, n, d).
+        mask: (C, n) bool, True for rows of ``z_real`` that count, which come first; None if all do.
+        settings: How the bound and the risk are computed.
         keys: Coordinates of the draws: seed, purpose, iteration.
+
+    Returns:
+        The bound and the risk of every class.
     """
     with torch.autocast(z_syn.device.type, enabled=False):
         dtype = torch.promote_types(z_syn.dtype, torch.float32)
@@ -150,19 +153,22 @@ def bound(
 ) -> Bound:
     """Estimate log|B| + (1/k) Σ_i [log p(z̃|z_i) + log p(z_i)] with z_i uniform in B(z̃, ε).
 
-    The likelihood depends on z̃ - z_i alone, so its part is the same for all embeddings of a class; the prior's is not.
+    The likelihood depends on z̃ - z_i alone, so it is the same for all embeddings of a class; the prior is not.
 
     Args:
-        z_syn: Embeddings z̃, (C, m, d).
+        z_syn: Synthetic embeddings z̃, (C, m, d).
         mean: Mean μ of the real embeddings, (C, d).
-        std: Their standard deviation s, (C, d).
-        epsilon: Radius, (C,).
-        unit: Draws in the ball of radius 1, (k, d), of which all embeddings take their own copy.
-        tv_weight: λ of the prior.
+        std: Standard deviation s of the real embeddings, (C, d).
+        epsilon: Radius of the ball, (C,).
+        unit: Points in the unit ball, (k, d), which are scaled and shifted to the ball of every embedding.
+        tv_weight: λ of the prior, in [0, 1].
         clip: Clip term of the prior.
 
+    Returns:
+        The bound of every class.
+
     Raises:
-        BaconError: The settings make no density.
+        BaconError: The settings do not define a density.
     """
     steps = unit[:, None] * epsilon[:, None]  # (k, C, d)
     offset = z_syn - mean[:, None]
@@ -176,18 +182,21 @@ def bound(
 
 
 def risk(z_syn: Tensor, z_real: Tensor, epsilon: Tensor, mask: Tensor | None = None) -> Risk:
-    """Count R = E 1[‖z̃ - z‖ > ε] over the pairs within each class.
+    """Estimate R = E 1[‖z̃ - z‖ > ε] over the pairs within each class.
 
-    The real embeddings are a sample of all, the synthetic ones are what is asked about: the standard error is that of
-    a mean over real embeddings.
+    The standard error is that of a mean over real embeddings, since these are a sample of all images of the class,
+    whereas the synthetic embeddings are given.
 
     Args:
-        z_syn: (C, m, d).
-        z_real: (C, n, d).
-        epsilon: (C,).
-        mask: (C, n) bool, rows of ``z_real`` that count; None for all.
+        z_syn: Synthetic embeddings (C, m, d).
+        z_real: Real embeddings (C, n, d).
+        epsilon: Radius, (C,).
+        mask: (C, n) bool, True for rows of ``z_real`` that count; None if all do.
+
+    Returns:
+        The risk of every class.
     """
-    middle = z_real.mean(1, keepdim=True)  # distances by products of matrices round least about their middle
+    middle = z_real.mean(1, keepdim=True)  # centering reduces the rounding errors of distances by matrix products
     far = (torch.cdist(z_syn - middle, z_real - middle) > epsilon[:, None, None]).to(z_syn.dtype).mean(1)
     mean, std = (part.squeeze(1) for part in F.moments(far.unsqueeze(2), mask))
     count = torch.full_like(mean, far.shape[1]) if mask is None else mask.sum(1).to(mean.dtype)
@@ -198,14 +207,14 @@ def risk(z_syn: Tensor, z_real: Tensor, epsilon: Tensor, mask: Tensor | None = N
 
 
 def median_distance(z: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Median distance of two embeddings of a class.
+    """Compute the median distance between two embeddings of the same class.
 
     Args:
-        z: (C, n, d).
-        mask: (C, n) bool, rows that count; None for all.
+        z: Embeddings (C, n, d).
+        mask: (C, n) bool, True for rows that count; None if all do.
 
     Returns:
-        (C,); NaN for a class without two different embeddings.
+        (C,); NaN for a class with a single embedding, or whose median distance is 0.
     """
     n = z.shape[1]
     if n < 2:
@@ -218,7 +227,7 @@ def median_distance(z: Tensor, mask: Tensor | None = None) -> Tensor:
     else:
         there = mask[:, first] & mask[:, second]
         count, pairs = there.sum(1), pairs.masked_fill(~there, math.inf)
-    # Sorting, for torch's median of a CUDA tensor refuses to be deterministic.
+    # Sorted rather than torch.median, which has no deterministic implementation on CUDA.
     ordered = pairs.sort(1).values
     middle = torch.stack([(count - 1).clamp(min=0) // 2, count // 2], 1).clamp(max=pairs.shape[1] - 1)
     median = ordered.gather(1, middle).mean(1)

@@ -1,4 +1,4 @@
-"""How the bound is computed, as an option of the command line."""
+"""Settings of the bound, as options of the command line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ class BoundSettings:
     """How the bound and the risk are computed (arXiv 2406.01112).
 
     Args:
-        samples: Points drawn in each ball.
-        epsilon: Radius of the balls; by default each class's own: the median distance of pairs of its real embeddings.
-        tv_weight: λ of the prior.
-        clip: Clip term of the prior: ``none``, ``acting`` or ``symmetric``. The last two divide by a feature's
-            deviation, so the few features that hardly vary within a class make up most of the bound and of its error.
+        samples: Number of points drawn in each ball.
+        epsilon: Radius of the balls; by default the median distance between two real embeddings of the class.
+        tv_weight: λ of the prior, in [0, 1].
+        clip: Clip term of the prior: ``none``, ``acting`` or ``symmetric``. The last two divide by the standard
+            deviation of each feature, so the few features that hardly vary within a class dominate the bound and its
+            error.
 
     Raises:
-        BaconError: An argument is out of range, or the prior is no density.
+        BaconError: An argument is out of range, or the prior is not a density.
     """
 
     samples: int = 32

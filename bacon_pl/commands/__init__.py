@@ -1,1 +1,1 @@
-"""The commands ``fit``, ``eval`` and ``configs``, one file each. Nothing is computed here."""
+"""The commands ``fit``, ``eval``, ``configs`` and ``cache``, one file each."""

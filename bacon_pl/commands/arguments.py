@@ -1,7 +1,7 @@
-"""A command line before it is parsed: its configurations as layers, and the family of methods that it asks for.
+"""The command line before it is parsed: its configurations as layers, and the family of methods that it selects.
 
-The parser is built for one family, so that its help lists that family's options alone. So the family has to be found
-first, in the options and in every configuration, each of which may name another one.
+The parser is built for one family, so that its help lists only the options of that family. The family must therefore be
+found first, in the options and in all configurations, each of which may name a different one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from bacon_pl.errors import BaconError, one_line
 
 CLASS_PATH = "--model.class_path"
 FIRST = "give first"
-"""What the place of a setting says where the order of the command line is all that is wrong."""
+"""Words in the description of a setting's origin if only the order of the command line is wrong."""
 _VALUED = ("--config", "-c", "--model", CLASS_PATH)
 _ARGUMENTS = ("init_args", "dict_kwargs")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A family that an option or a configuration names.
+    """A family named by an option or a configuration.
 
     Attributes:
         name: Class name or class path.
-        origin: Where it stands, for messages.
-        given: The configuration by which the user gave it, if it is in one.
+        origin: The option or file that names it, for messages.
+        given: The configuration as given by the user, if the family is named in one.
     """
 
     name: str
@@ -41,16 +41,16 @@ class Choice:
 
 
 class CommandLine:
-    """The arguments of ``fit`` or ``eval``, in their order.
+    """The arguments of ``fit`` or ``eval``, in order.
 
-    The flat form of a model's settings, ``model: {class_path: MyFamily, ipc: 10}``, and jsonargparse's own, with
-    ``init_args``, are both read; what is handed to the parser is flat and names no class.
+    Settings of a model may be flat, ``model: {class_path: MyFamily, ipc: 10}``, or in the form of jsonargparse with
+    ``init_args``. The parser gets flat settings without a class.
 
     Args:
-        args: As the user gave them.
+        args: The arguments as given by the user.
 
     Raises:
-        BaconError: A configuration is missing or is no YAML of settings.
+        BaconError: A configuration is missing, or is not a YAML file with settings.
     """
 
     def __init__(self, args: Sequence[str]) -> None:
@@ -74,23 +74,23 @@ class CommandLine:
                 )
 
     def family(self) -> type[Any]:
-        """The family that is asked for last.
+        """Return the family that is named last.
 
         Raises:
-            BaconError: One that is asked for is unknown.
+            BaconError: A named family is unknown.
         """
         return self._families()[-1]
 
     def check_methods(self) -> None:
-        """Refuse two of the package's methods one over the other, which would make a mixture that has no name.
+        """Check that the command line names at most one of the package's methods, since they cannot be combined.
 
-        What one file extends is its author's own affair.
+        A user's file may extend several methods.
 
         Raises:
-            BaconError: There are two.
+            BaconError: Two methods are given.
         """
         own = [part for part in self.parts if isinstance(part, Layer) and method_of(part)]
-        # A file's own method is the last of those that it extends.
+        # If a file extends several methods, the last one counts.
         last = {part.given: part for part in own}
         if len({method_of(part) for part in last.values()}) > 1:
             one, other, *_ = last.values()
@@ -100,26 +100,28 @@ class CommandLine:
             )
 
     def _families(self) -> list[type[Any]]:
-        """The family in effect before all parts, and after each."""
+        """Return the family in effect before the first part, and after each part."""
         found: list[type[Any]] = [DEFAULT]
         for part in self.parts:
             found.append(find_family(part.name, part.origin) if isinstance(part, Choice) else found[-1])
         return found
 
     def _change(self) -> int:
-        """The place of the part that changed the family last; 0 if none did."""
+        """Return the position of the last part that changed the family; 0 if none did."""
         families = self._families()
         changes = (place for place in range(len(self.parts)) if families[place] is not families[place + 1])
         return max(changes, default=0)
 
     def words(self, options: Sequence[str] | None) -> list[str]:
-        """The arguments for the parser: every layer as YAML text.
+        """Return the arguments for the parser, with every layer as YAML text.
+
+        If a configuration is given before another family is selected, the settings that this family does not accept
+        are dropped from it. Settings meant for another method, such as learning rates, are dropped as well, so that
+        only those about the data remain (``config_files.OF_THE_DATA``), unless the family is a subclass of the
+        configuration's family.
 
         Args:
-            options: Those of the parser, with dashes. Configurations that were given before another family was chosen
-                lose the settings that it does not take, and those that were meant for another method, such as learning
-                rates: what they say of the data alone is kept (``config_files.OF_THE_DATA``), unless the family is a
-                subclass of theirs. None drops nothing, for a command that builds no family.
+            options: Options of the parser, with dashes. None drops nothing, for a command that builds no family.
         """
         families, change = (self._families(), self._change()) if options is not None else ([], 0)
         words = []
@@ -129,11 +131,11 @@ class CommandLine:
             elif isinstance(part, Layer):
                 settings, model = part.settings, part.settings.get("model")
                 if place < change and options is not None and isinstance(model, dict):
-                    if not issubclass(families[-1], families[place]):  # they were meant for another method
+                    if not issubclass(families[-1], families[place]):  # the settings are meant for another method
                         model = {key: value for key, value in model.items() if key in OF_THE_DATA}
                     settings = {**settings, "model": _taken(model, "--model", options)}
                 elif options is not None and isinstance(model, dict) and is_own(part):
-                    # A budget of the package's says a network for every method, whether it has one or not.
+                    # The package's budgets set a network for every method, even for those without a network.
                     of_data = {key: value for key, value in model.items() if key in OF_THE_DATA}
                     rest = {key: value for key, value in model.items() if key not in OF_THE_DATA}
                     settings = {**settings, "model": {**rest, **_taken(of_data, "--model", options)}}
@@ -141,10 +143,13 @@ class CommandLine:
         return words
 
     def origin(self, option: str) -> str:
-        """Say which configuration an option's value comes from; empty where that is the command line, or unknown.
+        """Describe which configuration an option's value comes from.
 
         Args:
-            option: With its dashes.
+            option: The option with its dashes.
+
+        Returns:
+            One sentence; empty if the value comes from the command line, or its origin is unknown.
         """
         keys = option.removeprefix("--").split(".")
         for place, part in reversed(list(enumerate(self.parts))):
@@ -164,7 +169,7 @@ class CommandLine:
         return ""
 
     def section(self, name: str) -> dict[str, Any]:
-        """What the configurations say under one name, later ones laid over those before."""
+        """Return one section of the configurations, where later ones override earlier ones."""
         found: dict[str, Any] = {}
         for part in self.parts:
             if isinstance(part, Layer) and isinstance(part.settings.get(name), Mapping):
@@ -172,7 +177,7 @@ class CommandLine:
         return found
 
     def given(self) -> Iterator[tuple[str, Any]]:
-        """Every single setting as (dotted name, value), without the levels that only name a class's arguments."""
+        """Yield every setting as (dotted name, value), with ``init_args`` and similar levels left out of the names."""
         for part, following in zip(self.parts, [*self.parts[1:], ""], strict=True):
             if isinstance(part, Layer):
                 yield from _leaves(part.settings, "")
@@ -183,7 +188,7 @@ class CommandLine:
 
 
 def as_text(settings: Mapping[str, Any]) -> str:
-    """Settings as YAML that every reader takes for the same values: text is quoted."""
+    """Convert settings to YAML with quoted text, so that every parser reads the same values."""
     return yaml.dump(dict(settings), Dumper=_Quoting, default_flow_style=True, allow_unicode=True, sort_keys=False)
 
 
@@ -196,14 +201,14 @@ _Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:
 
 
 def _loaded(value: str) -> Any:
-    """The value of ``--model``: settings as text or in a file, else the name of a class."""
+    """Interpret the value of ``--model``: settings as text, the path of a file, or the name of a class."""
     if value.lstrip().startswith("{"):
         return parsed(value, "--model")
     return str(Path(value).absolute()) if Path(value).is_file() else value
 
 
 def _flat(layer: Layer) -> list[Layer | Choice]:
-    """A layer with its model's settings in flat form, and before it the family that it names."""
+    """Return a layer with flat settings of the model, preceded by the family that it names, if any."""
     model, origin = layer.settings.get("model"), f"'{layer.origin}'" if layer.origin else CLASS_PATH
     if isinstance(model, str) and Path(model).is_file():
         model = read(Path(model), "--model")
@@ -218,7 +223,7 @@ def _flat(layer: Layer) -> list[Layer | Choice]:
     for level in _ARGUMENTS:
         if isinstance(own.get(level), dict):
             own |= own.pop(level)
-        elif level in own and own[level] is None:  # what an empty `init_args:` says
+        elif level in own and own[level] is None:  # from an empty `init_args:`
             del own[level]
     flat = replace(layer, settings={**layer.settings, "model": own})
     if name is None:
@@ -229,7 +234,7 @@ def _flat(layer: Layer) -> list[Layer | Choice]:
 
 
 def _taken(settings: dict[str, Any], name: str, options: Sequence[str]) -> dict[str, Any]:
-    """The settings that are options, or lie within an option that takes a class or a group of them."""
+    """Select the settings that correspond to options, or that are within an option for a class or group."""
     kept = {}
     for key, value in settings.items():
         option = f"{name}.{key}"

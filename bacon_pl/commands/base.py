@@ -1,4 +1,4 @@
-"""What ``fit`` and ``eval`` share: a LightningCLI whose complaints are sentences."""
+"""The common base of ``fit`` and ``eval``: a LightningCLI with error messages in plain sentences."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from bacon_pl.errors import BaconError, one_line
 from bacon_pl.explain import explain
 from bacon_pl.preflight import check_devices
 
-# One YAML file serves both commands, so each accepts the other's sections and options in it and leaves them unread; on
-# the command line they are mistakes.
+# The same YAML file can be used with both commands, so each accepts the other's sections and options in files and
+# ignores them. On the command line they are errors.
 _SECTIONS = {
     "fit": ("evaluation", "bound_settings", "tune"),
     "eval": ("model", "image_grid", "validation", "checkpoint", "tune"),
@@ -38,8 +38,8 @@ _OPTIONS = {
 }
 _OTHER = {"fit": "eval", "eval": "fit"}
 FIT_ONLY = ("ckpt_path", "overwrite")
-"""Options of fit that are no settings of a run."""
-# Earlier versions printed these, always empty: a distillation's optimizers are its family's own.
+"""Options of fit that are not settings of a run."""
+# Earlier versions wrote these sections, always empty; the optimizers of a distillation are defined by its family.
 _EMPTY = ("optimizer", "lr_scheduler")
 _LONGEST = 1000
 
@@ -48,18 +48,18 @@ class LightningCommand(LightningCLI):
     """A command that builds its objects from the command line and YAML.
 
     Args:
-        args: Its arguments.
+        args: Arguments of the command.
 
     Raises:
-        BaconError: They are bad.
+        BaconError: The arguments are invalid.
     """
 
     name: str
     builds_model = False
-    """Whether the command builds a family's module; one that does not leaves the model's settings unread."""
+    """Whether the command builds the module of a family; otherwise it ignores the settings of the model."""
 
     def __init__(self, args: Sequence[str]) -> None:
-        # Where it stands, the parser prints and leaves: what comes after it would not be printed.
+        # The parser prints and exits at --print_config, so options after it would be ignored; move it to the end.
         args = sorted(args, key=lambda word: word.startswith("--print_config"))
         self._check_own(args)
         self.command_line = CommandLine(args)
@@ -70,7 +70,7 @@ class LightningCommand(LightningCLI):
             model_class=self.family,
             datamodule_class=DataModule,
             seed_everything_default=0,
-            # The loader is as long as the run; and what is trained is no stack of layers that a table would describe.
+            # One epoch is the whole run, and a summary of layers would not describe the trained images.
             trainer_defaults={"max_epochs": 1, "enable_model_summary": False},
             run=False,
             args=args,
@@ -83,39 +83,39 @@ class LightningCommand(LightningCLI):
                 "version": __version__,
                 "exit_on_error": False,
                 "default_env": False,
-                "allow_abbrev": False,  # the family is looked for before there is a parser that knows what is short
+                "allow_abbrev": False,  # the family is searched for before a parser could resolve abbreviations
             },
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Make the parser."""
+        """Create the parser."""
         parser = CommandParser.of(dump_header=[f"lightning.pytorch=={pl.__version__}"], **kwargs)
         parser.add_argument(
             "-c",
             "--config",
             action=ActionConfigFile,
-            help="A configuration: a name that `bacon configs` lists, or a YAML file; of several, later ones on top.",
+            help="A configuration: a name from `bacon configs`, or a YAML file. Later ones override earlier ones.",
         )
         return parser
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        """Add the command's own arguments, and then the Trainer's, which help shows last."""
+        """Add the command's own arguments, followed by those of the Trainer, which the help shows last."""
         super().setup_parser(*args, **kwargs)
         assert isinstance(self.parser, CommandParser)
         self.parser.add_trainer(self.trainer_class, self.trainer_defaults)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Accept the other command's sections and options, which files may hold."""
+        """Accept the sections and options of the other command, which files may contain."""
         for section in _SECTIONS[self.name]:
             parser.add_argument(f"--{section}", type=dict[str, Any], default={}, help=argparse.SUPPRESS)
         for option in (*_OPTIONS[self.name], *_EMPTY):
             parser.add_argument(f"--{option}", type=Any, default=None, help=argparse.SUPPRESS)
 
     def _check_own(self, args: Sequence[str]) -> None:
-        """Refuse the other command's options.
+        """Reject options of the other command.
 
         Raises:
-            BaconError: One is given on the command line.
+            BaconError: The command line contains one.
         """
         others = (*_SECTIONS[self.name], *_OPTIONS[self.name])
         for word in args:
@@ -127,7 +127,7 @@ class LightningCommand(LightningCLI):
                 )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and turn the parser's complaints into sentences."""
+        """Parse the arguments, and convert errors of the parser to plain sentences."""
         if TRAINER_HELP in args:
             print(trainer_help(parser.prog, self.trainer_class, self.trainer_defaults), end="")
             sys.exit()
@@ -146,22 +146,22 @@ class LightningCommand(LightningCLI):
             raise BaconError(f"--seed_everything must be a whole number from 0 to {(1 << 32) - 1}, got {seed}.")
 
     def _sentence(self, error: Exception, options: Sequence[str]) -> str:
-        """What is wrong with the settings, and in which file it stands."""
+        """Describe an error in the settings and name the file that contains it."""
         old = renamed(self.command_line.given(), one_line(error, _LONGEST), self._exists(options))
         said = old or explain(error, options, self.family.__name__ if self.builds_model else "")
         return self._placed(said)
 
     def _placed(self, said: str) -> str:
-        """A sentence about an option, and one that says in which file it stands, if it does in one."""
+        """Append to a sentence about an option the name of the file that contains it, if there is one."""
         option = re.search(r"--[\w.]+", said)
         origin = option and self.command_line.origin(option[0].rstrip("."))
-        if origin and FIRST in origin:  # there is nothing to look for among the options
+        if origin and FIRST in origin:  # the name of the option is right, so suggestions would be misleading
             said = re.sub(r" Did you mean \S+\?| `--help` lists all\.", "", said)
         return f"{said} {origin}" if origin else said
 
     @staticmethod
     def _exists(options: Sequence[str]) -> Callable[[str], bool]:
-        """Tells whether an option of some name is there, or one within which it may lie."""
+        """Return a function that tests whether an option with a given name, or one that contains it, exists."""
 
         def exists(name: str) -> bool:
             words = name.split(".")
@@ -171,15 +171,15 @@ class LightningCommand(LightningCLI):
         return exists
 
     def instantiate_classes(self) -> None:
-        """Build the objects. The name of the family is a setting of the run, and no argument of the family.
+        """Build the objects. The name of the family is a setting of the run, but not an argument of the family.
 
         Raises:
-            BaconError: One of them refuses its settings.
+            BaconError: A class rejects its settings.
         """
         self._check_groups()
         self._whole = self.config
         self.config = self.config.clone()
-        if is_described(self.config.trainer.logger):  # made when their folder is known
+        if is_described(self.config.trainer.logger):  # loggers are created when their folder is known
             self.config.trainer.logger = False
         if self.builds_model:
             self.config.pop(CLASS_PATH.removeprefix("--"))
@@ -188,7 +188,7 @@ class LightningCommand(LightningCLI):
         except (ValueError, TypeError, AttributeError) as error:
             if os.environ.get("BACON_DEBUG") == "1":
                 raise
-            # An alternative's own sentence stands in the parser's list of what was wrong with each of them.
+            # If there are alternatives, the parser lists the error of each; use the sentence of our own, if any.
             listed = re.search(r"^ +- (--.*|the .*)$", str(error), re.MULTILINE)
             who = self.family.__name__ if self.builds_model else "the evaluation"
             raise BaconError(
@@ -196,10 +196,10 @@ class LightningCommand(LightningCLI):
             ) from error
 
     def _check_groups(self) -> None:
-        """Refuse a number, or nothing, where settings by name are needed.
+        """Check that every section is a mapping, and not for example a number or empty.
 
         Raises:
-            BaconError: There is one.
+            BaconError: A section is not a mapping.
         """
         for name in ("data", "trainer", "model", "validation", "checkpoint", "image_grid", "evaluation"):
             value = self.config.get(name, {})
@@ -208,8 +208,12 @@ class LightningCommand(LightningCLI):
                 raise BaconError(self._placed(said))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Build the Trainer; what it refuses is bad input, whichever exception it chose."""
-        self.config = self._whole  # one of its callbacks saves the settings
+        """Build the Trainer, and convert its exceptions, which are due to bad settings, to errors.
+
+        Raises:
+            BaconError: The Trainer rejects its settings.
+        """
+        self.config = self._whole  # a callback saves all settings
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
@@ -222,5 +226,5 @@ class LightningCommand(LightningCLI):
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """The whole configuration of this run, as plain values."""
+        """The resolved configuration of this run as plain values."""
         return yaml.safe_load(self.parser.dump(self.config))

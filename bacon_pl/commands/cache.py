@@ -1,4 +1,4 @@
-"""The command ``bacon cache``: what is kept between runs, and clearing it. It imports no torch."""
+"""The command ``bacon cache``, which shows and clears the cache. It does not import torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 class Cache:
-    """Show the cache, or clear it."""
+    """Show or clear the cache."""
 
     name = "cache"
 
@@ -49,7 +49,7 @@ class Cache:
             raise BaconError(f"unknown {kind} {one_line(rest[0], 80)}. `--help` shows what may be given.")
 
     def run(self) -> None:
-        """Show or clear."""
+        """Show or clear the cache."""
         if self.help:
             print(USAGE, end="")
         elif self.clears:
@@ -61,7 +61,7 @@ class Cache:
 
 
 def listing() -> list[str]:
-    """Say where the cache lies, what is in it, the largest first, and how large it is."""
+    """Describe the location, the content (largest files first) and the size of the cache."""
     own, others = entries()
     lines = [f"cache: {cache_dir()} ({_chosen_by()})"]
     rows = [_row(entry) for entry in own]
@@ -78,7 +78,7 @@ def listing() -> list[str]:
 
 
 def size_text(size: int) -> str:
-    """Bytes for people: three digits and a decimal unit."""
+    """Format a number of bytes with three digits and a decimal unit."""
     value, unit = float(size), 0
     while value >= 999.5 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1

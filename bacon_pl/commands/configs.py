@@ -1,4 +1,4 @@
-"""The command ``bacon configs``: what configurations there are, and a copy of one to edit."""
+"""The command ``bacon configs``, which lists the configurations or copies one for editing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Configs:
             raise BaconError("give a name and, if you like, a file: bacon configs copy NAME [DEST].")
 
     def run(self) -> None:
-        """List or copy."""
+        """List the configurations or copy one."""
         if self.help:
             print(USAGE, end="")
         elif self.copies:
@@ -50,13 +50,13 @@ class Configs:
 
 
 def listing(within: Sequence[str] = ()) -> list[str]:
-    """A line for each configuration: its name and what it says of itself.
+    """Return one line per configuration with its name and headline.
 
     Args:
-        within: Only those of these names, or below them; all by default.
+        within: Names or groups of the configurations to list; by default all.
 
     Raises:
-        BaconError: There is none of such a name.
+        BaconError: There is no configuration with one of the names.
     """
     names = config_files.names()
     for word in within:
@@ -73,17 +73,17 @@ def _below(name: str, word: str) -> bool:
 
 
 def copy(given: str, dest: str | os.PathLike[str] | None = None) -> str:
-    """Write a configuration, with all that it extends merged in, as one file.
+    """Write a configuration to one file, with the configurations that it extends merged in.
 
     Args:
-        given: Its name or path.
-        dest: The file to write, or a folder that is there; by default a file in the working directory.
+        given: Name or path of the configuration.
+        dest: File to write, or an existing folder; by default a file in the working directory.
 
     Returns:
-        What was written and how it is used.
+        A description of what was written and how to use it.
 
     Raises:
-        BaconError: There is no such configuration, a file is in the way, or it cannot be written.
+        BaconError: There is no such configuration, the file exists, or it cannot be written.
     """
     layers = config_files.layers(given, "NAME")
     own = layers[-1]
@@ -111,20 +111,20 @@ def copy(given: str, dest: str | os.PathLike[str] | None = None) -> str:
 
 
 def runs_alone(settings: Mapping[str, Any]) -> bool:
-    """Whether a configuration says what to distill and how long, so that it needs no other one below it."""
+    """Return whether a configuration sets the dataset and the number of steps, so that it needs no other one."""
     data, trainer = (settings.get(section) or {} for section in ("data", "trainer"))
     return "name" in data and "max_steps" in trainer
 
 
 def _comments(path: Path) -> list[str]:
-    """The comment that a file begins with."""
+    """Return the comment lines at the start of a file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return lines[:end]
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes lists of plain values in one line, and nothing by reference."""
+    """Writes lists of plain values on one line, and does not use aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

@@ -1,6 +1,6 @@
-"""What is wrong with a command line that can be told at once, without torch and Lightning, which take seconds to load.
+"""Early checks of the command line, before torch and Lightning are imported, which takes seconds.
 
-Only what the command itself would say, too, or less well: whatever is doubtful is left to its parser.
+Only errors that the command would report as well are detected here. Doubtful cases are left to the parser.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ OPTIONS = (
     *("evaluation", "distilled", "factor", "epoch_index", "epoch-index", "out", "baselines", "networks"),
     *("scores", "bound", "bound_settings", "figures", "optimizer", "lr_scheduler"),
 )
-"""First words of the options of fit and eval; a test holds them to the parsers'."""
+"""First words of the options of fit and eval; a test compares them with the parsers."""
 
-_CLOSE = 0.8  # a slip of the pen; for what is further from all of these, the parser knows better what was meant
+_CLOSE = 0.8  # similarity of a typing error; for less similar words, the parser gives better suggestions
 _NO_SETTINGS = (
     *("--data.name", "--data.root", "--seed_everything", "--overwrite", "--ckpt_path"),
     *("--trainer.default_root_dir", "--trainer.accelerator", "--trainer.devices", "--trainer.precision"),
     *("--trainer.max_time", "--trainer.logger"),
 )
-"""Options that a run may be given beside its configuration, and that do not make one."""
+"""Options that do not replace a configuration."""
 
 
 def check(command: str, args: Sequence[str]) -> None:
-    """Refuse what is wrong in any case.
+    """Check a command line for errors that need no parser.
 
     Args:
         command: ``fit`` or ``eval``.
-        args: Its arguments.
+        args: Arguments of the command.
 
     Raises:
-        BaconError: An option is misspelled, a configuration is missing or is no YAML of settings, or none is given.
+        BaconError: An option is misspelled, no configuration is given, or one is missing or not a YAML file with
+            settings.
     """
     if not any(word in ("-h", "--version") or word.startswith("--print") or "help" in word for word in args):
         _check_names(args)
@@ -47,7 +48,7 @@ def check(command: str, args: Sequence[str]) -> None:
 
 
 def _check_names(args: Sequence[str]) -> None:
-    """Refuse an option whose first word is nearly that of one there is."""
+    """Reject options whose first word is a likely misspelling of an existing one."""
     for word in args:
         option = word.partition("=")[0]
         first, dot, rest = option.removeprefix("--").rstrip("+").partition(".")
@@ -58,7 +59,7 @@ def _check_names(args: Sequence[str]) -> None:
 
 
 def _check_missing(command: str, args: Sequence[str]) -> None:
-    """Refuse a command line without what nothing else can give."""
+    """Reject a command line without a required option or configuration."""
     names = [word.partition("=")[0] for word in args]
     if command == "fit" and all(name in _NO_SETTINGS for name in names if name.startswith("-")):
         raise BaconError(
@@ -74,7 +75,7 @@ def _check_missing(command: str, args: Sequence[str]) -> None:
 
 
 def _configurations(args: Sequence[str]) -> Iterator[str]:
-    """What ``--config`` is given."""
+    """Yield the values of ``--config``."""
     for word, following in zip(args, [*args[1:], "--"], strict=False):
         name, equals, value = word.partition("=")
         if word.startswith("-c") and word != "-c":
@@ -86,7 +87,7 @@ def _configurations(args: Sequence[str]) -> Iterator[str]:
 
 
 def _read(given: str) -> list[Layer] | None:
-    """Read a configuration; None if it can be read only once, or only from afar."""
+    """Read a configuration; return None for a pipe, which can be read only once, or a remote file."""
     special = os.path.exists(given) and not (os.path.isfile(given) or os.path.isdir(given))
     if "://" in given or special:
         return None

@@ -1,4 +1,4 @@
-"""``bacon eval``."""
+"""The command ``bacon eval``."""
 
 from __future__ import annotations
 
@@ -57,63 +57,64 @@ from bacon_pl.report import EVALUATIONS, RESULTS, claimed, figures, folder_name,
 from bacon_pl.runtime import undone
 
 LOGS = "logs"
-"""Below an evaluation's folder: what is logged of each training."""
+"""Name of the folder, in that of an evaluation, with the logs of the trainings."""
 
-# Settings that change no result but by rounding, or are only read by fit; of the Trainer's only a few change any.
+# Settings that change results only by rounding or that only fit uses; and the Trainer's settings that change results.
 _FREE_DATA = ("download", "eval_batch", "batch_real", "pool_batch")
 _FREE_RECIPE = ("acceleration",)
 _TRAINER = ("limit_train_batches", "limit_test_batches", "max_time", "fast_dev_run", "overfit_batches")
 
 
 class Eval(LightningCommand):
-    """Train fresh networks on a distilled set and test them; writes results.json into a folder of the evaluation."""
+    """Train new networks on a distilled set, test them, and write results.json to the folder of the evaluation."""
 
     name = "eval"
     talks = True
-    """Whether it prints how it goes and what came of it."""
+    """Whether the command prints its progress and results."""
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the data, but no model: there is one per training set."""
+        """Add the data, but no model, since there is one per training set."""
         parser.add_lightning_class_args(DataModule, "data")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the recipe and what is evaluated."""
+        """Add the recipe and the options of the evaluation."""
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(Recipe, "evaluation")
         parser.add_argument(
             "--distilled",
             type=str,
             required=True,
-            help="The distilled set: its file or the folder of its run, or another project's file (see bacon convert).",
+            help="The distilled set: its file, the folder of its run, or another project's file (see bacon convert).",
         )
         add_source_options(parser)
         parser.add_argument(
             "--out",
             type=str | None,
             default=None,
-            help="Folder of the results. By default one of its own, named after the set and the recipe, in "
-            "evaluations/ of the set's run; of a set that lies in no run's folder, in evaluations/ of "
-            "--trainer.default_root_dir, or of runs/.",
+            help="Folder of the results. By default a folder named after the set and the recipe, in evaluations/ in "
+            "the folder of the set's run; for a set that is not in the folder of a run, in evaluations/ in "
+            "--trainer.default_root_dir or runs/.",
         )
-        parser.add_argument(
-            "--overwrite", type=bool, default=False, help="Replace the results of an evaluation in that folder."
-        )
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace existing results in that folder.")
         parser.add_argument(
             "--baselines",
             type=str | list[str],
             default=[],
-            help="Also evaluate real images: smaller ones that fill as many canvases, which is what a run starts from "
-            "(tiles); as many whole ones, drawn at random or chosen by herding or k-center (random, herding, "
-            "k_center); or the whole training set (whole). Several with commas between them.",
+            help="Also evaluate real images: smaller ones that fill the same number of canvases, like the initial "
+            "images of a run (tiles); the same number of whole ones, drawn at random or selected by herding or "
+            "k-center (random, herding, k_center); or the whole training set (whole). Separate several with commas.",
         )
         parser.add_argument(
             "--networks",
             type=str | list[str],
             default=[],
-            help="Architectures to compare, by name, with commas between them; by default only --evaluation.network.",
+            help="Names of architectures to compare, separated by commas; by default only --evaluation.network.",
         )
         parser.add_argument(
-            "--scores", type=bool, default=False, help="Compute DD-Ranking's robust scores, with the runs they need."
+            "--scores",
+            type=bool,
+            default=False,
+            help="Compute the robust scores of DD-Ranking, including the additional runs that they need.",
         )
         parser.add_argument(
             "--bound",
@@ -121,18 +122,18 @@ class Eval(LightningCommand):
             default=False,
             nargs="?",
             const=True,
-            help="Compute BACON's bound and the risk of the set, as three networks see it.",
+            help="Compute BACON's bound and the risk of the set in the feature spaces of three networks.",
         )
         parser.add_class_arguments(BoundSettings, "bound_settings")
         parser.add_argument(
             "--figures",
             type=bool,
             default=False,
-            help="Draw pictures, too: accuracies, learning curves, confusion, embeddings and the images.",
+            help="Also draw figures of accuracies, learning curves, confusion, embeddings and the images.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and take lists of names as text, too."""
+        """Parse the arguments, and accept lists of names as text, too."""
         super().parse_arguments(parser, args)
         self.baselines: list[Any] = _words(self.config.baselines)
         for name in self.baselines:
@@ -143,8 +144,8 @@ class Eval(LightningCommand):
                 raise BaconError(self._sentence(BaconError(said), re.findall(r"--[\w.]+", parser.format_usage())))
 
     def run(self) -> None:
-        """Evaluate."""
-        # Ours needs no dataset to be read, so what is wrong with it is told before the data are loaded.
+        """Evaluate the set given on the command line."""
+        # A set of this package can be read without its dataset, so its errors are reported before the data is loaded.
         ours = self.source() if is_ours(self.config.distilled) else None
         if ours is None:
             self.read_data()
@@ -155,7 +156,10 @@ class Eval(LightningCommand):
 
         Args:
             distilled: The set.
-            data: Real images that take the place of those that the settings name.
+            data: Real images to use instead of those named in the settings.
+
+        Returns:
+            The results.
         """
         self.datamodule = data or self.datamodule
         networks = self.architectures(distilled.meta)
@@ -175,7 +179,7 @@ class Eval(LightningCommand):
         self.datamodule.setup("test")
 
     def _evaluate(self, distilled: DistilledSet, networks: dict[str, NetworkFactory], folder: Path) -> Results:
-        """Make all trainings, and write and print what came of them."""
+        """Run all trainings, and write and print their results."""
         data, seed = self.datamodule, int(self.config.seed_everything)
         recipe, scores = self.config_init.evaluation, self.config.scores
         comparison = Comparison(distilled, data.train, data.meta, recipe, networks, self.baselines, scores, seed)
@@ -191,9 +195,9 @@ class Eval(LightningCommand):
         first, compiled = None, None
         for run in comparison.runs:
             if run.architecture != compiled:
-                # torch keeps so many programs of a function (networks.stateless.MOST_PROGRAMS), then compiles no more.
-                # An architecture's runs share theirs, ten or so, its teacher's and its feature spaces' among them; so
-                # any number of architectures fits if each starts anew.
+                # torch stops compiling when it has a certain number of programs of a function (see
+                # networks.stateless.MOST_PROGRAMS). The runs of one architecture share about ten, including those of
+                # the teacher and the feature spaces. A reset for each architecture allows any number of architectures.
                 torch.compiler.reset()
                 compiled = run.architecture
             begun = time.monotonic()
@@ -232,16 +236,16 @@ class Eval(LightningCommand):
         return Results(numbers)
 
     def say(self, text: str) -> None:
-        """Print, in one of the run's processes, so that whoever reads a file sees it at once."""
+        """Print text on one of the processes, and flush it so that it appears immediately in files."""
         if self.talks and self.trainer.is_global_zero:
             print(text, flush=True)
 
     def source(self, meta: DatasetMeta | None = None) -> DistilledSet:
-        """The set that is evaluated; another project's needs the dataset it was made from."""
+        """Read the set to evaluate; the set of another project needs the description of its dataset."""
         return open_set(self.config.distilled, meta, factor=self.config.factor, index=self.config.epoch_index)
 
     def place(self, distilled: DistilledSet, networks: list[str]) -> Path:
-        """The folder of this evaluation: another project's folder is never written into unless it is asked for."""
+        """Return the folder of this evaluation, which is in a folder of another project only if this is requested."""
         if self.config.out:
             return Path(self.config.out).expanduser()
         file, ours = Path(self.config.distilled), is_ours(self.config.distilled)
@@ -253,10 +257,10 @@ class Eval(LightningCommand):
         return root / EVALUATIONS / folder_name(file, networks, epochs, self.identity(distilled, networks))
 
     def identity(self, distilled: DistilledSet, networks: list[str]) -> dict[str, Any]:
-        """All that makes this evaluation what it is, wherever it runs."""
+        """Return all settings that affect the results of this evaluation, regardless of the machine."""
         settings, name = self.resolved, self.datamodule.name
         data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
-        # Where the catalog says what the data are, they are the same wherever they lie.
+        # Datasets that the catalog fully describes are the same in every folder.
         root = str(Path(self.datamodule.root).resolve()) if find(name).num_classes is None else None
         trainer = {key: settings["trainer"].get(key) for key in _TRAINER}
         return {
@@ -267,20 +271,20 @@ class Eval(LightningCommand):
             "baselines": list(dict.fromkeys(self.baselines)),
             "scores": self.config.scores,
             "bound": settings["bound_settings"] if self.config.bound else None,
-            "figures": self.config.figures,  # which follow the accuracy during training, too
-            "trainer": {**trainer, "precision": self.trainer.precision},  # which has several spellings
+            "figures": self.config.figures,  # figures add test accuracies during training to the results
+            "trainer": {**trainer, "precision": self.trainer.precision},  # normalized by the Trainer
             "seed": int(self.config.seed_everything),
         }
 
     def architectures(self, meta: DatasetMeta) -> dict[str, NetworkFactory]:
-        """What ``--networks`` names, or else the recipe's network; that one keeps its options where it is named."""
+        """Return the networks of ``--networks``, by default the recipe's, which keeps its options if it is named."""
         own = self.config_init.evaluation.network
         own_name = type(own(meta.channels, meta.size, meta.num_classes)).__name__.lower()
         names = _words(self.config.networks)
         return {name: own if name.lower() == own_name else by_name(name) for name in names} or {own_name: own}
 
     def evaluation_trainer(self, module: EvalModule, run: Run, folder: Path) -> pl.Trainer:
-        """Build a Trainer with the user's flags and the recipe's length, which takes the place of max_steps."""
+        """Build a Trainer with the user's flags, but with the recipe's number of steps instead of max_steps."""
         given, steps = self.config_init.trainer, module.learners.total_steps
         callbacks = given.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
@@ -296,7 +300,7 @@ class Eval(LightningCommand):
             "log_every_n_steps": min(50 if given.log_every_n_steps is None else given.log_every_n_steps, steps),
         }
         if self.config.trainer.logger in (None, True):
-            if self.trainer.is_global_zero:  # of an evaluation that was broken off, or is replaced
+            if self.trainer.is_global_zero:  # remove logs of an interrupted or replaced evaluation
                 shutil.rmtree(folder / LOGS / run.name, ignore_errors=True)
             flags["logger"] = TensorBoardLogger(folder, name=LOGS, version=run.name)
         elif self.loggers is not None:  # one for all trainings
@@ -305,6 +309,6 @@ class Eval(LightningCommand):
 
 
 def _words(given: str | list[str]) -> list[str]:
-    """Names from a list, or from text with commas between them, in brackets or not."""
+    """Return the names in a list, or in comma-separated text with or without brackets."""
     words = given.strip().removeprefix("[").removesuffix("]").split(",") if isinstance(given, str) else given
     return [name for name in map(str.strip, words) if name]

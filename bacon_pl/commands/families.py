@@ -1,4 +1,4 @@
-"""Which family of methods a command line is about: the LightningModule that ``bacon fit`` builds."""
+"""The families of methods: the classes of LightningModules that ``bacon fit`` can build."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bacon_pl.configured import class_path
 from bacon_pl.distillers import Distiller, DistributionMatching
 from bacon_pl.errors import BaconError, one_line, unknown_name
 
-BASE = Distiller  # the class that every family is a subclass of
-DEFAULT = DistributionMatching  # the family that is meant where none is named
+BASE = Distiller  # the base class of all families
+DEFAULT = DistributionMatching  # the family used if none is named
 
 _HINT = "A class_path such as my_module.MyClass works, too."
 
 
 def known() -> dict[str, type[Any]]:
-    """The families that are imported and can be built, by class name."""
+    """Return the imported families that are not abstract, by class name."""
     found: dict[str, type[Any]] = {}
     waiting: list[type[Any]] = [BASE]
     while waiting:
@@ -33,11 +33,14 @@ def find_family(name: str, option: str = "--model.class_path") -> type[Any]:
     """Find a family by its class name, or by module and class.
 
     Args:
-        name: As the user gave it.
-        option: Where the user gave it, for the message.
+        name: Name as given by the user.
+        option: Option or file that contains the name, for the message.
+
+    Returns:
+        The class.
 
     Raises:
-        BaconError: There is none of that name, it cannot be imported, or it is no family.
+        BaconError: There is no family with this name, or the class cannot be imported or is not a family.
     """
     families = known()
     if name in families:
@@ -49,7 +52,7 @@ def find_family(name: str, option: str = "--model.class_path") -> type[Any]:
         raise BaconError(f"{option}: {unknown_name('family of methods', name, families)} {_HINT}")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module of the user's may raise anything while it is imported
+    except Exception as error:  # importing a user's module may raise any exception
         raise BaconError(
             f"{option}: cannot import '{one_line(name)}' ({type(error).__name__}: {one_line(error).rstrip('.')}): give "
             f"a class that can be imported from here, or one of {', '.join(sorted(families))}."

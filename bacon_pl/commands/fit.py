@@ -1,4 +1,4 @@
-"""``bacon fit``."""
+"""The command ``bacon fit``."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from bacon_pl.traces import leave_no_trace
 
 
 class Fit(LightningCommand):
-    """Distill a dataset; writes distilled.safetensors and distilled.png into --trainer.default_root_dir."""
+    """Distill a dataset and write distilled.safetensors and distilled.png to --trainer.default_root_dir."""
 
     name = "fit"
     builds_model = True
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the data and the family's own options."""
+        """Add the options of the data and of the family."""
         parser.add_lightning_class_args(DataModule, "data")
         parser.add_argument(
             CLASS_PATH,
             type=str,
             default=class_path(self.family),
-            help="The family of methods: a class name, or my_module.MyClass for one of your own. The options of "
-            "--model are its arguments, so `--help` lists those of the family that is given with it.",
+            help="The family of methods: a class name, or my_module.MyClass for a class of your own. The options of "
+            "--model are its arguments, so `--help` lists those of the family that is given along with it.",
         )
         parser.add_lightning_class_args(self.family, "model")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks of a distillation."""
+        """Add the options of the callbacks, and those for resuming and overwriting."""
         super().add_arguments_to_parser(parser)
         if "--model.seed" not in parser.format_usage():
             raise BaconError(
@@ -60,13 +60,13 @@ class Fit(LightningCommand):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Resume from this checkpoint, the newest one of this run's folder, or 'last': the newest of "
-            "--trainer.default_root_dir, where there is one.",
+            help="Resume from a checkpoint: a checkpoint file; a run's folder, for its newest checkpoint; or 'last', "
+            "for the newest checkpoint in --trainer.default_root_dir, if there is one.",
         )
-        parser.add_argument("--overwrite", type=bool, default=False, help="Replace the run in that folder.")
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace an existing run in that folder.")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Build the Trainer, with what says where the run is."""
+        """Build the Trainer with callbacks that show the progress."""
         given = self.config_init.trainer
         shown = progress(estimate=True)
         shown.hint = "; for a first look, add --config budgets/small"
@@ -74,20 +74,20 @@ class Fit(LightningCommand):
         return super().instantiate_trainer(callbacks=[*callbacks, Opening()], **kwargs)
 
     def run(self) -> None:
-        """Distill, and say where the set is; what is refused before it begins leaves nothing behind."""
+        """Distill and print the path of the set. If the run is rejected before it starts, no files are left."""
         self.distill()
         root = Path(self.trainer.default_root_dir)
-        tried = getattr(self.trainer, "fast_dev_run", False)  # which leaves nothing
+        tried = getattr(self.trainer, "fast_dev_run", False)  # writes no files
         if self.trainer.is_global_zero and self.trainer.state.finished and not tried:
             if (done := self.model.iteration) < (total := planned(self.trainer, self.model)):
                 print(f"ended after iteration {done:,} of {total:,}, for one of the callbacks stopped the run")
             print(f"distilled set: {root / FILE_NAME}\npicture: {root / PICTURE_NAME}")
 
     def distill(self, data: DataModule | None = None) -> None:
-        """Distill; the set is written into ``--trainer.default_root_dir``.
+        """Distill and write the set to ``--trainer.default_root_dir``.
 
         Args:
-            data: Real images that take the place of those that the settings name.
+            data: Real images to use instead of those named in the settings.
         """
         with leave_no_trace(self.trainer):
             self._distill(data)
@@ -96,11 +96,11 @@ class Fit(LightningCommand):
         if data is not None:
             self.datamodule = data
         self.check()
-        # How a run was resumed is no setting of it: a resumed run ends in the same file.
+        # Options for resuming are not recorded, so that a resumed run gives the same file as an uninterrupted one.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
         if data is not None:
             self.model.config["data"] = dict(data.hparams)
-        if recipe := self.command_line.section("evaluation"):  # so that a set knows how it was meant to be evaluated
+        if recipe := self.command_line.section("evaluation"):  # record the intended recipe of the evaluation
             self.model.config["evaluation"] = recipe
         root, config = Path(self.trainer.default_root_dir), self.config
         zero = self.trainer.is_global_zero
@@ -114,25 +114,33 @@ class Fit(LightningCommand):
             close_loggers(self.trainer.loggers)
 
     def connect_loggers(self, root: Path, checkpoint: Path | None) -> None:
-        """Give the Trainer the loggers that were asked for; those of a run that is resumed go on with it."""
+        """Give the Trainer the requested loggers; if a run is resumed, its loggers are continued."""
         if getattr(self.trainer, "fast_dev_run", False):
             return
         begins = None
         if checkpoint is not None:
             begins = iterations_done(checkpoint)
-            # A run in which nothing is left to do keeps what was logged at its end, too.
+            # If nothing is left to do, the values logged at the end of the run are kept, too.
             begins += begins >= min(self.trainer.max_steps, self.model.num_iterations or self.trainer.max_steps)
         loggers = make_loggers(self.config.trainer.logger, root, begins)
         if loggers is not None:
             self.trainer.loggers = loggers
 
     def check(self) -> None:
-        """Tell what is wrong before data are read and hours spent."""
+        """Check the settings and the output folder before data is read.
+
+        Raises:
+            BaconError: A setting is invalid, or the folder is not writable.
+        """
         self.check_settings()
         check_writable(self.trainer.default_root_dir, "--trainer.default_root_dir")
 
     def check_settings(self) -> None:
-        """Tell what is wrong with the settings."""
+        """Check the settings.
+
+        Raises:
+            BaconError: A setting is invalid.
+        """
         if self.trainer.max_steps < 1 or 0 in (self.trainer.max_epochs, self.trainer.limit_train_batches):
             raise BaconError(
                 "distillation is counted in iterations: give --trainer.max_steps N, at least 1, and neither "

@@ -1,4 +1,4 @@
-"""``--help`` of fit and eval: the package's own options, and a paragraph on those of Lightning's Trainer."""
+"""The help of fit and eval: the package's own options, and a paragraph about the options of Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _MOST_USED = (
 
 
 class CommandParser(LightningArgumentParser):
-    """A parser whose help is short.
+    """A parser with a short help.
 
     Args:
-        args: As Lightning's.
-        prog: The command as its user writes it; jsonargparse makes parsers for the help of one class without it, which
-            then are of the command's.
-        kwargs: As Lightning's.
+        args: Arguments of Lightning's parser.
+        prog: The command as typed by the user. jsonargparse omits it for the help of a single class, where the command
+            of the main parser is used.
+        kwargs: Arguments of Lightning's parser.
     """
 
     command: ClassVar[str] = "bacon"
@@ -41,26 +41,29 @@ class CommandParser(LightningArgumentParser):
 
     @classmethod
     def of(cls, **kwargs: Any) -> CommandParser:
-        """Make a command's parser.
+        """Create the parser of a command.
 
         Args:
-            kwargs: As for the class, with the command as ``prog``.
+            kwargs: Arguments of the class, with the command as ``prog``.
+
+        Returns:
+            The parser.
         """
         return type(cls.__name__, (cls,), {"command": kwargs["prog"]})(**kwargs)
 
     def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Add a class's arguments; a logger's folder is the run's by default."""
+        """Add the arguments of a class; the default folder of loggers is that of the run."""
         added = super().add_class_arguments(theclass, nested_key, *args, **kwargs)
         if nested_key is None and inspect.isclass(theclass) and issubclass(theclass, Logger) and "save_dir" in added:
             self.set_defaults(save_dir=RUN_FOLDER)
         return added
 
     def add_trainer(self, trainer_class: Any, defaults: dict[str, Any]) -> None:
-        """Add the Trainer's options; after all others, where help shows them.
+        """Add the options of the Trainer. Call this last, so that the help shows them after all others.
 
         Args:
-            trainer_class: The Trainer.
-            defaults: Values by name that take the place of its own defaults.
+            trainer_class: The class of the Trainer.
+            defaults: Values by name that replace the Trainer's own defaults.
         """
         self.add_lightning_class_args(trainer_class, "trainer")
         self.set_defaults({f"trainer.{name}": value for name, value in defaults.items()})
@@ -68,7 +71,7 @@ class CommandParser(LightningArgumentParser):
         group.title, group.description = _TITLE, _MOST_USED
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """The help without the Trainer's options, with a usage of one line."""
+        """Return the help without the Trainer's options and with a usage of one line."""
         with self._short():
             return super().format_help(*args, **kwargs)
 
@@ -80,7 +83,7 @@ class CommandParser(LightningArgumentParser):
         try:
             for action, _ in before:
                 action.help = argparse.SUPPRESS
-            if before:  # not the help of one class
+            if before:  # not the help of a single class
                 self.usage = f"{self.command} --config NAME [--OPTION VALUE ...]"
             yield
         finally:
@@ -90,12 +93,12 @@ class CommandParser(LightningArgumentParser):
 
 
 def trainer_help(command: str, trainer_class: Any, defaults: dict[str, Any]) -> str:
-    """All of the Trainer's options.
+    """Return the help for all options of the Trainer.
 
     Args:
-        command: The command as its user writes it.
-        trainer_class: The Trainer.
-        defaults: Values by name that take the place of its own defaults.
+        command: The command as typed by the user.
+        trainer_class: The class of the Trainer.
+        defaults: Values by name that replace the Trainer's own defaults.
     """
     parser = ArgumentParser(prog=command, usage=f"{command} --trainer.OPTION VALUE ...", add_help=False)
     parser.add_class_arguments(trainer_class, "trainer", fail_untyped=False)

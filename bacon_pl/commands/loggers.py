@@ -1,4 +1,4 @@
-"""``--trainer.logger``: loggers write into the run's folder unless told otherwise, and those of a resumed run go on."""
+"""The option ``--trainer.logger``: loggers write to the run's folder by default, and continue when it is resumed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bacon_pl.errors import BaconError, one_line
 from bacon_pl.loggers import open_loggers, recorded
 
 RUN_FOLDER = "${trainer.default_root_dir}"
-"""What configurations say for a logger's folder that was not given: so they hold wherever a run lies."""
+"""Placeholder for a logger's folder in configurations, which remains valid if the run's folder is moved."""
 
 _CONTINUED_BY = ("version", "run_id", "experiment_key")
-"""Arguments by which Lightning's loggers are told which earlier run they go on with."""
+"""Arguments of Lightning's loggers that identify an earlier run to continue."""
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the settings where the logs are, or in the run's folder if those are not in files."""
+    """Saves the settings in the folder of the logs, or in that of the run if the logs are not in files."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save them."""
-        if trainer.log_dir is not None:  # every process asks
+        """Save the settings."""
+        if trainer.log_dir is not None:  # evaluated on every process, since it communicates
             super().setup(trainer, pl_module, stage)
         elif trainer.is_global_zero and not self.already_saved:
             path = Path(trainer.default_root_dir, self.config_filename)
@@ -38,24 +38,24 @@ class SaveConfig(SaveConfigCallback):
 
 
 def is_described(logger: Any) -> bool:
-    """Tell whether ``--trainer.logger`` names classes, which are made once the run's folder is known."""
+    """Return whether ``--trainer.logger`` names classes, whose objects are created when the run's folder is known."""
     return isinstance(logger, (Namespace, Mapping, list, tuple))
 
 
 def make_loggers(described: Any, folder: Path, first_step: int | None = None) -> list[Logger] | None:
-    """Make the loggers that ``--trainer.logger`` asks for, and connect them to where they write.
+    """Create the loggers requested by ``--trainer.logger``, and start them.
 
     Args:
-        described: The option's value.
-        folder: The run's folder.
-        first_step: Where the run that is resumed goes on; None for a new one. What was logged from there on is dropped
-            where a logger can do that: the process had gone on after its checkpoint before it was killed.
+        described: Value of the option.
+        folder: Folder of the run.
+        first_step: First iteration of a resumed run; None for a new run. Values that were logged from this iteration
+            on, after the checkpoint, are dropped if the logger supports this.
 
     Returns:
-        The loggers; None where the Trainer's own choice is right.
+        The loggers, or None to keep the Trainer's own choice.
 
     Raises:
-        BaconError: One of them cannot be made, or cannot start.
+        BaconError: A logger cannot be created or started.
     """
     earlier = recorded(folder) if first_step is not None else []
     if not is_described(described):
@@ -74,7 +74,7 @@ def make_loggers(described: Any, folder: Path, first_step: int | None = None) ->
 
 
 def _make(settings: dict[str, Any], folder: Path, place: Mapping[str, Any] | None, first_step: int | None) -> Logger:
-    """Make one logger, which goes on in its earlier place if it had one."""
+    """Create one logger, which continues in its earlier place if there is one."""
     name = settings["class_path"].rpartition(".")[2]
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--logger", type=Logger)
@@ -82,7 +82,7 @@ def _make(settings: dict[str, Any], folder: Path, place: Mapping[str, Any] | Non
     if given.get("save_dir") == RUN_FOLDER:
         given["save_dir"] = str(folder)
         if name == MLFlowLogger.__name__ and given.get("tracking_uri") is None:
-            # MLflow's own default, a folder of files, is given up by MLflow.
+            # MLflow's default, a folder of files, is deprecated by MLflow.
             given["tracking_uri"] = f"sqlite:///{folder.absolute() / 'mlflow.db'}"
             given["artifact_location"] = given.get("artifact_location") or (folder.absolute() / "mlruns").as_uri()
     if place is not None:
@@ -96,7 +96,7 @@ def _make(settings: dict[str, Any], folder: Path, place: Mapping[str, Any] | Non
         logger: Logger = parser.instantiate_classes(described).logger
         if place is not None and first_step is not None and isinstance(logger, CSVLogger):
             _take_over(logger, first_step)
-    except Exception as error:  # each service has its own
+    except Exception as error:  # every service raises exceptions of its own
         raise BaconError(
             f"{name} cannot be made ({one_line(error).rstrip('.')}): mend its --trainer.logger options, or give "
             "--trainer.logger false."
@@ -105,7 +105,7 @@ def _make(settings: dict[str, Any], folder: Path, place: Mapping[str, Any] | Non
 
 
 def _take_over(logger: CSVLogger, first_step: int) -> None:
-    """Keep the rows of the iterations that are done: a CSVLogger begins by deleting its file."""
+    """Restore the rows of finished iterations, since a new CSVLogger deletes its file."""
     path = Path(logger.log_dir, "metrics.csv")
     rows: Sequence[dict[str, str]] = []
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Options and names of earlier versions, which somebody may have in a YAML file: what each is called today."""
+"""Options and names of earlier versions, which users may have in YAML files, with their current names."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ OPTIONS = {
     "data.seed": "seed_everything",
     "model.seed": "seed_everything",
 }
-"""Old name of an option → new one; between its last word and two words or more before it, there may be others."""
+"""New names of options by old name. For old names of three or more words, other words may precede the last one."""
 
 VALUES = {
     ("objective", "Bayes"): "BaconObjective",
     ("baselines", "k_centre"): "k_center",
     ("model", "DistillModule"): "DistributionMatching",
 }
-"""(Word of the option's name, old value) → new value; a class counts by its name, wherever it lay."""
+"""New values by (word of the option's name, old value); a class is identified by its name, without its module."""
 
-# The parser takes no notice of these in a file, for --seed_everything sets them; they never are options of their own.
+# The parser ignores these in files, since --seed_everything sets them; they are never options of their own.
 _UNHEARD = ("data.seed", "model.seed")
 
 
 def new_option(name: str, exists: Callable[[str], bool]) -> str | None:
-    """The new name of an option.
+    """Return the new name of an option, or None if it has not been renamed.
 
     Args:
-        name: Its dotted name without dashes, and without ``init_args``.
-        exists: Whether there is an option of that name today.
+        name: Dotted name of the option without dashes and without ``init_args``.
+        exists: Function that returns whether an option with a given name exists.
     """
     for old, new in OPTIONS.items():
         start, _, last = old.rpartition(".")
         within = "." in start and name.startswith(f"{start}.") and name.endswith(f".{last}")
         if (name == old or within) and exists(new):
-            # What lies between stays as it is: model.objective.objectives.lam.
+            # The words in between are kept, as in model.objective.objectives.lam.
             return new if name == old else f"{name.removesuffix(last)}{new.rpartition('.')[2]}"
     return None
 
 
 def new_value(name: str, value: Any) -> str | None:
-    """The new name of what is chosen by an option, such as a class.
+    """Return the new name of an option's value, such as a class, or None if it has not been renamed.
 
     Args:
-        name: The option's dotted name.
-        value: What was given.
+        name: Dotted name of the option.
+        value: The given value.
     """
     words = name.split(".")
     module, _, last = str(value).rpartition(".")
-    if module and not module.startswith("bacon_pl"):  # somebody's own class of that name
+    if module and not module.startswith("bacon_pl"):  # a user's own class with the same name
         return None
     return next((new for (word, old), new in VALUES.items() if word in words and old == last), None)
 
 
 def sentence(given: Iterable[tuple[str, Any]], refused: str | None, exists: Callable[[str], bool]) -> str | None:
-    """Say what an old name is called today.
+    """Describe the current name of an old option or value that caused an error.
 
-    A name is old only where it is refused: somebody's own objective may well take a ``lam``.
+    A name counts as old only if it is rejected, since a user's own objective may well have an argument ``lam``.
 
     Args:
         given: Every setting as (dotted name, value).
-        refused: What the parser says of the settings; None where it has not refused them.
-        exists: Whether there is an option of some dotted name today.
+        refused: Error message of the parser; None if it accepted the settings.
+        exists: Function that returns whether an option with a given dotted name exists.
 
     Returns:
-        One sentence, or None if no old name is the reason.
+        One sentence, or None if no old name is the cause.
     """
     for name, value in given:
         if refused is None and name not in _UNHEARD:

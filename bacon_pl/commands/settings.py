@@ -1,4 +1,4 @@
-"""What a command would run with."""
+"""The resolved settings of a command, without running it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from bacon_pl.commands.fit import Fit
 
 
 def settings_of(command: str, args: Sequence[str]) -> dict[str, Any]:
-    """All settings that ``fit`` or ``eval`` would run with, without running it.
+    """Return all settings with which ``fit`` or ``eval`` would run.
+
+    Args:
+        command: ``fit`` or ``eval``.
+        args: Arguments of the command.
 
     Raises:
-        BaconError: The arguments are bad.
+        BaconError: The arguments are invalid.
     """
-    with silenced():  # what the Trainer says of the machine
+    with silenced():  # hide the Trainer's messages about the machine
         run = Fit(args) if command == "fit" else Eval(args)
     if isinstance(run, Fit):
         run.check_settings()
@@ -26,7 +30,7 @@ def settings_of(command: str, args: Sequence[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Leave out what Lightning only informs of."""
+    """Suppress Lightning's informational messages."""
     names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
     before = {logging.getLogger(name): logging.getLogger(name).level for name in names}
     try:

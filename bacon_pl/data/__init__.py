@@ -36,7 +36,7 @@ _WITH_LIGHTNING = {"DataModule": "datamodule", "InMemoryData": "in_memory", "lab
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Lightning when it is asked for: reading images and sets does without."""
+    """Import on first use what needs Lightning, which reading images and distilled sets does not."""
     if name not in _WITH_LIGHTNING:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     found = getattr(importlib.import_module(f"bacon_pl.data.{_WITH_LIGHTNING[name]}"), name)

@@ -1,4 +1,4 @@
-"""What one iteration may draw from the real images, and plain batches for evaluation. No training happens here."""
+"""The random draws of real images for one iteration, and plain batches for evaluation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bacon_pl.data.images import LabeledImages
 
 @dataclass
 class IterationBatch:
-    """The real images of one iteration, drawn on demand on the device where they lie.
+    """The real images of one iteration, drawn on demand on the device that holds them.
 
-    Every draw is a pure function of its coordinates: the same on every device, in every order of calls and after a
-    resume.
+    Every draw is a pure function of its coordinates (seed, iteration, class or network). It is therefore the same on
+    every device, in every order of calls and after a resume.
 
     Attributes:
         store: All real training images, on the device.
@@ -38,15 +38,15 @@ class IterationBatch:
     def matching(self, classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Draw real images of each class, without repeats.
 
-        A class gets the same images whichever other classes are asked for.
+        The images drawn for a class do not depend on which other classes are requested.
 
         Args:
-            classes: (C',), int64, class ids; None is all of them in order.
+            classes: (C',), int64, class ids; None means all classes in label order.
 
         Returns:
-            ``(images, mask)``. Images: uint8 (C', n, ch, H, W), n = min(batch_real, size of the largest class). A
-            class with fewer than n images gives all it has, first, and the rest of its row is to be ignored: mask,
-            bool (C', n), is True where an image counts. It is None where no class of the data is that small.
+            ``(images, mask)``. Images are uint8 (C', n, ch, H, W), where n = min(batch_real, size of the largest
+            class). For a class with fewer than n images, all of its images come first and the rest of its row must be
+            ignored: mask, bool (C', n), is True where an image counts. The mask is None if no class is that small.
         """
         index, valid = self.store.class_table
         if classes is None:
@@ -56,22 +56,22 @@ class IterationBatch:
             index, valid = index[classes], valid[classes]
         n = min(self.batch_real, index.shape[1])
         draws = rng.bits(self.seed, "matching", self.iteration, classes[:, None], index)
-        # Draws are not negative, so the places past a class's end come last.
+        # Draws are never negative, so the filler positions past a class's end sort last.
         chosen = draws.masked_fill_(~valid, -1).topk(n, dim=1).indices
         images = self._take(index.gather(1, chosen))
-        if self.store.smallest_class >= n:  # the usual case, known without asking the device
+        if self.store.smallest_class >= n:  # the usual case, known without synchronizing with the device
             return images, None
         return images, valid[:, :n]
 
     def random_batches(self, network_id: int, steps: int) -> tuple[Tensor, Tensor]:
-        """Draw random batches over all classes, to train one of the pool's networks on.
+        """Draw random batches over all classes for training one network of the pool.
 
-        They are the batches of a shuffled loader that drops its last incomplete one: no image comes twice within a
-        batch, nor within a pass over the images. Step s is the same for every number of steps.
+        The batches are those of a shuffled loader that drops its last incomplete batch: no image is repeated within a
+        batch or within a pass over the images. Batch s does not depend on ``steps``.
 
         Args:
             network_id: Number of the network.
-            steps: How many batches.
+            steps: Number of batches.
 
         Returns:
             ``(images, labels)``: uint8 (steps, B, ch, H, W) and int64 (steps, B), B = min(pool_batch, N).
@@ -83,7 +83,7 @@ class IterationBatch:
         device = self.store.images.device
         epoch = torch.arange(passes, device=device)[:, None]
         draws = rng.bits(self.seed, "plain", self.iteration, network_id, epoch, torch.arange(n, device=device))
-        # The largest draws in order are a random permutation's start: cheaper than sorting all of them.
+        # The largest draws, in order, are the start of a random permutation; this is cheaper than sorting all draws.
         chosen = draws.topk(min(steps, per_pass) * size, dim=1).indices
         chosen = chosen.reshape(-1, size)[:steps]
         return self._take(chosen), self.store.labels[chosen]
@@ -94,13 +94,13 @@ class IterationBatch:
 
 
 class Iterations:
-    """The training loop's loader: numbers, for the images are drawn on the device.
+    """The loader of the training loop. It yields iteration numbers, since the images are drawn on the device.
 
-    Its state is empty: a resumed trainer knows how many it took. That it has one tells Lightning that a run may be
-    resumed anywhere.
+    Its state is empty, because a resumed trainer knows how many numbers it has taken. Having a state at all tells
+    Lightning that a run can be resumed at any iteration.
 
     Args:
-        count: How many iterations.
+        count: Number of iterations.
     """
 
     def __init__(self, count: int) -> None:
@@ -113,15 +113,15 @@ class Iterations:
         return iter(range(self.count))
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing to save."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load."""
+        """Do nothing: there is no state to load."""
 
 
 class InOrder:
-    """Batches of a split in its own order, cut from one tensor.
+    """Batches of a split in its stored order, sliced from one tensor.
 
     Args:
         data: The split.

@@ -1,4 +1,4 @@
-"""Decoded images kept on disk between starts. A cache that cannot be read or written costs time, never the run."""
+"""A disk cache of decoded images. A run continues, only more slowly, if the cache cannot be read or written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bacon_pl.cache_files import KEY, images_path
 
-# Raised whenever what is stored under the same key would change.
+# Incremented whenever the content stored under a given key changes.
 _VERSION = 2
 
 Built = tuple[dict[str, Tensor], dict[str, Any]]
@@ -30,10 +30,10 @@ _noted: ContextVar[list[Path] | None] = ContextVar("_noted", default=None)
 
 @contextlib.contextmanager
 def noting() -> Iterator[list[Path]]:
-    """Note which files of the cache a block reads or writes.
+    """Record which cache files are read or written inside a ``with`` block.
 
     Yields:
-        Their paths, which are there when the block has ended.
+        A list of their paths, which is complete when the block ends.
     """
     files: list[Path] = []
     token = _noted.set(files)
@@ -51,17 +51,17 @@ def _note(path: Path) -> None:
 def cached(name: str, place: str, fingerprint: str, build: Callable[[], Built], of: str = "") -> Built:
     """Read a result from the cache, or build it and store it.
 
-    There is one file per place: a folder whose files have changed overwrites its old entry.
+    There is one file per place: when the files of a folder change, the new entry overwrites the old one.
 
     Args:
-        name: Start of the file's name, for people who look into the folder.
-        place: What the result is of (resolved path and options); its hash ends the file's name.
-        fingerprint: State of the sources; an entry with another one is rebuilt.
-        build: Makes ``(tensors, info)``: contiguous CPU tensors by name, and facts that JSON can hold.
-        of: The folder of the sources, which ``bacon cache`` shows.
+        name: First part of the file name, which makes the cache folder readable for people.
+        place: Identifies the sources (resolved path and options); its hash is the last part of the file name.
+        fingerprint: State of the sources; an entry with a different fingerprint is rebuilt.
+        build: Function that returns ``(tensors, info)``: contiguous CPU tensors by name, and values that JSON can hold.
+        of: Folder of the sources, as shown by ``bacon cache``.
 
     Returns:
-        What ``build`` returned, now or at an earlier start.
+        The result of ``build``, from this run or an earlier one.
     """
     digest = hashlib.blake2b(place.encode(errors="surrogateescape"), digest_size=8).hexdigest()
     path = images_path(name, digest)
@@ -96,7 +96,7 @@ def _read(path: Path, fingerprint: str) -> Built | None:
         facts = json.loads((file.metadata() or {})[KEY])
         if facts["version"] != _VERSION or facts["fingerprint"] != fingerprint:
             return None
-        names = file.keys()  # the file is no mapping: it cannot be iterated over itself
+        names = file.keys()  # the file object itself cannot be iterated over
         tensors = {name: file.get_tensor(name) for name in names}
     if _checksum(tensors) != facts["checksum"]:
         raise ValueError("its checksum does not match")

@@ -1,4 +1,4 @@
-"""The datasets by name. How each is read stands in its loader; a new one is one line here, or one ``register``."""
+"""The catalog of datasets by name. A new dataset is one entry here, or one call of :func:`register`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from bacon_pl.data.options import LoadOptions, OnBadImage, check_statistics
 from bacon_pl.data.tiny_imagenet import load_tiny_imagenet
 from bacon_pl.errors import BaconError, unknown_name
 
-# Images handled at once where the work needs a wider type than uint8.
+# Images processed at once where the computation needs a wider type than uint8.
 _CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One line of the catalog.
+    """One entry of the catalog.
 
     Attributes:
-        name: The name users give; case, ``_`` and ``-`` do not count.
-        load: Makes ``(train, test)`` from the options.
-        channels: Channels of an image, or None where the data decide.
-        size: Height and width in pixels, or None where the data decide.
-        num_classes: Number of classes, or None where the data decide.
+        name: Name by which users select the dataset; case, ``_`` and ``-`` are ignored.
+        load: Function that returns ``(train, test)`` for the given options.
+        channels: Channels of an image, or None if they depend on the data.
+        size: Height and width in pixels, or None if they depend on the data.
+        num_classes: Number of classes, or None if it depends on the data.
         mean: Mean per channel of pixels in [0, 1], or None to compute it from the training images.
         std: Standard deviation per channel of pixels in [0, 1], or None to compute it from the training images.
     """
@@ -55,13 +55,13 @@ def register(spec: DatasetSpec) -> DatasetSpec:
     """Add a dataset to the catalog.
 
     Args:
-        spec: Its line.
+        spec: The new entry.
 
     Returns:
-        The same line.
+        The same entry.
 
     Raises:
-        ValueError: If the name is taken.
+        ValueError: The name is already taken.
     """
     if any(_plain(name) == _plain(spec.name) for name in CATALOG):
         raise ValueError(f"the dataset name '{spec.name}' is taken.")
@@ -70,12 +70,18 @@ def register(spec: DatasetSpec) -> DatasetSpec:
 
 
 def find(name: str) -> DatasetSpec:
-    """Look a dataset up; ``cifar10``, ``CIFAR10`` and ``CIFAR-10`` are one name.
+    """Look up a dataset; ``cifar10``, ``CIFAR10`` and ``CIFAR-10`` are the same name.
 
-    A dotted name, ``package.module.SPEC``, is imported: so a dataset of one's own can be named in YAML.
+    A dotted name, ``package.module.SPEC``, is imported, so that YAML files can name a user's own dataset.
+
+    Args:
+        name: Catalog name, or dotted name of a :class:`DatasetSpec`.
+
+    Returns:
+        The dataset's entry.
 
     Raises:
-        BaconError: If there is none of that name.
+        BaconError: There is no dataset with this name.
     """
     for known, spec in CATALOG.items():
         if _plain(known) == _plain(name):
@@ -116,26 +122,28 @@ def load_dataset(
     on_bad_image: OnBadImage = "error",
     test: bool = True,
 ) -> tuple[LabeledImages, LabeledImages, DatasetMeta]:
-    """Load a dataset whole, as uint8 tensors on the CPU.
+    """Load a whole dataset as uint8 tensors on the CPU.
 
     Args:
         name: Catalog name.
         root: Folder of the data.
-        download: Fetch what is missing, where torchvision can.
-        image_size: Side N in pixels of the N x N images wanted: the shorter side is scaled to it (bilinear,
-            antialiased), then the center is cut out. None keeps the size on disk.
-        mean: Mean per channel of pixels in [0, 1]; None takes the catalog's, else the training images'.
-        std: Standard deviation per channel of pixels in [0, 1]; None takes the catalog's, else the training images'.
-        test_fraction: Share that becomes the test split, of data that come without one.
+        download: Download missing files (torchvision's datasets only).
+        image_size: Side N of the N×N images in pixels: the shorter side is scaled to N (bilinear, antialiased), then
+            the center is cropped. None keeps the size on disk.
+        mean: Mean per channel of pixels in [0, 1]; None uses the catalog's value or, if it has none, that of the
+            training images.
+        std: Standard deviation per channel of pixels in [0, 1]; None uses the catalog's value or, if it has none,
+            that of the training images.
+        test_fraction: Share of the images held out for testing if the data has no test split.
         seed: Seed of that split.
-        on_bad_image: Whether an image file that cannot be read is an ``"error"`` or left out: ``"skip"``.
-        test: Load the test images, too. If false, none are returned, and files of them are not opened.
+        on_bad_image: What to do with an image file that cannot be read: ``"error"`` or ``"skip"``.
+        test: Whether to load the test images; if false, none are returned, and their files are not opened.
 
     Returns:
         ``(train, test, meta)``.
 
     Raises:
-        BaconError: If the name is unknown, an argument out of range, or the files missing or damaged.
+        BaconError: The name is unknown, an argument is out of range, or files are missing or damaged.
     """
     spec = find(name)
     options = LoadOptions(Path(root), download, image_size, test_fraction, seed, on_bad_image, test)
@@ -170,20 +178,20 @@ def load_dataset(
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and (population) standard deviation per channel of pixels in [0, 1].
+    """Compute the mean and the (population) standard deviation per channel of pixels in [0, 1].
 
-    Exact: computed in whole numbers from each channel's histogram.
+    The sums are exact: they are computed in integers from the histogram of each channel.
 
     Args:
         images: (N, ch, H, W), uint8.
 
     Returns:
-        ``(mean, std)``, one number per channel each; a std is at least one gray level, 1/255, so that a constant
-        channel can be divided by it.
+        ``(mean, std)`` with one number per channel each. A standard deviation is at least one gray level, 1/255, so
+        that a constant channel can be normalized.
     """
     channels = images.shape[1]
     histogram = np.zeros((channels, 256), dtype=np.int64)
-    # numpy counts on one thread: torch's parallel steps stall for seconds where the cores are busy.
+    # NumPy counts on a single thread; torch's parallel operations stall for seconds when the cores are busy.
     for chunk in images.cpu().split(_CHUNK):
         for channel in range(channels):
             histogram[channel] += np.bincount(chunk[:, channel].numpy().reshape(-1), minlength=256)

@@ -1,4 +1,4 @@
-"""The datasets as Lightning's trainer wants them. Drawing is in ``batch``, reading in ``catalog``."""
+"""The datasets as a LightningDataModule. Draws are implemented in ``batch``, reading in ``catalog``."""
 
 from __future__ import annotations
 
@@ -22,44 +22,45 @@ from bacon_pl.errors import BaconError
 
 
 class NotLoadedError(BaconError, AttributeError):
-    """Images are asked for before they are loaded; for ``hasattr`` they are not there."""
+    """Images were requested before they were loaded. ``hasattr`` returns False in this case."""
 
 
 class DataModule(Configured, LightningDataModule):
     """Real images for distillation and evaluation.
 
-    An iteration's images are an :class:`~bacon_pl.data.batch.IterationBatch`, which draws them on the device, where the
-    training images are moved once. Test batches are ``(images, labels)``, normalized float32.
+    The training images are moved to the device once; an :class:`~bacon_pl.data.batch.IterationBatch` draws the images
+    of an iteration there. Test batches are ``(images, labels)`` with normalized float32 images.
 
     Args:
-        name: Dataset: mnist, fashion_mnist, svhn, cifar10, cifar100, tiny_imagenet, digits, folder, a registered
-            one, or module.NAME of a DatasetSpec. Case, '_' and '-' do not count.
-        root: Folder of the data: for torchvision's datasets the one that holds MNIST/raw, cifar-10-batches-py and so
-            on, for folder the one that holds train/<class>/ and test/<class>/, or <class>/.
-        download: Fetch the data into root if they are missing (torchvision's datasets only).
-        image_size: Side N of the images in pixels: scale the shorter side to N and cut out the center. By default
-            images keep their size, which then must be one for all.
-        mean: Mean per channel of pixels in [0, 1]. By default the published one, else that of the training images.
-        std: Standard deviation per channel of pixels in [0, 1]. By default the published one, else that of the
+        name: Dataset: mnist, fashion_mnist, svhn, cifar10, cifar100, tiny_imagenet, digits, folder, the name of a
+            registered dataset, or module.NAME of a DatasetSpec. Case, '_' and '-' are ignored.
+        root: Folder of the data. For torchvision's datasets it holds MNIST/raw, cifar-10-batches-py and so on; for
+            folder it holds train/<class>/ and test/<class>/, or <class>/.
+        download: Download the data into root if it is missing (torchvision's datasets only).
+        image_size: Side N of the images in pixels: the shorter side is scaled to N, then the center is cropped. By
+            default images keep their size, which must then be the same for all of them.
+        mean: Mean per channel of pixels in [0, 1]. By default the published value or, if there is none, that of the
             training images.
-        test_fraction: Share of the images, in (0, 1), held out for testing where the data have no test split.
-        val_fraction: Share of the training images, in [0, 1), held out to choose among synthetic sets.
+        std: Standard deviation per channel of pixels in [0, 1]. By default the published value or, if there is none,
+            that of the training images.
+        test_fraction: Share of the images, in (0, 1), held out for testing if the data has no test split.
+        val_fraction: Share of the training images, in [0, 1), held out for choosing among synthetic sets.
         on_bad_image: What to do with an image file that cannot be read: stop with an error, or skip it with a warning.
-        batch_real: Real images per class and iteration to match; a class with fewer gives all it has.
-        pool_batch: Real images per step when the pool's networks are trained.
+        batch_real: Real images per class and iteration to match; all images of a class that has fewer.
+        pool_batch: Real images per training step of the pool's networks.
         eval_batch: Images per test batch.
-        split_seed: Seed of the splits. It is apart from the run's seed, so that runs and evaluations with different
-            seeds share one test set and nothing of it is ever trained on.
+        split_seed: Seed of the splits. It is separate from the run's seed, so that runs and evaluations with different
+            seeds share one test set, none of which is ever used for training.
 
     Attributes:
-        train: Training images without those held out, on the CPU. Set by ``setup``, like the others.
+        train: Training images without the held-out ones, on the CPU. Set by ``setup``, like the attributes below.
         val: Images held out of the training images, or None if val_fraction is 0.
         test: Test images, on the CPU.
-        meta: What the dataset is; its ``train_bytes`` count the images held out, too.
-        cache_files: Files of the cache that hold its images decoded, where they were image files.
+        meta: Description of the dataset; its ``train_bytes`` include the held-out images.
+        cache_files: Cache files that hold the decoded images; empty if the dataset is not read from image files.
 
     Raises:
-        BaconError: If an argument is out of its range or the dataset is unknown.
+        BaconError: An argument is out of range, or the dataset is unknown.
     """
 
     train: LabeledImages
@@ -89,7 +90,7 @@ class DataModule(Configured, LightningDataModule):
             if not isinstance(text, (str, os.PathLike)):
                 raise BaconError(f"--data.{option} must be text, got {text!r}.")
         self.name: str = find(name).name
-        # Made here only for its checks: a wrong argument is told before anything is loaded.
+        # Created only for its checks, so that a wrong argument is reported before anything is loaded.
         LoadOptions(Path(root), download, image_size, test_fraction, split_seed, on_bad_image)
         check_statistics(mean, std)
         if not (isinstance(val_fraction, (float, Real)) and 0 <= val_fraction < 1):
@@ -108,38 +109,38 @@ class DataModule(Configured, LightningDataModule):
         self.pool_batch = pool_batch
         self.eval_batch = eval_batch
         self.split_seed = split_seed
-        # Lightning puts them into checkpoints, as plain values.
+        # Lightning stores the settings in checkpoints, as plain values.
         settings = {**arguments(self), "root": os.fspath(root)}
         self.save_hyperparameters(settings, logger=False)
         self._loaded = False
         self._on_device: LabeledImages | None = None
 
-    if not TYPE_CHECKING:  # to type checkers every attribute would be Any
+    if not TYPE_CHECKING:  # otherwise every attribute would have type Any
 
         def __getattr__(self, name: str) -> Any:
-            """Say what to do where the images are asked for too early."""
+            """Raise an error that explains what to do if the images are requested too early."""
             if name in ("train", "val", "test", "meta"):
                 raise NotLoadedError(f"the data are not loaded, so there is no '{name}' yet: call setup() first.")
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     @property
     def known_size(self) -> tuple[int, int] | None:
-        """Height and width of the images, where they can be told before the data are read."""
+        """Height and width of the images, or None if they are unknown until the data is read."""
         return (self.image_size, self.image_size) if self.image_size else find(self.name).size
 
     def prepare_data(self) -> None:
-        """Fetch the data, if asked to (Lightning calls this in one process only)."""
+        """Download the data if requested. Lightning calls this in one process only."""
         if self.download and not self._loaded:
             self._load(download=True)
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the dataset and hold the validation images out; later calls do nothing.
+        """Load the dataset and hold out the validation images; later calls do nothing.
 
         Args:
-            stage: Ignored: every stage needs the same images.
+            stage: Ignored, since every stage needs the same images.
 
         Raises:
-            BaconError: If the files are missing or damaged.
+            BaconError: Files are missing or damaged, or no image can be held out.
         """
         if self._loaded:
             return
@@ -156,10 +157,10 @@ class DataModule(Configured, LightningDataModule):
         self._loaded = True
 
     def train_dataloader(self) -> Iterations:
-        """One number per iteration; the images are drawn on the device (see :meth:`iteration_batch`).
+        """Return a loader of iteration numbers; the images are drawn on the device (see :meth:`iteration_batch`).
 
         Raises:
-            BaconError: If the trainer has no number of steps.
+            BaconError: The trainer has no maximum number of steps.
         """
         steps = self.trainer.max_steps if self.trainer else -1
         if steps < 1:
@@ -167,7 +168,7 @@ class DataModule(Configured, LightningDataModule):
         return Iterations(steps)
 
     def test_dataloader(self) -> InOrder:
-        """The test images in order, ``eval_batch`` at a time."""
+        """Return a loader of the test images in order, ``eval_batch`` at a time."""
         return InOrder(self.test, self.eval_batch)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -178,8 +179,8 @@ class DataModule(Configured, LightningDataModule):
             dataloader_idx: Ignored.
 
         Returns:
-            ``(images, labels)`` with float32 images, or the number as it is: whoever counts iterations asks
-            :meth:`iteration_batch` for their images.
+            ``(images, labels)`` with float32 images, or the number unchanged: the distiller gets the images of an
+            iteration from :meth:`iteration_batch`.
         """
         if isinstance(batch, int):
             return batch
@@ -187,12 +188,15 @@ class DataModule(Configured, LightningDataModule):
         return self.normalize(images), labels
 
     def iteration_batch(self, iteration: int, seed: int, device: torch.device | str = "cpu") -> IterationBatch:
-        """The real images of one iteration, on a device; for use without a trainer, too.
+        """Return the real images of one iteration on a device. This works without a trainer, too.
 
         Args:
             iteration: Number of the iteration, from 0.
             seed: Seed of the run.
-            device: Where to draw. The training images are moved there once.
+            device: Device on which images are drawn. The training images are moved there once.
+
+        Returns:
+            An object that draws the images on demand.
         """
         self._on_device = (self._on_device or self.train).to(device)
         return IterationBatch(self._on_device, iteration, seed, self.batch_real, self.pool_batch)

@@ -1,6 +1,4 @@
-"""Real images drawn at random, of every class alike: what synthetic images start from and are compared
-with.
-"""
+"""Random draws of real images, the same number from every class."""
 
 from __future__ import annotations
 
@@ -18,12 +16,12 @@ def draw_real(store: LabeledImages, ipc: int, draws: int, *keys: int | str) -> T
     Args:
         store: The training images.
         ipc: Images per class and draw.
-        draws: Number of draws. A class with fewer than ``draws · ipc`` images repeats some between draws, never
-            within one.
-        keys: Coordinates of the draw: seed, purpose.
+        draws: Number of draws. If a class has fewer than ``draws · ipc`` images, some of them appear in several draws,
+            but never twice in the same draw.
+        keys: Coordinates of the draw: seed and purpose.
 
     Returns:
-        Positions in the store (C, draws · ipc), int64, draw after draw.
+        Positions in the store (C, draws · ipc), int64, one draw after another.
 
     Raises:
         BaconError: A class has fewer than ``ipc`` images.
@@ -39,12 +37,12 @@ def draw_real(store: LabeledImages, ipc: int, draws: int, *keys: int | str) -> T
 
 
 def check_enough(store: LabeledImages, ipc: int, remedy: str = "lower --model.ipc") -> None:
-    """Check that every class has so many images.
+    """Check that every class has enough images.
 
     Args:
         store: The training images.
-        ipc: Images wanted of each class.
-        remedy: What may be done instead of adding images.
+        ipc: Images needed per class.
+        remedy: What the user can do instead of adding images, for the message.
 
     Raises:
         BaconError: A class has fewer than ``ipc`` images.

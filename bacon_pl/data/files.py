@@ -1,4 +1,4 @@
-"""Image files on disk to one uint8 tensor: listing, decoding, resizing. What the folders mean is the caller's."""
+"""Listing, decoding and resizing image files into one uint8 tensor. Callers decide what the folders mean."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from bacon_pl.data.cache import Built, cached
 from bacon_pl.data.options import LoadOptions
 from bacon_pl.errors import BaconError, one_line
 
-# Bad files that a message names.
+# Maximum number of unreadable files listed in a message.
 _MOST_NAMED = 20
 
-# Files decoded by one task: enough to hide the cost of a task, few enough that threads finish together and that what
-# they hold is little beside the dataset.
+# Files decoded by one task: enough to hide the overhead of a task, and few enough that all threads finish at about the
+# same time and that their results take little memory compared to the dataset.
 _CHUNK = 64
 _GREY_MODES = frozenset(("1", "L", "LA", "La"))
 
@@ -39,9 +39,9 @@ class ImageFile:
     """One image file.
 
     Attributes:
-        path: Relative to the dataset's root.
-        size: Bytes.
-        mtime_ns: Time of the last change.
+        path: Path relative to the dataset's root.
+        size: Size in bytes.
+        mtime_ns: Time of the last modification in nanoseconds.
         label: Class id.
     """
 
@@ -52,20 +52,23 @@ class ImageFile:
 
 
 def scan_images(root: Path, folder: str, label: int) -> list[ImageFile]:
-    """List the image files under a folder and its subfolders, in order of their paths.
+    """List the image files under a folder and its subfolders, sorted by path.
 
-    Names that start with a dot are left out; other files are told apart by torchvision's ``IMG_EXTENSIONS``.
+    Image files are recognized by torchvision's ``IMG_EXTENSIONS``; names that start with a dot are skipped.
 
     Args:
         root: The dataset's root.
         folder: Path of the folder, relative to ``root``.
-        label: Class id that all of them get.
+        label: Class id assigned to all of the files.
+
+    Returns:
+        The files, sorted by path.
 
     Raises:
-        BaconError: If a folder cannot be read.
+        BaconError: A folder cannot be read.
     """
     found: list[ImageFile] = []
-    seen: set[tuple[int, int]] = set()  # a link to a folder above would be walked for ever
+    seen: set[tuple[int, int]] = set()  # a link to a parent folder would otherwise cause an endless loop
     pending = [folder]
     try:
         while pending:
@@ -80,7 +83,7 @@ def scan_images(root: Path, folder: str, label: int) -> list[ImageFile]:
                         continue
                     path = f"{current}/{entry.name}"
                     if entry.name.lower().endswith(IMG_EXTENSIONS):
-                        # A link to nowhere has a state of its own; decoding says that it cannot be read.
+                        # For a dangling link, take the state of the link itself; decoding will report the error.
                         stat = entry.stat(follow_symlinks=os.path.exists(root / path))
                         found.append(ImageFile(path, stat.st_size, stat.st_mtime_ns, label))
                     elif entry.is_dir():
@@ -93,10 +96,10 @@ def scan_images(root: Path, folder: str, label: int) -> list[ImageFile]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without those that start with a dot.
+    """List the names of the subfolders of a folder, sorted, without those that start with a dot.
 
     Raises:
-        BaconError: If the folder is missing or cannot be read.
+        BaconError: The folder is missing or cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
@@ -108,7 +111,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def fit(images: Tensor, size: int) -> Tensor:
-    """Make images square: scale the shorter side to ``size`` (bilinear, antialiased), then cut out the center.
+    """Make images square: scale the shorter side to ``size`` (bilinear, antialiased), then crop the center.
 
     Args:
         images: (..., ch, H, W), uint8.
@@ -130,13 +133,14 @@ def decode(path: str | os.PathLike[str]) -> Tensor:
         path: A file in any format that Pillow reads.
 
     Returns:
-        uint8 (1, H, W) for gray images, 16-bit ones scaled to 8 bits; (3, H, W) for all others, without transparency.
+        uint8 (1, H, W) for gray images, with 16-bit images scaled to 8 bits; uint8 (3, H, W) for all others, without
+        transparency.
 
     Raises:
-        Exception: Whatever Pillow's plugin for the format raises on a damaged file.
+        Exception: The file is damaged; Pillow's plugins raise exceptions of many types.
     """
     with Image.open(path) as image:
-        if image.mode.startswith("I"):  # gray of more than 8 bits; Pillow's own conversion would clip it
+        if image.mode.startswith("I"):  # gray with more than 8 bits; Pillow's own conversion would clip the values
             wide = np.asarray(image).astype(np.int64)
             if wide.min() < 0 or wide.max() > 65535:
                 raise ValueError("its pixels are beyond 16 bits")
@@ -153,22 +157,22 @@ def decode(path: str | os.PathLike[str]) -> Tensor:
 def load_files(
     root: Path, files: Sequence[ImageFile], options: LoadOptions, channels: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Decode image files, or take them from the cache.
+    """Decode image files, or read the decoded images from the cache.
 
     Args:
         root: The dataset's root.
-        files: What to read, in order; not empty.
-        options: ``image_size`` and ``on_bad_image`` are used.
-        channels: 3 makes all images RGB; None gives one channel if every image is gray, else three.
+        files: Files to read, in order; at least one.
+        options: Loading options, of which ``image_size`` and ``on_bad_image`` are used.
+        channels: 3 converts all images to RGB; None gives one channel if every image is gray, else three.
 
     Returns:
-        ``(images, kept)``: uint8 (n, ch, H, W), and the positions in ``files`` they come from, (n,) int64, which are
-        fewer than the files only where bad ones were skipped.
+        ``(images, kept)``: images are uint8 (n, ch, H, W); kept, (n,) int64, are their positions in ``files``. There
+        are fewer images than files only if unreadable files were skipped.
 
     Raises:
-        BaconError: If a file cannot be read, or images differ in size and no ``image_size`` is given.
+        BaconError: A file cannot be read, or the images differ in size and no ``image_size`` is given.
     """
-    # What changes the result at one place is part of the place; what the files are is the fingerprint.
+    # Options that change the result are part of the place; the state of the files is the fingerprint.
     place = repr((os.path.realpath(root), options.image_size, options.on_bad_image, channels))
     state = hashlib.blake2b(digest_size=16)
     for file in files:
@@ -183,7 +187,7 @@ def load_files(
 
 
 def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, channels: int | None) -> Built:
-    # One block of memory for all: a list of parts would take as much again while it is joined.
+    # A single block of memory for all images: joining a list of parts would temporarily double the memory.
     images: Tensor | None = None
     kept: list[int] = []
     bad: list[tuple[str, Exception]] = []
@@ -191,7 +195,7 @@ def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, ch
         if isinstance(image, Exception):
             bad.append((files[position].path, image))
             continue
-        if bad and options.on_bad_image == "error":  # the rest is looked through for more of them
+        if bad and options.on_bad_image == "error":  # keep decoding only to find more unreadable files
             continue
         depth, height, width = image.shape
         if images is None:
@@ -218,7 +222,7 @@ def _decode_all(root: Path, files: Sequence[ImageFile], options: LoadOptions, ch
 
 
 def _unreadable(root: Path, bad: Sequence[tuple[str, Exception]], count: int) -> BaconError:
-    """The error for files that cannot be read: all of them at once, for nobody mends a folder file by file."""
+    """Make one error for all files that cannot be read, so that users can repair a folder in one go."""
     remedy = "or give --data.on_bad_image skip"
     if len(bad) == 1:
         path, error = bad[0]
@@ -231,7 +235,7 @@ def _unreadable(root: Path, bad: Sequence[tuple[str, Exception]], count: int) ->
 
 
 def _listed(bad: Sequence[tuple[str, Exception]]) -> str:
-    """Bad files by what is wrong with them; empty where there are none."""
+    """List unreadable files, grouped by reason; empty if there are none."""
     reasons: dict[str, list[str]] = {}
     for path, error in bad[:_MOST_NAMED]:
         reasons.setdefault(_reason(error), []).append(f"'{one_line(path)}'")
@@ -240,8 +244,8 @@ def _listed(bad: Sequence[tuple[str, Exception]]) -> str:
 
 
 def _decoded(root: Path, files: Sequence[ImageFile], options: LoadOptions) -> Iterator[Tensor | Exception]:
-    """Decode files by several threads and yield the results in order; few are ahead of the one who takes them."""
-    threads = os.cpu_count() or 1  # more would only pass the interpreter lock around
+    """Decode files in several threads and yield the results in order, with a bounded number of results in flight."""
+    threads = os.cpu_count() or 1  # more threads would only contend for the interpreter lock
     pending: deque[Future[list[Tensor | Exception]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
@@ -261,7 +265,7 @@ def _decode_chunk(root: Path, files: Sequence[ImageFile], options: LoadOptions) 
         try:
             image = decode(os.path.join(root, file.path))
             results.append(image if options.image_size is None else fit(image, options.image_size))
-        except Exception as error:  # on damaged files Pillow's plugins raise anything
+        except Exception as error:  # Pillow's plugins raise exceptions of many types for damaged files
             results.append(error)
     return results
 
@@ -274,7 +278,7 @@ def _reason(error: Exception) -> str:
     # Pillow repeats the path in "cannot identify image file '...'".
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image, or damaged"
-    if _is_too_large(error):  # Pillow warns from its limit on, and refuses twice that
+    if _is_too_large(error):  # Pillow warns above its limit and refuses images above twice the limit
         most = (2 if isinstance(error, Image.DecompressionBombError) else 1) * (Image.MAX_IMAGE_PIXELS or 0)
         return f"too large: Pillow opens pictures of at most {most:,} pixels"
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""Any folder of image files with one folder per class, as torchvision's ImageFolder reads it."""
+"""Image folders with one subfolder per class, in the layout that torchvision's ImageFolder reads."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bacon_pl.errors import BaconError
 def load_folder(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
     """Load a folder of images: ``root/{train,test}/<class>/...``, ``root/{train,val}/...`` or ``root/<class>/...``.
 
-    Where there are both ``test/`` and ``val/``, ``test/`` is the test split, and ``val/`` is not read. A flat folder is
-    split class by class with ``options.test_fraction`` and ``options.seed``. The classes are the folders' names in
-    sorted order. One channel if every image is gray, else three.
+    If there are both ``test/`` and ``val/``, ``test/`` is the test split and ``val/`` is not read. A flat folder is
+    split class by class with ``options.test_fraction`` and ``options.seed``. The classes are the folder names in
+    sorted order. Images have one channel if every image is gray, else three.
 
     Args:
-        options: Where to look, and how to treat sizes and bad files.
+        options: The folder, and how to handle image sizes and unreadable files.
 
     Returns:
         ``(train, test)``.
 
     Raises:
-        BaconError: If a folder is missing or empty, there is one class only, the splits' classes differ, sizes differ,
-            or a file is bad.
+        BaconError: A folder is missing or empty, there is only one class, the splits have different classes, images
+            differ in size, or a file cannot be read.
     """
     root = options.root
     folders = subfolders(root)
@@ -72,12 +72,12 @@ def _load_split(options: LoadOptions, held_out: str) -> tuple[LabeledImages, Lab
     n_train = len(files)
     if options.test:
         files += _list_classes(root, f"{held_out}/", names)
-    # One call for both: they must agree in channels and size.
+    # One call for both splits, since they must have the same channels and size.
     images, kept = load_files(root, files, options)
     labels = torch.tensor([file.label for file in files])[kept]
     n_train = int((kept < n_train).sum())
     train = LabeledImages(images[:n_train], labels[:n_train], tuple(names))
-    # A copy: a view would keep all training images in memory, also where some are held out and the rest copied.
+    # A copy: a view would keep all training images in memory, even after some are held out and the rest are copied.
     test = LabeledImages(images[n_train:].clone(), labels[n_train:], tuple(names))
     _check_left(train, root / "train", names)
     if options.test:
@@ -108,7 +108,7 @@ def _list_classes(root: Path, prefix: str, names: list[str]) -> list[ImageFile]:
 
 
 def _check_left(split: LabeledImages, folder: Path, names: list[str]) -> None:
-    # Skipping bad files may have emptied a class.
+    # Skipping unreadable files may have left a class empty.
     if not bool((counts := split.counts).all()):
         name = names[int(torch.nonzero(counts == 0)[0])]
         raise BaconError(f"no image in the class folder '{folder / name}' can be read: mend its files or remove it.")

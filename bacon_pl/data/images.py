@@ -1,4 +1,4 @@
-"""Labeled images as tensors: the one form in which every dataset reaches the rest of the library."""
+"""Labeled images as tensors, the form in which every dataset is passed to the rest of the library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bacon_pl.errors import BaconError
 
 @dataclass(frozen=True)
 class DatasetMeta:
-    """What a dataset is, apart from its images.
+    """Description of a dataset: everything but its images.
 
     Attributes:
         name: Catalog name.
@@ -23,7 +23,7 @@ class DatasetMeta:
         size: Height and width in pixels.
         mean: Mean per channel of pixels in [0, 1].
         std: Standard deviation per channel of pixels in [0, 1].
-        train_bytes: Size of the uint8 training images, for storage shares.
+        train_bytes: Size of the uint8 training images in bytes, for the share of storage; 0 if unknown.
     """
 
     name: str
@@ -41,19 +41,20 @@ class DatasetMeta:
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype) -> Tensor:
-    """Map uint8 images to normalized pixel space, on the device they are on.
+    """Map uint8 images to normalized pixel space, on the images' own device.
 
     Args:
         images: (..., ch, H, W), uint8.
-        mean: One number per channel, of pixels in [0, 1].
-        std: One number per channel, of pixels in [0, 1].
-        dtype: Floating type of the result.
+        mean: Mean per channel of pixels in [0, 1].
+        std: Standard deviation per channel of pixels in [0, 1].
+        dtype: Floating-point type of the result.
 
     Returns:
         ``(images / 255 - mean) / std``, same shape.
     """
-    # A product and a sum, each rounded by itself and in place: every device gives the same bits (a fused multiply-add
-    # rounds once, where there is one), and on CPUs it is several times faster than torch.addcmul.
+    # The product and the sum are rounded separately, so every device gives the same bits (a fused multiply-add would
+    # round only once, and only on some devices). In place, this is also several times faster than torch.addcmul on
+    # CPUs.
     scale, shift = _constants(tuple(mean), tuple(std), dtype, images.device)
     # copy=True: the in-place steps must not reach the caller's tensor.
     return images.to(dtype, copy=True).mul_(scale).add_(shift)
@@ -63,14 +64,14 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], d
 def _constants(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Factor and summand of :func:`normalize`, (ch, 1, 1), kept on the device: copying them there would wait for it."""
+    """Return scale and shift of :func:`normalize`, (ch, 1, 1) each; cached on the device, as a copy would sync."""
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64)
     return scale.to(device, dtype).view(-1, 1, 1), shift.to(device, dtype).view(-1, 1, 1)
 
 
 def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Map normalized images (..., ch, H, W) back to pixels in [0, 1], clamped."""
+    """Map normalized images (..., ch, H, W) back to pixels, clamped to [0, 1]."""
     m = torch.tensor(mean, dtype=images.dtype, device=images.device).view(-1, 1, 1)
     s = torch.tensor(std, dtype=images.dtype, device=images.device).view(-1, 1, 1)
     return (images * s + m).clamp(0, 1)
@@ -78,7 +79,7 @@ def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
 
 @dataclass
 class LabeledImages:
-    """A whole split in memory.
+    """A whole split of a dataset in memory.
 
     Attributes:
         images: (N, ch, H, W), uint8.
@@ -120,27 +121,27 @@ class LabeledImages:
 
     @cached_property
     def smallest_class(self) -> int:
-        """Images in the smallest class: a plain number, read back from the device once."""
+        """Number of images in the smallest class, as an int that is read from the device only once."""
         return int(self.counts.min())
 
     def to(self, device: torch.device | str) -> LabeledImages:
-        """Move to a device (itself where it is there already)."""
+        """Return the images on a device; the same object if they are already there."""
         device = torch.device(device)
         if self.images.device == device:
             return self
         return LabeledImages(self.images.to(device), self.labels.to(device), self.class_names)
 
     def subset(self, index: Tensor) -> LabeledImages:
-        """Take the images at ``index`` (int64, any length), in that order."""
+        """Return the images at the positions ``index`` (int64, any length), in that order."""
         return LabeledImages(self.images[index], self.labels[index], self.class_names)
 
     @property
     def class_table(self) -> tuple[Tensor, Tensor]:
-        """Where each class's images are.
+        """Positions of the images of each class.
 
         Returns:
-            ``(index, valid)``, both (C, n_max): positions in ``images``, int64, and a bool mask, for classes have
-            unequal sizes; positions past a class's end are 0.
+            ``(index, valid)``, both (C, n_max): int64 positions in ``images``, and a bool mask that is False past the
+            end of classes with fewer than n_max images, where the positions are 0.
         """
         if self._class_table is None:
             counts = self.counts

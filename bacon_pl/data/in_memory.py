@@ -1,4 +1,4 @@
-"""Images that Python code has at hand already: arrays, tensors or a torch dataset, as the library's data."""
+"""Data from arrays, tensors or torch datasets that are already in memory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ _FORMS = "give a torch dataset of (image, label), or a pair of images (N, ch, H,
 
 
 def labeled_images(data: Any, class_names: Sequence[str] | None = None) -> LabeledImages:
-    """Take images and labels from whatever holds them.
+    """Convert images and labels in any common form to :class:`LabeledImages`.
 
     Args:
         data: A :class:`LabeledImages`; a pair of images and labels, as tensors or arrays; or a map-style torch dataset
-            whose items are (image, label). Images are (N, ch, H, W) or (N, H, W), one by one (ch, H, W), (H, W) or
-            PIL pictures; they are bytes, or floating numbers in [0, 1], which are rounded to bytes.
-        class_names: One name per class, in label order; by default the dataset's own ``classes``, else numbers.
+            with items (image, label). A pair's images are (N, ch, H, W) or (N, H, W); a dataset's images are
+            (ch, H, W), (H, W) or PIL images. Pixels are uint8, or floating-point numbers in [0, 1], which are rounded
+            to uint8.
+        class_names: One name per class, in label order; by default the dataset's own ``classes``, else the class ids.
+
+    Returns:
+        The images and labels on the CPU.
 
     Raises:
-        BaconError: The data have another form, images of several sizes, or pixels or labels out of range.
+        BaconError: The data has another form, images differ in size, or pixels or labels are out of range.
     """
     if isinstance(data, LabeledImages):
         return data if class_names is None else dataclasses.replace(data, class_names=tuple(class_names))
@@ -67,24 +71,24 @@ def labeled_images(data: Any, class_names: Sequence[str] | None = None) -> Label
 
 
 class InMemoryData(DataModule):
-    """A :class:`~bacon_pl.data.DataModule` of images that are in memory already.
+    """A :class:`~bacon_pl.data.DataModule` for images that are already in memory.
 
     Args:
-        train: Training images; None where there are none, as when a finished set is only tested.
-        test: Test images; None where there are none, as when a set is only distilled.
-        name: What to call the dataset in results.
-        meta: What the images are; by default as ``mean`` and ``std`` say.
+        train: Training images; None if a finished set is only evaluated.
+        test: Test images; None if a set is only distilled.
+        name: Name of the dataset in results.
+        meta: Description of the dataset; by default made from the images, ``mean`` and ``std``.
         mean: Mean per channel of pixels in [0, 1]; that of the training images by default.
         std: Standard deviation per channel of pixels in [0, 1]; that of the training images by default.
-        val_fraction: As in :class:`~bacon_pl.data.DataModule`, like what follows.
+        val_fraction: Share of the training images, in [0, 1), held out for choosing among synthetic sets.
         batch_real: Real images per class and iteration to match.
-        pool_batch: Real images per step when the pool's networks are trained.
+        pool_batch: Real images per training step of the pool's networks.
         eval_batch: Images per test batch.
         split_seed: Seed of the split.
 
     Raises:
-        BaconError: There are neither training images nor ``test`` with ``meta``, the two sets do not go together, or
-            an argument is out of range.
+        BaconError: There are neither training images nor ``test`` with ``meta``, training and test images have
+            different sizes or classes, or an argument is out of range.
     """
 
     def __init__(
@@ -102,7 +106,7 @@ class InMemoryData(DataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__(
-            "folder",  # a dataset of the catalog that says nothing of its images
+            "folder",  # the catalog's entry that makes no assumption about its images
             mean=mean,
             std=std,
             val_fraction=val_fraction,
@@ -126,7 +130,7 @@ class InMemoryData(DataModule):
                     f"there are {len(names)} classes, but images of {other.num_classes}: check the labels."
                 )
         self.name = name
-        self.hparams.pop("root")  # they lie in no folder
+        self.hparams.pop("root")  # the images are not in a folder
         self._train, self._test = (self._named(part, given, names) for part in (train, test))
         self._meta = meta or self._described(train or given, names)
 

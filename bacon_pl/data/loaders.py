@@ -1,4 +1,4 @@
-"""Datasets that a library reads for us: torchvision's (from their original files) and scikit-learn's digits."""
+"""Datasets read by other libraries: torchvision's (from their original files) and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _read_idx(source: type[datasets.MNIST], options: LoadOptions, train: bool) -
 
 def _read_svhn(options: LoadOptions, train: bool) -> Split:
     data = datasets.SVHN(str(options.root), split="train" if train else "test", download=options.download)
-    # The file holds (H, W, ch, N); torchvision hands out a transposed view of it.
+    # The file holds (H, W, ch, N); torchvision returns a transposed view of it.
     images = torch.from_numpy(np.ascontiguousarray(data.data))
     labels = torch.from_numpy(np.asarray(data.labels, dtype=np.int64))
     return images, labels, tuple(str(digit) for digit in range(10))
@@ -92,12 +92,12 @@ def _both(
         train = read(True)
         test = read(False) if options.test else (train[0][:0], train[1][:0], train[2])
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError, KeyError, TypeError, UnpicklingError) as error:
-        if str(error).startswith("Dataset not found"):  # torchvision's words, also for a wrong checksum
+        if str(error).startswith("Dataset not found"):  # torchvision's message, also for a wrong checksum
             raise BaconError(
                 f"{title} not found, or damaged, under '{options.root}': point --data.root at the folder that holds "
                 f"{holds}, or fetch it with --data.download true."
             ) from error
-        reason = one_line(error) or type(error).__name__  # torchvision tells of every mirror on a line
+        reason = one_line(error) or type(error).__name__  # torchvision reports each mirror on a line of its own
         if options.download:
             raise BaconError(
                 f"cannot download {title} to '{options.root}' or read it there ({reason}): look at the connection and "

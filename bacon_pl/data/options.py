@@ -1,4 +1,4 @@
-"""What a dataset's loader is told: one small record that is checked once, for every loader."""
+"""The options of a dataset's loader: one small record, checked in one place for all loaders."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ OnBadImage = Literal["error", "skip"]
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Where and how to load a dataset; a loader uses what concerns it.
+    """Where and how to load a dataset. Each loader uses the options that apply to it.
 
     Attributes:
         root: Folder of the data.
-        download: Fetch what is missing, where the loader can.
-        image_size: Side N of the N x N images wanted, in pixels; None keeps the size on disk.
-        test_fraction: Share of the images, in (0, 1), that becomes the test split of data that come without one.
+        download: Download missing files, if the loader can.
+        image_size: Side N of the N×N images in pixels; None keeps the size on disk.
+        test_fraction: Share of the images, in (0, 1), held out for testing if the data has no test split.
         seed: Seed of that split.
-        on_bad_image: Whether an image file that cannot be read is an error or is left out with a warning.
-        test: Load the test images, too; where they are not wanted, a loader of files does not open them.
+        on_bad_image: Whether an image file that cannot be read is an error or is skipped with a warning.
+        test: Whether to load the test images; if false, a loader does not open their files.
 
     Raises:
-        BaconError: If a value is out of its range.
+        BaconError: A value is out of range.
     """
 
     root: Path
@@ -51,15 +51,15 @@ class LoadOptions:
 
 
 def check_whole(option: str, value: object, unit: str = "") -> None:
-    """Check a number that counts something.
+    """Check that an option's value is a positive whole number.
 
     Args:
-        option: The option that it is of.
-        value: As it was given.
-        unit: What is counted, for the message.
+        option: Name of the option, for the message.
+        value: The value as given.
+        unit: The unit with a leading space, for the message; may be empty.
 
     Raises:
-        BaconError: It is no whole number, or below 1.
+        BaconError: The value is not a whole number, or is below 1.
     """
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise BaconError(f"{option} must be a whole number, got {value!r}.")
@@ -68,14 +68,14 @@ def check_whole(option: str, value: object, unit: str = "") -> None:
 
 
 def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Check a normalization that the user gave.
+    """Check a normalization given by the user.
 
     Args:
         mean: Mean per channel of pixels in [0, 1], or None.
         std: Standard deviation per channel of pixels in [0, 1], or None.
 
     Raises:
-        BaconError: If they have different lengths, neither 1 nor 3 channels, or values out of range.
+        BaconError: Their lengths differ or are neither 1 nor 3, or a value is out of range.
     """
     for name, values, lower in (("mean", mean, 0.0), ("std", std, math.ulp(0.0))):
         if values is None:

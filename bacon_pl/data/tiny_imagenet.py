@@ -15,19 +15,19 @@ _FOLDER = "tiny-imagenet-200"
 
 
 def load_tiny_imagenet(options: LoadOptions) -> tuple[LabeledImages, LabeledImages]:
-    """Load TinyImageNet; its validation images are the test split, for the archive's own test images have no labels.
+    """Load TinyImageNet. Its validation images are the test split, since the archive's test images have no labels.
 
-    Gray files become RGB. The classes stand in the order of ``wnids.txt`` and are named after ``words.txt``, where it
-    is there.
+    Gray images are converted to RGB. The classes are in the order of ``wnids.txt`` and take their names from
+    ``words.txt`` if it exists.
 
     Args:
-        options: ``root`` is the unpacked folder or the one that holds it.
+        options: Loading options; ``root`` is the unpacked folder or its parent.
 
     Returns:
         ``(train, test)``.
 
     Raises:
-        BaconError: If files are missing, annotations and files disagree, or an image file is bad.
+        BaconError: Files are missing, the annotations do not match the files, or an image file cannot be read.
     """
     root = options.root / _FOLDER if (options.root / _FOLDER).is_dir() else options.root
     for part in ("wnids.txt", "train", "val/val_annotations.txt", "val/images"):
@@ -57,7 +57,7 @@ def load_tiny_imagenet(options: LoadOptions) -> tuple[LabeledImages, LabeledImag
     if not bool((counts := train.counts).all()):
         wnid = wnids[int(torch.nonzero(counts == 0)[0])]
         raise BaconError(f"no image in the class folder '{root / 'train' / wnid}' can be read: unpack it again.")
-    # A copy: a view would keep all training images in memory, also where some are held out and the rest copied.
+    # A copy: a view would keep all training images in memory, even after some are held out and the rest are copied.
     return train, LabeledImages(images[n_train:].clone(), labels[n_train:], names)
 
 

@@ -1,4 +1,4 @@
-"""The artifact of a distillation: the set itself, its file, its pictures, and where it came from."""
+"""The result of a distillation: the set, its file, its pictures and its provenance."""
 
 from bacon_pl.distilled_set.artifact import DistilledSet
 from bacon_pl.distilled_set.file import FILE_NAME, FORMAT_VERSION

@@ -1,4 +1,4 @@
-"""The artifact of a distillation: synthetic images with all that is needed to use, trace and show them, as one file."""
+"""The result of a distillation: synthetic images with everything needed to use, trace and show them, in one file."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class DistilledSet(Content):
-    """A distilled dataset: a map-style dataset of its expanded images, and a file.
+    """A distilled dataset: a map-style dataset of its expanded images that can be saved to one file.
 
-    Indexing gives expanded, normalized images, as evaluation uses them; ``images`` are the canvases as trained. Sets
-    with the same content are equal, and none is written to once it is made.
+    Indexing returns expanded, normalized images, as used in evaluation; ``images`` are the canvases as trained. Sets
+    with the same content are equal. A set must not be modified after it is created.
 
     Attributes:
         images: (C·ipc, ch, H, W), float32 on the CPU, normalized pixel space, class by class.
         labels: (C·ipc,), int64 on the CPU: 0 ipc times, then 1 ipc times, …
-        meta: The dataset that was distilled.
+        meta: Description of the dataset that was distilled.
         factor: Partition factor: every canvas holds factor² images.
         method: Name of the distillation method.
         config: Resolved configuration of the run, as JSON values.
         seed: Seed of the run.
         version: Version of this package that made the set.
-        commit: Git commit that made the set, or None.
-        step_size: Learning rate that was learned with the images, or None.
+        commit: Git commit of the code that made the set, or None.
+        step_size: Learning rate that was learned together with the images, or None.
 
     Examples:
         >>> import tempfile
@@ -68,11 +68,11 @@ class DistilledSet(Content):
         return partition.expand(self.images, self.factor), partition.expand_labels(self.labels, self.factor)
 
     def expanded(self) -> tuple[Tensor, Tensor]:
-        """Return the set as evaluation uses it, all at once.
+        """Return all expanded images with their labels, as used in evaluation.
 
         Returns:
             Images (factor²·C·ipc, ch, H, W), float32 in normalized pixel space, and labels (factor²·C·ipc,), int64.
-            They are computed once and shared between calls: do not write to them.
+            They are computed once and shared between calls, so do not modify them.
         """
         return self._expanded
 
@@ -89,16 +89,16 @@ class DistilledSet(Content):
         """Return one expanded image with its label, or several of them.
 
         Args:
-            index: A whole number; or a slice, or a list, tensor or array of whole numbers or of ``len(self)`` booleans.
+            index: An integer; or a slice, or a list, tensor or array of integers or of ``len(self)`` booleans.
                 Negative numbers count from the end.
 
         Returns:
-            For a whole number an image (ch, H, W) and its label as an int, else images (N, ch, H, W) and labels (N,),
-            int64, as tensors of their own.
+            For an integer, an image (ch, H, W) and its label as an int; otherwise images (N, ch, H, W) and labels (N,),
+            int64, as new tensors.
 
         Raises:
-            IndexError: There is no such image, or there are not ``len(self)`` booleans.
-            TypeError: The index is something else.
+            IndexError: There is no such image, or the number of booleans is not ``len(self)``.
+            TypeError: The index has another type.
         """
         images, labels = self._expanded
         if is_single(index):
@@ -109,17 +109,17 @@ class DistilledSet(Content):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes' names in label order, as torchvision's datasets call them."""
+        """Class names in label order, under the same attribute name as in torchvision's datasets."""
         return self.meta.class_names
 
     @property
     def class_to_idx(self) -> dict[str, int]:
-        """Labels by class name; of classes with the same name, the last one's."""
+        """Labels by class name. If several classes have the same name, the label of the last one."""
         return {name: label for label, name in enumerate(self.classes)}
 
     @property
     def targets(self) -> Tensor:
-        """Labels of the expanded images, (factor²·C·ipc,), int64, in the order of indexing. Do not write to them."""
+        """Labels of the expanded images, (factor²·C·ipc,), int64, in the order of indexing. Do not modify them."""
         return self._expanded[1]
 
     # ---- as a file
@@ -127,11 +127,11 @@ class DistilledSet(Content):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the set to one self-contained safetensors file.
 
-        The file appears whole or not at all, and equal sets give equal bytes.
+        The file is written atomically, and equal sets give equal bytes.
 
         Args:
-            path: The file, or an existing folder, in which it is named ``distilled.safetensors``. Missing parent
-                folders are made.
+            path: The file, or an existing folder, in which the file is named ``distilled.safetensors``. Missing parent
+                folders are created.
 
         Returns:
             The file's path.
@@ -145,14 +145,18 @@ class DistilledSet(Content):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DistilledSet:
-        """Read a set that :meth:`save` wrote. Everything in the file is checked; nothing in it is ever run.
+        """Read a set written by :meth:`save`. The whole file is checked, and no code in it is ever executed.
 
         Args:
-            path: The file, or a folder that holds ``distilled.safetensors``. Or an address on the Hub of Hugging Face,
-                ``hf://user/name``, ``hf://user/name@revision``, or either with ``/path`` of a file or folder in it.
+            path: The file; a folder that contains ``distilled.safetensors``; or an address on the Hugging Face Hub,
+                ``hf://user/name`` or ``hf://user/name@revision``, optionally followed by the ``/path`` of a file or
+                folder in the repository.
+
+        Returns:
+            The set.
 
         Raises:
-            BaconError: There is no such file, it is damaged or of another kind, or a newer version wrote it; or it
+            BaconError: The file does not exist, is damaged, is of another kind, was written by a newer version, or
                 cannot be downloaded.
         """
         if os.fspath(path).startswith(("hf://", "hf:/")):  # paths lose a slash
@@ -168,20 +172,20 @@ class DistilledSet(Content):
         """Return the images as pixels, class by class.
 
         Args:
-            expanded: The expanded images instead of the canvases.
+            expanded: Return the expanded images instead of the canvases.
 
         Returns:
-            (C, n, ch, H, W), float32 in [0, 1], n being ipc or, expanded, factor²·ipc.
+            (C, n, ch, H, W), float32 in [0, 1], where n is ipc or, for expanded images, factor²·ipc.
         """
         canvases = self.images.unflatten(0, (self.meta.num_classes, self.ipc))
         shown = partition.expand(canvases, self.factor) if expanded else canvases
         return denormalize(shown, self.meta.mean, self.meta.std)
 
     def export_png(self, folder: str | os.PathLike[str], *, expanded: bool = False) -> Path:
-        """Write one PNG file per image, as ``<folder>/<class>/<number>.png``, which torchvision's ImageFolder reads.
+        """Write one PNG file per image as ``<folder>/<class>/<number>.png``, the layout of torchvision's ImageFolder.
 
-        Class folders are named after the classes as far as that is safe, and numbered where their alphabetical order
-        would not be the order of the labels. Pixels are rounded to bytes, clamped to [0, 255].
+        Class folders have the names of the classes, with unsafe characters replaced. They are numbered if their
+        alphabetical order would differ from the order of the labels. Pixels are clamped to [0, 1] and rounded to bytes.
 
         Args:
             folder: A new or empty folder.
@@ -191,16 +195,16 @@ class DistilledSet(Content):
             The folder.
 
         Raises:
-            BaconError: The folder holds something already or cannot be written.
+            BaconError: The folder is not empty or cannot be written.
         """
         pictures.write_png(self.pixels(expanded=expanded), self.meta.class_names, Path(folder))
         return Path(folder)
 
     def grid_tensor(self, max_classes: int | None = None, *, expanded: bool = False) -> Tensor:
-        """Lay the images out with one row per class, for a logger.
+        """Arrange the images in a grid with one row per class, for a logger.
 
         Args:
-            max_classes: Show the first so many classes; all by default.
+            max_classes: Number of classes to show; all by default.
             expanded: Show the expanded images instead of the canvases.
 
         Returns:
@@ -209,19 +213,27 @@ class DistilledSet(Content):
         return grid.grid_tensor(self.pixels(expanded=expanded)[:max_classes])
 
     def grid(self, *, expanded: bool = False, scale: int | None = None) -> Figure:
-        """Draw the images with one row per class and its name beside it.
+        """Draw the images in a figure with one row per class, labeled with its name.
 
         Args:
             expanded: Show the expanded images instead of the canvases.
-            scale: Screen pixels per image pixel and side, at least 1; chosen by the size of the set by default.
+            scale: Side of an image pixel in screen pixels, at least 1; by default chosen by the size of the set.
 
         Returns:
-            A matplotlib figure outside pyplot's state.
+            A matplotlib figure that is not registered with pyplot.
         """
         return grid.grid_figure(self.pixels(expanded=expanded), self.meta.class_names, scale)
 
     def save_grid(self, path: str | os.PathLike[str], *, expanded: bool = False, scale: int | None = None) -> Path:
-        """Write the picture that :meth:`grid` draws; the file's suffix chooses the format.
+        """Write the figure of :meth:`grid` to a file.
+
+        Args:
+            path: The file; its suffix determines the format.
+            expanded: Show the expanded images instead of the canvases.
+            scale: Side of an image pixel in screen pixels, at least 1; by default chosen by the size of the set.
+
+        Returns:
+            The file's path.
 
         Raises:
             BaconError: The file cannot be written, or matplotlib does not know its suffix.
@@ -230,17 +242,17 @@ class DistilledSet(Content):
         return Path(path)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the HTML that notebooks display."""
         return pictures.as_html(repr(self), self.pixels(), self.meta.class_names)
 
     # ---- for Hugging Face
 
     def to_huggingface(self) -> datasets.Dataset:
-        """Make a dataset for the package ``datasets``, which ``pip install "bacon_pl[huggingface]"`` brings.
+        """Convert the set to a dataset of the package ``datasets`` (``pip install "bacon_pl[huggingface]"``).
 
         Returns:
-            A :class:`datasets.Dataset` of the expanded images, class by class, with features ``image`` (PNG, so pixels
-            are rounded to bytes and clamped to [0, 255]) and ``label`` (a ``ClassLabel`` with the classes' names).
+            A :class:`datasets.Dataset` of the expanded images, class by class. Its features are ``image`` (PNG, with
+            pixels clamped to [0, 1] and rounded to bytes) and ``label`` (a ``ClassLabel`` with the class names).
 
         Raises:
             BaconError: The package is not installed.
@@ -250,13 +262,13 @@ class DistilledSet(Content):
         return hub.to_huggingface(self)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> Path:
-        """Write what :meth:`to_huggingface` makes to a file, whole or not at all.
+        """Write the dataset of :meth:`to_huggingface` to a parquet file atomically.
 
-        ``datasets.load_dataset("parquet", data_files=path)`` reads it with its images and classes' names, and
-        ``load_dataset(folder)`` does so for a folder with nothing else in it.
+        ``datasets.load_dataset("parquet", data_files=path)`` reads the file with its images and class names;
+        ``load_dataset(folder)`` does the same for a folder that contains nothing else.
 
         Args:
-            path: The file, or an existing folder, in which it is named as on the Hub.
+            path: The file, or an existing folder, in which the file gets the name that it has on the Hub.
 
         Returns:
             The file's path.
@@ -279,23 +291,23 @@ class DistilledSet(Content):
         token: str | None = None,
         commit_message: str | None = None,
     ) -> str:
-        """Upload the set to the Hub of Hugging Face as a dataset: its file, its pictures as parquet, and a card.
+        """Upload the set to the Hugging Face Hub as a dataset: its file, its pictures as parquet, and a dataset card.
 
-        The repository is made where there is none; of one that exists, these three files are replaced. The card is made
-        from the set's provenance, and like the file it shows the configuration with its paths.
+        The repository is created if it does not exist; in an existing one, these three files are replaced. The card is
+        made from the set's provenance. Like the file, it contains the configuration with its paths.
 
         Args:
-            repo_id: ``user/name``.
-            revision: Branch, made where there is none; the main one by default.
-            private: Whether a new repository is private; by default as the account has it.
-            token: Token of an account that may write there; by default the one of ``hf auth login``.
-            commit_message: By default the set's checksum.
+            repo_id: Repository, ``user/name``.
+            revision: Branch, created if it does not exist; the main branch by default.
+            private: Whether a new repository is private; by default the account's setting.
+            token: Access token with write permission; by default that of ``hf auth login``.
+            commit_message: Commit message; by default it names the set's checksum.
 
         Returns:
-            The address that :meth:`load` takes, ``hf://user/name``.
+            The set's address for :meth:`load`, ``hf://user/name``, with the revision if one was given.
 
         Raises:
-            BaconError: The packages are not installed, or the Hub refuses or cannot be reached.
+            BaconError: The packages are not installed, or the Hub rejects the upload or cannot be reached.
         """
         from bacon_pl.distilled_set import hub
 

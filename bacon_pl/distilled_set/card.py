@@ -1,4 +1,4 @@
-"""The page that stands beside a distilled set on the Hub, made from what the set knows of itself."""
+"""The dataset card of a distilled set on the Hub, made from the set's metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bacon_pl.distilled_set.artifact import DistilledSet
 
 _MOST_CLASSES = 50
-# The Hub's own names of sizes.
+# The Hub's names of size categories.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -23,11 +23,11 @@ def dataset_card(distilled: DistilledSet, repo: str, place: str) -> str:
 
     Args:
         distilled: The set.
-        repo: Where it is on the Hub, ``user/name``.
-        place: The address to load it from, ``hf://user/name`` with or without a revision.
+        repo: Repository on the Hub, ``user/name``.
+        place: Address to load the set from, ``hf://user/name`` with or without a revision.
 
     Returns:
-        Markdown that begins with the Hub's metadata as YAML.
+        Markdown that begins with the metadata for the Hub as YAML.
     """
     title = f"{_text(distilled.meta.name)}, distilled to {distilled.ipc} per class"
     parts = (_front(distilled, title), f"# {title}", _summary(distilled), _loading(repo, place), _facts(distilled))
@@ -133,7 +133,7 @@ def _caveats(distilled: DistilledSet) -> str:
 def _configuration(distilled: DistilledSet) -> str:
     text = yaml.safe_dump(distilled.config, sort_keys=False, allow_unicode=True) if distilled.config else "# none\n"
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)  # or a value could end the block
+    fence = "`" * max(3, longest + 1)  # longer than any run of backticks in a value, which could end the block
     return f"## Configuration of the run\n\n{fence}yaml\n{text}{fence}"
 
 
@@ -146,5 +146,5 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _text(value: str) -> str:
-    """Text from anywhere within a line or table of Markdown."""
+    """Make arbitrary text safe for use within a line or table of Markdown."""
     return re.sub(r"[`|<>\[\]]", "_", one_line(value, 80))

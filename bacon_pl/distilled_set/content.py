@@ -1,4 +1,4 @@
-"""What a distilled set consists of: its images and labels with all that is needed to use and trace them."""
+"""The content of a distilled set: its images and labels with everything needed to use and trace them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _FIELDS = ("factor", "method", "config", "seed", "version", "commit", "step_size
 
 
 class Content(Dataset[tuple[Tensor, int]]):
-    """The parts of a :class:`~bacon_pl.distilled_set.DistilledSet`, which says what they are and what to do with them.
+    """The content of a :class:`~bacon_pl.distilled_set.DistilledSet`, where its attributes are documented.
 
-    Values with the same content are equal.
+    Objects with the same content are equal.
     """
 
     def __init__(
@@ -40,24 +40,24 @@ class Content(Dataset[tuple[Tensor, int]]):
         commit: str | None = None,
         step_size: float | None = None,
     ) -> None:
-        """Take a copy of the images, from any device.
+        """Create a set from a copy of images on any device.
 
         Args:
             images: (C·ipc, ch, H, W), finite, normalized pixel space, class by class.
             labels: (C·ipc,), integers in [0, C), ascending, ipc of each class.
-            meta: The dataset that was distilled.
-            factor: Partition factor, at least 1; divides H and W.
+            meta: Description of the dataset that was distilled.
+            factor: Partition factor, at least 1; it must divide H and W.
             method: Name of the distillation method.
-            config: Resolved configuration of the run; values that JSON does not know are kept as their ``str``.
+            config: Resolved configuration of the run; values that JSON cannot represent are stored as their ``str``.
             seed: Seed of the run.
-            version: Version of this package; by default the one that runs.
-            commit: Git commit, as :func:`git_commit` finds it.
-            step_size: Learning rate that was learned with the images, positive; None where there is none.
+            version: Version of this package; by default the installed version.
+            commit: Git commit, as found by :func:`git_commit`.
+            step_size: Positive learning rate that was learned together with the images, or None.
 
         Raises:
-            BaconError: The parts do not fit each other, or a pixel is not finite.
+            BaconError: The arguments are inconsistent, or a pixel is not finite.
         """
-        # A copy: the trained parameter that comes in here goes on changing.
+        # A copy, since the trained parameter passed here continues to change.
         self.images = images.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
         self.labels = labels.detach().to("cpu", torch.int64).clone()
         self.meta = meta
@@ -81,42 +81,42 @@ class Content(Dataset[tuple[Tensor, int]]):
 
     @property
     def storage_bytes(self) -> int:
-        """Bytes of the image tensor as the file stores it, in float32; labels and description come on top."""
+        """Bytes of the image tensor as stored in the file, in float32, without labels and description."""
         return self.images.numel() * self.images.element_size()
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of the canvases at one byte per value, which is how the field counts images per class.
+        """Bytes of the canvases at one byte per value, the convention for comparing sets with the same ipc.
 
-        A count, not a measurement: the values are trained floats and lose a little when rounded to bytes.
+        This is only a count: the values are trained floats and would lose some precision if rounded to bytes.
         """
         return self.images.numel()
 
     @property
     def share(self) -> float | None:
-        """``pixel_bytes`` as a fraction of the uint8 training images, or None where their size is unknown."""
+        """``pixel_bytes`` as a fraction of the uint8 training images, or None if their size is unknown."""
         return self.pixel_bytes / self.meta.train_bytes if self.meta.train_bytes else None
 
     @cached_property
     def checksum(self) -> str:
-        """Eight hexadecimal digits that name the set: the CRC-32 of its images, labels, description and provenance.
+        """Eight hexadecimal digits that identify the set: the CRC-32 of its images, labels, description and provenance.
 
-        It is the checksum that the set's file records, so a set keeps it through saving and loading, and sets that
-        differ in anything have different ones. It is computed once: do not write to a set's images afterwards.
+        The set's file records this checksum, so it stays the same when a set is saved and loaded. It is computed only
+        once, so do not modify a set's images afterwards.
         """
         return f"{checksum(self.images, self.labels, describe(self.meta, self._fields())):08x}"
 
     def _fields(self) -> dict[str, Any]:
-        """What a file keeps beside images, labels and dataset."""
+        """Return the values that a file stores besides images, labels and the dataset's description."""
         return {name: getattr(self, name) for name in _FIELDS}
 
     def __eq__(self, other: object) -> bool:
-        """Sets are equal if their files are: images and labels to the bit, dataset, factor, step size, provenance."""
+        """Compare images, labels, description and provenance bit by bit, as if comparing the files of the sets."""
         if not isinstance(other, Content):
             return NotImplemented
         if self is other:
             return True
-        # Bits, not values: 0.0 equals -0.0, but the checksum, and so the hash, tells them apart.
+        # Bits, not values: 0.0 equals -0.0, but their checksums, and therefore their hashes, differ.
         bits, others = self.images.view(torch.int32), other.images.view(torch.int32)
         mine, theirs = (json.dumps(describe(s.meta, s._fields()), sort_keys=True) for s in (self, other))
         return mine == theirs and torch.equal(bits, others)
@@ -131,10 +131,10 @@ class Content(Dataset[tuple[Tensor, int]]):
         )
 
     def check_fits(self, meta: DatasetMeta) -> None:
-        """Check that images of a dataset can test what is trained on this set.
+        """Check that networks trained on this set can be tested on a dataset.
 
         Args:
-            meta: The dataset to test on.
+            meta: Description of the dataset used for testing.
 
         Raises:
             BaconError: Classes, size, channels or normalization differ.

@@ -1,6 +1,6 @@
-"""The file of a distilled set: a description and two tensors, as safetensors. Nothing that a file says is trusted.
+"""The file of a distilled set: a description and two tensors in safetensors format. No content of a file is trusted.
 
-A reader sees sizes before it takes memory for them, and runs nothing: safetensors holds numbers and text alone.
+Sizes are checked before memory is allocated. No code is executed, since safetensors holds only numbers and text.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from bacon_pl.runtime import memory_bytes, replacing
 FILE_NAME = "distilled.safetensors"
 FORMAT_VERSION = 1
 
-# safetensors writes its metadata entries in an order that changes from process to process. A single entry that holds
-# sorted JSON keeps equal sets byte-identical.
+# safetensors writes metadata entries in an order that varies between processes. A single entry with sorted JSON makes
+# the files of equal sets byte-identical.
 _METADATA_KEY = "bacon_pl"
 _DTYPES = {"images": "F32", "labels": "I64"}
 
-# Bounds that no honest file comes near.
+# Limits far beyond any genuine file.
 _MAX_HEADER = 16 << 20
 _MAX_DEPTH = 50
 
 
 def file_in(path: str | os.PathLike[str]) -> Path:
-    """The set's file: ``path`` itself, or the one in it if it is a folder."""
+    """Return the path of a set's file: ``path`` itself, or the file in it if it is a folder."""
     given = Path(path)
     return given / FILE_NAME if os.path.isdir(given) else given
 
 
 def describe(meta: DatasetMeta, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect what a file says about its two tensors, as JSON values.
+    """Collect the description that a file stores with its two tensors, as JSON values.
 
     Args:
-        meta: Dataset.
-        fields: factor, method, config, seed, version, commit, step_size.
+        meta: Description of the dataset.
+        fields: factor, method, config, seed, version, commit and step_size.
 
     Returns:
-        The description, without the checksum that a file adds to it.
+        The description, without the checksum that is added in the file.
     """
     description = {
         "channels": meta.channels,
@@ -73,14 +73,14 @@ def describe(meta: DatasetMeta, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, fields: Mapping[str, Any]) -> None:
-    """Write a set; the file appears whole or not at all, and equal sets give equal bytes.
+    """Write a set atomically; equal sets give equal bytes.
 
     Args:
-        target: The file; missing parent folders are made.
-        images: As in :class:`~bacon_pl.distilled_set.DistilledSet`, like what follows.
-        labels: Labels.
-        meta: Dataset.
-        fields: factor, method, config, seed, version, commit, step_size.
+        target: The file; missing parent folders are created.
+        images: (C·ipc, ch, H, W), float32 on the CPU, as in :class:`~bacon_pl.distilled_set.DistilledSet`.
+        labels: (C·ipc,), int64 on the CPU.
+        meta: Description of the dataset.
+        fields: factor, method, config, seed, version, commit and step_size.
 
     Raises:
         BaconError: The file cannot be written, or its description is too long to be read again.
@@ -88,7 +88,7 @@ def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, field
     description = describe(meta, fields)
     description["checksum"] = checksum(images, labels, description)
     text = json.dumps(description, sort_keys=True)
-    if 2 * len(text) > _MAX_HEADER:  # its quotes are escaped once more
+    if 2 * len(text) > _MAX_HEADER:  # quotes in the text are escaped again in the header
         raise BaconError(
             f"cannot write '{target}': class names and configuration take {len(text) >> 20} MiB; shorten them to a few."
         )
@@ -102,16 +102,17 @@ def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, field
 
 
 def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
-    """Read and check a file that :func:`write` wrote.
+    """Read and check a file written by :func:`write`.
 
     Args:
         source: The file.
 
     Returns:
-        What :func:`write` was given; the tensors lie in a memory map of the file.
+        Images, labels, the dataset's description and the fields, as passed to :func:`write`. The tensors are memory
+        maps of the file.
 
     Raises:
-        BaconError: There is no such file, it is damaged or of another kind, or a newer version wrote it.
+        BaconError: The file does not exist, is damaged, is of another kind, or was written by a newer version.
     """
     if not os.path.isfile(source):
         raise BaconError(f"there is no distilled set at '{source}'; give a file or the folder of a finished run.")
@@ -137,7 +138,7 @@ def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
             if flaw := shape_flaw(shapes[0], shapes[1], meta, factor):
                 raise _damaged(source, flaw)
             images, labels = (file.get_tensor(name) for name in _DTYPES)
-    # RuntimeError is torch's, where a tensor does not lie at a multiple of its type's size.
+    # torch raises a RuntimeError if the offset of a tensor is not a multiple of its element size.
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise BaconError(
             f"'{source}' cannot be read as a safetensors file (damaged, cut short or of another kind: "
@@ -161,12 +162,12 @@ def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
 
 
 def checksum(images: Tensor, labels: Tensor, description: Mapping[str, Any]) -> int:
-    """Compute the CRC-32 of all that a set holds; files from before there was one have none.
+    """Compute the CRC-32 of a set's whole content. Files written by the earliest versions do not store it.
 
     Args:
         images: Images, float32 on the CPU.
         labels: Labels, int64 on the CPU.
-        description: What :func:`describe` says of them.
+        description: Description of the set, as made by :func:`describe`.
     """
     total = zlib.crc32(json.dumps(description, sort_keys=True).encode())
     for tensor in (images, labels):
@@ -175,7 +176,7 @@ def checksum(images: Tensor, labels: Tensor, description: Mapping[str, Any]) -> 
 
 
 def shape_flaw(images: tuple[int, ...], labels: tuple[int, ...], meta: DatasetMeta, factor: int) -> str | None:
-    """Say what is wrong with the shapes of a set's parts, as the rest of a sentence, or None."""
+    """Describe what is wrong with the shapes of a set's parts, as part of a sentence, or return None."""
     classes = meta.num_classes
     shape = (meta.channels, *meta.size)
     if len(meta.mean) != meta.channels or len(meta.std) != meta.channels:
@@ -192,7 +193,7 @@ def shape_flaw(images: tuple[int, ...], labels: tuple[int, ...], meta: DatasetMe
 
 
 def value_flaw(images: Tensor, labels: Tensor, meta: DatasetMeta) -> str | None:
-    """Say what is wrong with the numbers in a set whose shapes are right, as the rest of a sentence, or None."""
+    """Describe what is wrong with the values of a set with correct shapes, as part of a sentence, or return None."""
     classes = meta.num_classes
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         return f"the labels run from {int(labels.min())} to {int(labels.max())} but there are {classes} classes"
@@ -204,7 +205,7 @@ def value_flaw(images: Tensor, labels: Tensor, meta: DatasetMeta) -> str | None:
 
 
 def _check_sizes(source: Path) -> None:
-    """Refuse what would take memory out of proportion, by the file's first bytes and length alone."""
+    """Reject a file that would take too much memory, judging only by its first bytes and its length."""
     with open(source, "rb") as file:
         header = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size
@@ -229,7 +230,7 @@ def _description(source: Path, entry: str) -> dict[str, Any]:
             f"'{source}' has format version {one_line(version, 20)} and this package reads up to {FORMAT_VERSION}; "
             "install a newer version of the package."
         )
-    known = {"step_size": None, **description}  # left out where none was learned
+    known = {"step_size": None, **description}  # files without a learned step size have no such entry
     for key, is_valid in _FIELDS.items():
         if key not in known or not is_valid(known[key]):
             raise _damaged(source, f"'{key}' in its description is missing or has a value that makes no sense")
@@ -253,7 +254,7 @@ def _damaged(source: Path, flaw: str) -> BaconError:
 
 
 def _deeper(value: object, depth: int) -> bool:
-    """Tell whether lists and objects are nested deeper than this: what writes JSON again recurses into them."""
+    """Return whether lists and objects are nested deeper than ``depth``, since writing JSON is recursive."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
@@ -265,13 +266,13 @@ def _is_int(value: object, least: int, most: int = (1 << 63) - 1) -> TypeGuard[i
 
 
 def _is_numbers(value: object) -> bool:
-    """Tell whether this is a list of numbers of a sane size (NaN and infinity are not)."""
+    """Return whether a value is a list of numbers of plausible size, which excludes NaN and infinity."""
     return isinstance(value, list) and all(
         isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e6 for v in value
     )
 
 
-# What a description holds, and what each value must look like; shapes are compared afterwards.
+# The entries of a description with a check of each value. Shapes are compared afterwards.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "channels": lambda v: _is_int(v, 1) and v in (1, 3),
     "class_names": lambda v: isinstance(v, list) and len(v) > 0 and all(isinstance(name, str) for name in v),

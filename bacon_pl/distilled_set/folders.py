@@ -1,10 +1,10 @@
-"""Class names, which may come from anywhere, as names of folders."""
+"""Conversion of arbitrary class names to safe folder names."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Names that Windows keeps for devices, whatever their extension.
+# Names that Windows reserves for devices, with any extension.
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 
 
@@ -15,7 +15,7 @@ def folder_names(class_names: tuple[str, ...]) -> list[str]:
         class_names: Any strings, in label order.
 
     Returns:
-        One plain path component per class, all different even where case is ignored, in ascending order.
+        One plain path component per class, in ascending order. The names differ even if case is ignored.
     """
     names = [_safe_component(name) for name in class_names]
     folded = {name.casefold() for name in names}
@@ -26,8 +26,8 @@ def folder_names(class_names: tuple[str, ...]) -> list[str]:
 
 
 def _safe_component(name: str) -> str:
-    """Make one path component of a string: never empty, hidden, reserved, a step upwards, or over 120 bytes."""
-    # Compatibility forms first: they turn some harmless-looking characters into slashes and dots.
+    """Convert a string to a path component that is not empty, hidden, reserved, ``..`` or longer than 120 bytes."""
+    # Normalize first, since this turns some harmless-looking characters into slashes and dots.
     plain = unicodedata.normalize("NFKC", name)
     plain = "".join(c if c.isalnum() or c in "-_. " else "_" for c in plain)
     plain = plain.strip(". ").encode()[:120].decode(errors="ignore").rstrip(". ")

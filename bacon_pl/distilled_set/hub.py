@@ -1,6 +1,6 @@
-"""A distilled set as a dataset of Hugging Face: in memory, as a parquet file, and on the Hub.
+"""Distilled sets as Hugging Face datasets: in memory, as a parquet file, and on the Hub.
 
-Its packages ``datasets`` and ``huggingface_hub`` are an extra of this one, imported when they are needed.
+The packages ``datasets`` and ``huggingface_hub`` are an optional extra and are imported only when they are needed.
 """
 
 from __future__ import annotations
@@ -25,32 +25,33 @@ if TYPE_CHECKING:
     from bacon_pl.distilled_set.artifact import DistilledSet
 
 PARQUET_NAME = "train-00000-of-00001.parquet"
-"""What the Hub calls the only file of a split, by which ``load_dataset`` knows the split."""
+"""The Hub's name for the only file of a split, from which ``load_dataset`` infers the split."""
 
 _SCHEME = "hf://"
 # Paths lose a slash: str(Path("hf://a/b")) is "hf:/a/b".
 _PLACE = re.compile(
     r"hf://?(?:datasets/(?=[^/]+/[^/]+))?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?"
 )
-_ROWS_IN_A_GROUP = 100  # which the Hub's viewer reads at once
+_ROWS_IN_A_GROUP = 100  # the number of rows that the Hub's viewer reads at once
 
 
 def is_on_hub(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is an address on the Hub."""
+    """Return whether a path is an address on the Hub."""
     return os.fspath(path).startswith(("hf://", "hf:/"))
 
 
 def fetch(place: str | os.PathLike[str]) -> Path:
-    """Download a set's file from the Hub, unless it is in Hugging Face's cache.
+    """Download a set's file from the Hub, unless it is already in Hugging Face's cache.
 
     Args:
-        place: ``hf://user/name``, ``hf://user/name@revision``, or either with ``/path`` of a file or folder in it.
+        place: Address ``hf://user/name`` or ``hf://user/name@revision``, optionally followed by the ``/path`` of a file
+            or folder in the repository.
 
     Returns:
-        The file in the cache.
+        The path of the file in the cache.
 
     Raises:
-        BaconError: The address is no address, there is nothing there, or the Hub cannot be reached.
+        BaconError: The address is malformed, there is no set at it, or the Hub cannot be reached.
     """
     given = os.fspath(place)
     found = _PLACE.fullmatch(given.rstrip("/"))
@@ -95,12 +96,12 @@ def fetch(place: str | os.PathLike[str]) -> Path:
         raise BaconError(
             f"the dataset {where} holds no '{name}': give the set's place in it, as {_SCHEME}{repo}/path."
         ) from error
-    except Exception as error:  # whatever the client of this version and the server of today say
+    except Exception as error:  # clients and servers of different versions raise different errors
         raise BaconError(f"cannot read '{given}' ({_reason(error)}); try again later, or fetch the file.") from error
 
 
 def to_huggingface(distilled: DistilledSet) -> datasets.Dataset:
-    """Make a dataset of a set's expanded images, rounded to bytes.
+    """Convert a set's expanded images, rounded to bytes, to a Hugging Face dataset.
 
     Args:
         distilled: The set.
@@ -123,19 +124,19 @@ def to_huggingface(distilled: DistilledSet) -> datasets.Dataset:
 
 
 def write_parquet(distilled: DistilledSet, target: Path) -> None:
-    """Write what :func:`to_huggingface` makes to a file, whole or not at all.
+    """Write the dataset of :func:`to_huggingface` to a parquet file atomically.
 
     Args:
         distilled: The set.
-        target: The file; missing parent folders are made.
+        target: The file; missing parent folders are created.
 
     Raises:
         BaconError: The package ``datasets`` is not installed, or the file cannot be written.
     """
     dataset = to_huggingface(distilled)
     parquet = importlib.import_module("pyarrow.parquet")  # comes with datasets
-    # The schema says which column holds images and what the labels are called. Not dataset.to_parquet, which draws a
-    # progress bar.
+    # The schema records which column holds images, and the names of the labels. dataset.to_parquet is not used because
+    # it shows a progress bar.
     table = dataset.with_format("arrow")[:].cast(dataset.features.arrow_schema)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +176,7 @@ def push(
                 revision=revision,
                 commit_message=commit_message or f"Distilled set {distilled.checksum}",
             )
-        except Exception as error:  # whatever the client of this version and the server of today say
+        except Exception as error:  # clients and servers of different versions raise different errors
             raise BaconError(
                 f"cannot upload the set to '{one_line(repo_id)}' on {_endpoint()} ({_reason(error)}); check the "
                 "name and the network, and log in with `hf auth login` as someone who may write there."
@@ -202,7 +203,7 @@ def _reason(error: Exception) -> str:
 
 
 def _label_names(classes: tuple[str, ...]) -> list[str]:
-    """Class names as a ClassLabel takes them: all different, and of characters that can be encoded."""
+    """Convert class names to a form that ClassLabel accepts: distinct names that can be encoded."""
     clean = [name.encode(errors="replace").decode() for name in classes]
     if len(set(clean)) == len(clean):
         return clean

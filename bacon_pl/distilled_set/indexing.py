@@ -1,4 +1,4 @@
-"""What stands between the brackets of ``distilled[…]``, as positions of images."""
+"""Conversion of the index in ``distilled[…]`` to positions of images."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ import torch
 from torch import Tensor
 
 Index: TypeAlias = slice | Sequence[int] | Sequence[bool] | Tensor | np.ndarray
-"""What chooses several images."""
+"""An index that selects several images."""
 
 
 def position(index: SupportsIndex, length: int) -> int:
-    """Turn a whole number, which counts from the end if it is negative, into a position in [0, length).
+    """Convert an integer, which counts from the end if it is negative, to a position in [0, length).
 
     Args:
-        index: An int, or what stands for one, as NumPy's integers and tensors of one integer do.
-        length: How many images there are.
+        index: An int, or an object that stands for one, such as a NumPy integer or a tensor of one integer.
+        length: Number of images.
+
+    Returns:
+        The position.
 
     Raises:
-        IndexError: It lies beyond the images.
+        IndexError: The index is out of range.
     """
     given = operator.index(index)
     if not -length <= given < length:
@@ -31,19 +34,19 @@ def position(index: SupportsIndex, length: int) -> int:
 
 
 def positions(index: Index, length: int) -> Tensor:
-    """Turn an index into positions, as NumPy reads it.
+    """Convert an index to positions with NumPy's rules.
 
     Args:
-        index: A slice; a list, tensor or array of whole numbers, which count from the end if they are negative; or
-            one of ``length`` booleans.
-        length: How many images there are.
+        index: A slice; a list, tensor or array of integers, which count from the end if they are negative; or one of
+            ``length`` booleans.
+        length: Number of images.
 
     Returns:
-        (N,), int64, in [0, length).
+        Positions (N,), int64, in [0, length).
 
     Raises:
-        IndexError: A number lies beyond the images, or there are more or fewer booleans than images.
-        TypeError: The index is something else.
+        IndexError: A number is out of range, or the number of booleans is not ``length``.
+        TypeError: The index has another type.
     """
     if isinstance(index, slice):
         return torch.tensor(range(*index.indices(length)), dtype=torch.int64)
@@ -68,7 +71,7 @@ def positions(index: Index, length: int) -> Tensor:
 
 
 def is_single(index: object) -> bool:
-    """Tell whether an index asks for one image."""
+    """Return whether an index selects a single image."""
     return hasattr(index, "__index__") and not getattr(index, "ndim", 0)
 
 

@@ -1,4 +1,4 @@
-"""A distilled set as pictures: files of single images, one picture of all, and what a notebook shows."""
+"""Pictures of a distilled set: PNG files of single images, one figure of all images, and HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 10
 _MOST_IN_A_ROW = 10
-_ROW_HEIGHT = 48  # screen pixels, as a notebook shows an image
+_ROW_HEIGHT = 48  # height of an image in a notebook, in screen pixels
 _LONGEST_NAME = 40
 
 
@@ -30,7 +30,10 @@ def png(image: Tensor) -> bytes:
     """Encode one image as a PNG file.
 
     Args:
-        image: (ch, H, W), uint8, ch 1 or 3.
+        image: (ch, H, W), uint8, where ch is 1 or 3.
+
+    Returns:
+        The bytes of the file.
     """
     buffer = io.BytesIO()
     to_pil_image(image).save(buffer, format="PNG")
@@ -43,11 +46,14 @@ def to_bytes(pixels: Tensor) -> Tensor:
 
 
 def share_clipped(images: Tensor, meta: DatasetMeta) -> float:
-    """Share of values that lie beyond black and white, where no picture follows them.
+    """Compute the share of values that are darker than black or brighter than white, which pictures cannot show.
 
     Args:
         images: (..., ch, H, W), normalized pixel space.
-        meta: What they are normalized by.
+        meta: Description of the dataset, with the normalization.
+
+    Returns:
+        The share, in [0, 1].
     """
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (meta.mean, meta.std))
     pixels = images * std + mean
@@ -59,15 +65,15 @@ def write_png(pixels: Tensor, class_names: tuple[str, ...], target: Path) -> Non
 
     Args:
         pixels: (C, n, ch, H, W) in [0, 1].
-        class_names: C names; folders are named after them as far as that is safe.
+        class_names: C names, from which the folder names are made.
         target: A new or empty folder.
 
     Raises:
-        BaconError: The folder holds something already or cannot be written.
+        BaconError: The folder is not empty or cannot be written.
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
-        # Older files would become training images of the new set.
+        # Existing files would be mistaken for images of this set.
         if any(target.iterdir()):
             raise BaconError(f"'{target}' is not empty; choose a new folder for the images.")
         for name, images in zip(folder_names(class_names), to_bytes(pixels), strict=True):
@@ -79,7 +85,7 @@ def write_png(pixels: Tensor, class_names: tuple[str, ...], target: Path) -> Non
 
 
 def write_figure(figure: Figure, target: Path) -> None:
-    """Write a picture; the file's suffix chooses the format.
+    """Write a figure to a file, whose suffix determines the format.
 
     Raises:
         BaconError: The file cannot be written, or matplotlib does not know its suffix.
@@ -92,18 +98,21 @@ def write_figure(figure: Figure, target: Path) -> None:
 
 
 def as_html(title: str, pixels: Tensor, class_names: tuple[str, ...]) -> str:
-    """Show images in a page without any file: one row per class, as PNG within the text.
+    """Make self-contained HTML that shows images as embedded PNG, one row per class.
 
     Args:
-        title: What stands above, as plain text.
+        title: Title as plain text.
         pixels: (C, n, ch, H, W) in [0, 1]. The first ten images of the first ten classes are shown.
-        class_names: C names, shown as plain text.
+        class_names: C names as plain text.
+
+    Returns:
+        The HTML.
     """
     classes, count = pixels.shape[:2]
     rows = []
     for name, images in zip(class_names[:_MOST_ROWS], pixels[:_MOST_ROWS, :_MOST_IN_A_ROW], strict=True):
         picture = grid_tensor(images[None], padding=1)
-        # Enlarged by whole factors and without smoothing: these pixels are what was trained.
+        # Enlarged by a whole factor and without smoothing, to show the trained pixels.
         height = picture.shape[1] * max(1, _ROW_HEIGHT // picture.shape[1])
         data = base64.b64encode(png(to_bytes(picture))).decode()
         label = html.escape(one_line(name, _LONGEST_NAME))

@@ -1,4 +1,4 @@
-"""Which version and commit of this package made something."""
+"""The version and the commit of this package, for provenance."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["git_commit", "package_version"]
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout this package runs from, else of the working directory's, else None."""
+    """Return the Git commit of this package's checkout or, if there is none, of the working directory; else None."""
     package = Path(__file__).resolve().parents[1]
     for folder in (str(package), "."):
         command = ["git", "-C", folder, "rev-parse", "--show-prefix", "HEAD"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-            prefix, commit = done.stdout.splitlines()  # the prefix is an empty line at the checkout's top
+            prefix, commit = done.stdout.splitlines()  # at the top of a checkout, the prefix is an empty line
         except (OSError, ValueError, subprocess.SubprocessError):
             continue
-        # Installed into a virtual environment the package may lie inside somebody else's repository.
+        # If installed in a virtual environment, the package may be inside a repository of another project.
         if folder == "." or prefix == f"{package.name}/":
             return commit
     return None

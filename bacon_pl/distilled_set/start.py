@@ -1,4 +1,4 @@
-"""The images that a run starts from: drawn, or read from another distilled set."""
+"""The initial images of a run, either drawn or read from another distilled set."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from bacon_pl.selection.tiles import DRAWN, Start, canvases
 
 
 def start_images(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, start: Start, seed: int) -> Tensor:
-    """Make the images that a run starts from.
+    """Make the initial images of a run.
 
     Args:
         store: The real training images.
-        meta: What they are.
+        meta: Description of the dataset.
         ipc: Canvases per class.
         factor: Tiles per side of a canvas.
-        start: What they are to be.
-        seed: Seed of the draw, where there is one.
+        start: Kind of initial images.
+        seed: Seed of the draw; unused if another set is read.
 
     Returns:
-        (C·ipc, ch, H, W), class by class, in normalized pixel space and torch's default type, where ``store`` is.
+        (C·ipc, ch, H, W), class by class, in normalized pixel space, in torch's default type and on the device of
+        ``store``.
 
     Raises:
-        BaconError: A class has fewer than ``ipc`` images, the factor does not fit the size, or the other set cannot be
-            read, was made from other data, or holds another number of images or of tiles.
+        BaconError: A class has fewer than ``ipc`` images, the factor does not divide the size, or the other set cannot
+            be read, was made from other data, or has another ipc or factor.
     """
     if start.images in DRAWN:
         return canvases(store, meta, ipc, factor, start, seed)
@@ -48,21 +49,21 @@ def start_images(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int,
 
 
 def recorded_scaling(config: Mapping[str, Any]) -> Scaling:
-    """How a set's tiles were scaled down at its start, as its configuration records it.
+    """Return how the initial tiles of a set were scaled down, as recorded in its configuration.
 
     Args:
         config: :attr:`DistilledSet.config <bacon_pl.distilled_set.DistilledSet>`.
 
     Returns:
-        The scaling; ``bilinear`` where none is recorded.
+        The scaling; ``bilinear`` if none is recorded.
 
     Raises:
-        BaconError: One is recorded that does not exist.
+        BaconError: The recorded scaling does not exist.
     """
     found: Any = config
     for name in ("model", "start", "scaling"):
         found = found.get(name) if isinstance(found, Mapping) else None
-        # A class chosen by name keeps its arguments one level below.
+        # For a class selected by name, the arguments are one level below.
         found = found["init_args"] if isinstance(found, Mapping) and "init_args" in found else found
     if found is None:
         return "bilinear"

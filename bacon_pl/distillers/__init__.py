@@ -1,4 +1,4 @@
-"""Methods that make synthetic sets: the base class, and one file a family."""
+"""Distillation methods: the base class, and one file per family of methods."""
 
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.bound_log import LoggedBound

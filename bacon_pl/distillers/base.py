@@ -1,4 +1,4 @@
-"""What a distillation method is: one abstract class, and what helps its subclasses."""
+"""The abstract base class of distillation methods, with helpers for its subclasses."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from bacon_pl.networks import Network, NetworkFactory
 from bacon_pl.selection.tiles import Start
 
 ASK_EVERY = 50
-"""Iterations between two questions to a GPU whether its numbers are finite."""
+"""Interval in iterations at which a GPU is asked whether its numbers are finite."""
 
 
 class Distiller(Lifecycle):
-    """A method that makes a synthetic set: a subclass says in :meth:`iterate` what one iteration does.
+    """A method that makes a synthetic set. Subclasses define one iteration in :meth:`iterate`.
 
-    A training step is one iteration, with its own counter: any number of optimizers may take steps in it, none
-    included. Everything random should be a function of (``seed``, ``iteration``, class or network), so that resuming
-    and the number of processes cannot change a result. Every process runs every iteration; those that share its work
-    put it together by :mod:`bacon_pl.distributed`.
+    A training step is one iteration with its own counter, in which any number of optimizers may take a step, or none.
+    All random draws should be functions of (``seed``, ``iteration``, class or network), so that neither resuming nor
+    the number of processes can change a result. Every process runs every iteration; processes that share its work
+    combine their results with :mod:`bacon_pl.distributed`.
 
     Args:
         ipc: Images per class.
-        factor: Every synthetic image holds factor × factor smaller ones; 1 keeps whole images.
-        start: What the images start from.
-        method: Name under which results are recorded; the class's name by default.
+        factor: Every synthetic image holds factor × factor smaller images; 1 keeps whole images.
+        start: Initial images.
+        method: Name of the method in results; by default the name of the class.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Attributes:
-        synthetic: The parameters: images, and the step size where one is learned.
-        iteration: Iterations done.
+        synthetic: The parameters: the images and, if it is learned, the step size.
+        iteration: Number of finished iterations.
         overwrite: Whether a finished set in the Trainer's root directory may be replaced.
-        config: The run's resolved settings, recorded in the set; the command line fills them in.
+        config: Resolved settings of the run, recorded in the set; set by the command line.
 
     Raises:
         BaconError: An argument is out of range.
@@ -56,7 +56,7 @@ class Distiller(Lifecycle):
         self._at_start: list[int] = []
 
     def on_fit_start(self) -> None:
-        """Begin anew to look for numbers that are not finite."""
+        """Reset the check for numbers that are not finite."""
         self._finite = FiniteCheck()
         super().on_fit_start()
 
@@ -66,49 +66,49 @@ class Distiller(Lifecycle):
         super().training_step(batch, batch_idx)
 
     def _versions(self) -> list[int]:
-        """How often each parameter has been written to, which torch counts."""
+        """Return how often each parameter has been modified, as counted by torch."""
         return [parameter._version for parameter in self.parameters()]
 
-    # What a subclass says.
+    # For subclasses to implement.
 
     @abstractmethod
     def iterate(self, batch: IterationBatch) -> None:
-        """Run iteration ``batch.iteration``, the same as ``self.iteration``.
+        """Run one iteration, whose number is both ``batch.iteration`` and ``self.iteration``.
 
         Args:
             batch: The real images, drawn on demand on the device.
         """
 
     def prepare(self) -> None:
-        """Make what iterations need, once the images are where they will be."""
+        """Create the objects that iterations need. Called when the images are on their final device."""
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint must hold besides parameters and optimizers: tensors, numbers and text."""
+        """Return the state to save in checkpoints besides parameters and optimizers: tensors, numbers and text."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`extra_state` gave, after :meth:`prepare`."""
+        """Restore a state returned by :meth:`extra_state`. Called after :meth:`prepare`."""
 
-    # What helps it.
+    # Helpers for subclasses.
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map uint8 images (…, ch, H, W) to normalized pixel space, in the synthetic images' type."""
+        """Map uint8 images (…, ch, H, W) to normalized pixel space, in the type of the synthetic images."""
         return normalize(images, self.meta.mean, self.meta.std, self.images.dtype)
 
     def make_network(self, factory: NetworkFactory, *keys: int | str) -> Network:
-        """Make a network whose initial weights depend on the seed and the keys alone, where the images are."""
+        """Create a network on the images' device whose initial weights depend on the seed and the keys alone."""
         with rng.seeded(self.seed, *keys):
             model = factory(self.meta.channels, self.meta.size, self.meta.num_classes)
         return model.to(self.images.device, self.images.dtype)
 
     def descend(self, terms: Mapping[str, Tensor]) -> None:
-        """Take a step down the sum of loss terms with every optimizer, and log the terms.
+        """Minimize the sum of loss terms by one step of every optimizer, and log the terms.
 
-        The gradients are torch's own, not those of ``backward()``, where a data-parallel wrapper would average what is
-        complete on every process already.
+        The gradients are computed without ``backward()``, since a data-parallel wrapper would average gradients that
+        are already complete on every process.
 
         Args:
-            terms: 0-d each, by name.
+            terms: Loss terms by name, 0-d each.
 
         Raises:
             BaconError: There is no optimizer, or the terms do not depend on its parameters.
@@ -123,7 +123,7 @@ class Distiller(Lifecycle):
                 f"{type(self).__name__} has nothing to descend by: configure_optimizers must give an optimizer, and "
                 "the terms must depend on its parameters."
             )
-        # A parameter that this loss does not depend on has no gradient, and its optimizer leaves it alone.
+        # A parameter on which the loss does not depend has no gradient, so its optimizer does not change it.
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -137,23 +137,23 @@ class Distiller(Lifecycle):
         self.log_terms({name: value.detach() for name, value in terms.items()})
 
     def log_terms(self, terms: Mapping[str, Tensor]) -> None:
-        """Log loss terms, weights applied, and their sum: 0-d, or one number per class, of which the mean is taken."""
+        """Log weighted loss terms and their sum. Terms are 0-d, or have one number per class, which is averaged."""
         means = {name: value.mean() for name, value in terms.items()}
         self.log("loss", torch.stack(list(means.values())).sum(), prog_bar=True)
         self.log_dict({f"loss/{name}": value for name, value in means.items()})
 
     def check_finite(self, numbers: Mapping[str, Sequence[Tensor]], state_is_good: bool = False) -> None:
-        """Notice numbers that are not finite.
+        """Check that numbers are finite.
 
-        A CPU says so at once. A GPU, which asking would make wait, remembers the iteration until it is asked: at
-        intervals and before a checkpoint.
+        On a CPU, the check is immediate. On a GPU, where it would cause a synchronization, the iteration is recorded
+        on the device and checked at intervals and before checkpoints.
 
         Args:
-            numbers: What is looked at, by name.
-            state_is_good: The state is still that of the iteration before.
+            numbers: Tensors to check, by name.
+            state_is_good: Whether the parameters are still those of the previous iteration.
 
         Raises:
-            DivergedError: Something is not finite.
+            DivergedError: A number is not finite.
         """
         self._finite.record(self.iteration, numbers)
         if self.device.type == "cpu":
@@ -162,19 +162,22 @@ class Distiller(Lifecycle):
             self.raise_if_diverged()
 
     def raise_if_diverged(self, state_is_good: bool = False) -> None:
-        """Stop if something has not been finite since the start.
+        """Raise an error if any checked number has not been finite since the start of the run.
+
+        Args:
+            state_is_good: Whether the parameters are still those of the previous iteration.
 
         Raises:
-            DivergedError: Names the iteration and what it was.
+            DivergedError: A number was not finite; the message names it and the iteration.
         """
         try:
             self._finite.raise_if_any(state_is_good)
         except DivergedError as error:
-            if error.state_is_good:  # what was found has not reached the state, which may still be saved
+            if error.state_is_good:  # the parameters are not affected and may still be saved
                 self._finite = FiniteCheck()
             raise
 
     def profile(self, part: str) -> AbstractContextManager[None]:
-        """Name a part of the iteration for ``--trainer.profiler``."""
+        """Return a context that measures a named part of the iteration for ``--trainer.profiler``."""
         trainer: Any = self.trainer
         return trainer.profiler.profile(f"[bacon]{part}")

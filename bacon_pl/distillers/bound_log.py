@@ -1,4 +1,4 @@
-"""The bound and the risk in the course of a distillation (arXiv 2406.01112): watched, and never part of the loss."""
+"""Logging of the bound and the risk during a distillation (arXiv 2406.01112). They are never part of the loss."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class LoggedBound(BoundSettings):
     """How and when a distillation logs the bound and the risk (arXiv 2406.01112).
 
     Args:
-        samples: Points drawn in each ball.
-        epsilon: Radius of the balls; by default each class's own: the median distance of pairs of its real embeddings.
-        tv_weight: λ of the prior.
+        samples: Number of points drawn in each ball.
+        epsilon: Radius of the balls; by default the median distance between two real embeddings of the class.
+        tv_weight: λ of the prior, in [0, 1].
         clip: Clip term of the prior: ``none``, ``acting`` or ``symmetric``.
-        every_n_steps: Logged at iterations divisible by this; 0 logs nothing.
+        every_n_steps: Interval of logging in iterations; 0 turns logging off.
 
     Raises:
-        BaconError: An argument is out of range, or the prior is no density.
+        BaconError: An argument is out of range, or the prior is not a density.
     """
 
     every_n_steps: int = 100
@@ -37,14 +37,14 @@ class LoggedBound(BoundSettings):
 
 
 class BoundLog:
-    """Measures on the embeddings that an iteration has at hand anyway, block of classes by block.
+    """Computes the bound and the risk from the embeddings of an iteration, one block of classes at a time.
 
-    The numbers logged at iteration t are those of the images after t steps, as the matched network of iteration t sees
-    them, augmented. Networks differ, so single values do, too.
+    The values logged at iteration t belong to the images after t steps, augmented and embedded by the network matched
+    in iteration t. Since the networks differ, individual values fluctuate.
 
     Args:
-        settings: How and when.
-        seed: The run's seed; the draws in the balls are a function of (seed, iteration).
+        settings: How and when the bound and the risk are logged.
+        seed: Seed of the run; the points in the balls are a function of (seed, iteration).
     """
 
     def __init__(self, settings: LoggedBound, seed: int) -> None:
@@ -55,16 +55,16 @@ class BoundLog:
 
     @property
     def values(self) -> tuple[Tensor, ...]:
-        """What processes add up: numbers per class, zero where another process has the class; maybe none."""
+        """Values to be summed over processes: one per class, zero for the classes of other processes. May be empty."""
         return () if self._found is None else self._found.parts
 
     def begin(self, iteration: int, zeros: Tensor, logged: bool) -> None:
         """Start an iteration.
 
         Args:
-            iteration: Its number.
-            zeros: (C,), to be filled in.
-            logged: There is a logger, and there are embeddings.
+            iteration: Number of the iteration.
+            zeros: (C,), zeros with the type and device of the results.
+            logged: Whether there are a logger and embeddings.
         """
         every = self.settings.every_n_steps
         self._iteration = iteration
@@ -75,13 +75,13 @@ class BoundLog:
             self._found = Measured.of(zeros.clone() for zeros in (draws, *[zeros] * 4))
 
     def measure(self, z_syn: Tensor, z_real: Tensor, mask: Tensor | None, classes: Tensor) -> None:
-        """Measure some classes, if it is this iteration's turn.
+        """Measure a block of classes if this iteration is logged.
 
         Args:
             z_syn: Synthetic embeddings (C', m, d).
             z_real: Real embeddings (C', n, d).
-            mask: (C', n) bool, real ones that count; None for all.
-            classes: (C',) int64, which classes they are.
+            mask: (C', n) bool, True for real embeddings that count; None if all do.
+            classes: (C',), int64, class ids of the block.
         """
         if self._found is None:
             return
@@ -90,11 +90,11 @@ class BoundLog:
             values[..., classes] = part.to(values.dtype)
 
     def write(self, loggers: Iterable[Logger]) -> None:
-        """Log means over classes and their standard errors, if it is this iteration's turn."""
+        """Log the means over classes and their standard errors if this iteration is logged."""
         if self._found is None:
             return
         means = self._found.summary()
         values = torch.stack(list(means.values())).tolist()
         numbers = {f"bound/{name}": value for name, value in zip(means, values, strict=True)}
-        for logger in loggers:  # not by the module's log, which keeps to the Trainer's own interval
+        for logger in loggers:  # not by the module's log method, which follows the Trainer's logging interval
             logger.log_metrics(numbers, step=self._iteration)

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: which, and since when. Nothing here asks a device anything until it is told to."""
+"""Detection of numbers that are not finite, without synchronizing with the device until this is requested."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bacon_pl.errors import DivergedError
 
 
 class FiniteCheck:
-    """Remembers, on the device, the first iteration at which something was not finite."""
+    """Records on the device the first iteration in which each of several numbers was not finite."""
 
     def __init__(self) -> None:
         self._first: dict[str, Tensor] = {}
 
     def record(self, iteration: int, numbers: Mapping[str, Sequence[Tensor]]) -> None:
-        """Look at numbers without a host sync.
+        """Check numbers without synchronizing with the device.
 
         Args:
             iteration: Number of the iteration.
-            numbers: What is looked at, by name.
+            numbers: Tensors to check, by name.
         """
         for name, tensors in numbers.items():
             bad = ~torch.stack([t.isfinite().all() for t in tensors]).all()
@@ -29,13 +29,13 @@ class FiniteCheck:
             self._first[name] = torch.where(bad & (first < 0), iteration, first)
 
     def raise_if_any(self, state_is_good: bool = False) -> None:
-        """Ask, which makes a GPU wait.
+        """Raise an error if a recorded number was not finite. This synchronizes with the device.
 
         Args:
-            state_is_good: The state is still that of the iteration before the last one recorded.
+            state_is_good: Whether the parameters are still those before the last recorded iteration.
 
         Raises:
-            DivergedError: Something has not been finite; names the iteration and what it was.
+            DivergedError: A number was not finite; the message names it and the iteration.
         """
         if not self._first:
             return

@@ -1,4 +1,4 @@
-"""What is told at the start of a run, whoever starts it, so that no hours are spent for nothing and nothing is lost."""
+"""Checks at the start of a run, so that no computation is wasted and no existing result is lost."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bacon_pl.errors import BaconError
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
-# Trainer flags that a distillation, one epoch of iterations without validation, could not heed: what they are by
-# default, and what to do instead.
+# Trainer flags that have no meaning for a distillation, which is one epoch of iterations without validation: their
+# default values, and what to do instead.
 _ITERATIONS = "count the iterations by max_steps"
 _NO_VALIDATION = "there is no validation loop; ValidationAccuracy (--validation.every_n_steps) validates"
 _FLAGS: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -33,10 +33,10 @@ _FLAGS: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 def run_seed(seed: int | None) -> int:
-    """The seed of a run: the one given, else that of ``lightning.seed_everything``, else 0.
+    """Return the seed of a run: the given one, else that of ``lightning.seed_everything``, else 0.
 
     Raises:
-        BaconError: It is negative, or no whole number.
+        BaconError: The seed is negative or not a whole number.
     """
     try:
         found = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else operator.index(seed)
@@ -48,10 +48,10 @@ def run_seed(seed: int | None) -> int:
 
 
 def check_trainer(trainer: Any) -> None:
-    """Refuse what a distillation cannot heed.
+    """Check that the Trainer's settings are compatible with a distillation.
 
     Raises:
-        BaconError: The precision or a callback does not go with it.
+        BaconError: The precision, a flag or a callback is not compatible.
     """
     if trainer.precision == "16-mixed":
         raise BaconError(
@@ -81,14 +81,14 @@ def check_trainer(trainer: Any) -> None:
 
 
 def check_nothing_is_lost(trainer: Any, overwrite: bool) -> None:
-    """Refuse to write over a distilled set that is not this run's.
+    """Check that the run will not overwrite the distilled set of another run.
 
     Args:
-        trainer: Its root directory is where the set will be written.
-        overwrite: The set that is there may be replaced.
+        trainer: The Trainer, in whose root directory the set will be written.
+        overwrite: Whether an existing set may be replaced.
 
     Raises:
-        BaconError: There is one.
+        BaconError: There is a set that may not be replaced.
     """
     there = Path(trainer.default_root_dir, FILE_NAME)
     if there.exists() and not (overwrite or trainer.fast_dev_run or trainer.ckpt_path):

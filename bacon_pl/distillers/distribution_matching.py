@@ -1,4 +1,4 @@
-"""Distribution matching: BACON, IDM, DM and their kin, which differ in objective, networks, tiles and step."""
+"""Distribution matching: BACON, IDM, DM and related methods, which differ only in their settings."""
 
 from __future__ import annotations
 
@@ -32,65 +32,70 @@ Space = Literal["normalized", "pixels"]
 
 
 def batched_sgd(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
-    """Turn one SGD step per class into one step for all classes, which takes the images to the same place.
+    """Convert one SGD step per class to an equivalent single step for all classes.
 
-    The published codes of IDM and BACON step the whole image tensor once per class; the other classes' gradients are
-    zero then, but their momentum moves them.
+    The published implementations of IDM and BACON update the whole image tensor once per class. The gradients of the
+    other classes are then zero, but their images still move by their momentum.
 
     Args:
-        lr: Learning rate of a single class's step.
-        momentum: Its momentum m.
-        num_classes: Number of classes C, one step each.
+        lr: Learning rate of the step of one class.
+        momentum: Momentum m of the step of one class.
+        num_classes: Number of classes C, with one step each.
 
     Returns:
-        Learning rate lr·(1 - m^C)/(1 - m) and momentum m^C of the one step.
+        Learning rate lr·(1 - m^C)/(1 - m) and momentum m^C of the single step.
     """
     return lr * (1 - momentum**num_classes) / (1 - momentum), momentum**num_classes
 
 
 class DistributionMatching(Distiller):
-    """Optimizes a few synthetic images per class so that networks see them as they see the real ones.
+    """Optimizes a few synthetic images per class such that networks map them to similar features as the real images.
 
-    BACON (arXiv 2406.01112), IDM (arXiv 2307.01736) and DM (arXiv 2110.04181) are settings of this class: they differ
-    in objective, networks, partition and step. One iteration draws real images, augments both kinds alike, runs them
-    through a network of the pool, compares, steps, and trains the pool.
+    BACON (arXiv 2406.01112), IDM (arXiv 2307.01736) and DM (arXiv 2110.04181) are settings of this class; they differ
+    in objective, networks, partition and step. One iteration draws real images, applies the same augmentation to real
+    and synthetic images, runs both through a network of the pool, compares the results, updates the synthetic images,
+    and trains the pool.
 
-    On CPUs, one process and several give the same bits. On GPUs the blocks of classes, and so the rounding, depend on
-    how many share the work.
+    On CPUs, results do not depend on the number of processes, bit for bit. On GPUs, the number of processes determines
+    the blocks of classes and therefore affects the rounding.
 
     Args:
         ipc: Images per class.
-        factor: Every synthetic image holds factor × factor smaller ones; 1 keeps whole images.
-        start: What the images start from.
-        method: Name under which results are recorded.
-        objective: Matching term.
-        cross_entropy: The matched network's cross-entropy on the synthetic images, added to it; null leaves it out.
-        network: What the pool is made of.
-        augment: Siamese augmentation: one draw per class and iteration for real and synthetic images alike.
-        lr: Learning rate of the images' SGD.
-        momentum: Momentum of the images' SGD, in [0, 1).
-        optimizer: Of the images: ``sgd``, or ``adamw``, whose learning rate is another (0.001) and which has a momentum
-            of its own.
+        factor: Every synthetic image holds factor × factor smaller images; 1 keeps whole images.
+        start: Initial images.
+        method: Name of the method in results.
+        objective: Matching term of the loss.
+        cross_entropy: Cross-entropy of the matched network on the synthetic images, added to the matching term; null
+            leaves it out.
+        network: Architecture of the networks in the pool.
+        augment: Siamese augmentation: one draw per class and iteration, shared by real and synthetic images.
+        lr: Learning rate of the images' optimizer.
+        momentum: Momentum of SGD on the images, in [0, 1).
+        optimizer: Optimizer of the images: ``sgd``, or ``adamw``, which needs another learning rate, such as 0.001, and
+            does not use ``momentum``.
         weight_decay: Weight decay of AdamW.
-        space: Where steps are taken: in ``normalized`` space, as published for BACON, IDM and DM, or in that of
-            ``pixels`` in [0, 1], as for M3D and NCFM; a learning rate means something else in each.
-        clip_gradient: Largest norm of an image's gradient; longer ones are shortened to it. 0 lets all be.
-        clamp_pixels: Keep the images within black and white.
-        per_class_steps: The published schedule of one step per class, done as one equivalent step; false makes one
-            plain step for all classes.
-        pool: How the network pool lives, where there are no ``pairs``.
-        pairs: Networks trained on the real images, matched through between their initial and their trained weights, as
-            for NCFM, in place of the pool, whose settings play no part then. null has the pool.
-        reference: Networks trained on the real images, for an objective that reads what one of them makes of the
-            synthetic images (IID); they are trained before the first run that needs them. null has none.
-        bound: How and when BACON's bound and risk are logged, if embeddings are compared; they do not enter the loss.
-        accuracy_window: Running accuracies restart every this many iterations.
-        real_chunk: Most real images embedded at once: bounds memory, changes no result beyond rounding.
-        memory_gib: Memory in GiB for what the synthetic images' pass keeps for the backward one: classes are taken in
-            blocks that fit. More is faster up to the point where all classes fit at once.
-        acceleration: Compile the networks and run them in bfloat16 where the device has it: ``on``, ``off``, or
-            ``auto``, which compiles where the run is long enough to repay it, and leaves networks whose gradients do
-            not bear bfloat16 in float32. ``off`` leaves precision to the Trainer.
+        space: Space in which steps are taken: ``normalized``, as published for BACON, IDM and DM, or that of ``pixels``
+            in [0, 1], as for M3D and NCFM. The same learning rate means different steps in the two spaces.
+        clip_gradient: Largest allowed norm of an image's gradient; longer gradients are scaled down to it. 0 turns
+            clipping off.
+        clamp_pixels: Clamp the images to the range between black and white after every step.
+        per_class_steps: Follow the published schedule of one step per class, computed as one equivalent step; false
+            takes one plain step for all classes.
+        pool: Settings of the network pool, which is used if there are no ``pairs``.
+        pairs: Networks trained on the real images, between whose initial and trained weights the images are matched, as
+            in NCFM. They replace the pool, whose settings are then ignored. null uses the pool.
+        reference: Networks trained on the real images, for an objective that reads one of their embeddings of the
+            synthetic images (IID). They are trained before the first run that needs them. null has none.
+        bound: How and when BACON's bound and risk are logged, if embeddings are compared. They are not part of the
+            loss.
+        accuracy_window: Number of iterations after which the running accuracies are reset.
+        real_chunk: Largest number of real images embedded at once. It limits memory and changes results only by
+            rounding.
+        memory_gib: Memory in GiB for the activations of the synthetic images. Classes are processed in blocks that fit
+            into it. More memory is faster, up to the point where all classes fit at once.
+        acceleration: Whether to compile the networks and run them in bfloat16 if the device supports it: ``on``,
+            ``off``, or ``auto``, which compiles if the run is long enough for it to pay off, and uses bfloat16 only for
+            networks whose gradients are accurate enough in it. ``off`` leaves the precision to the Trainer.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Raises:
@@ -181,7 +186,7 @@ class DistributionMatching(Distiller):
         self.bound_log = BoundLog(bound, self.seed)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The images' optimizer, in a form that does all classes' steps at once where the schedule is one per class."""
+        """Return the images' optimizer, which takes the steps of all classes at once if the schedule is one per class."""
         if self.optimizer == "adamw":
             pixels = self.space == "pixels"
             mean, std = (self.meta.mean, self.meta.std) if pixels else ((0.0,), (1.0,))
@@ -194,10 +199,10 @@ class DistributionMatching(Distiller):
         return torch.optim.SGD([self.images], lr=lr, momentum=momentum)
 
     def prepare(self) -> None:
-        """Build the pool, and what matches through it, where the images are; train reference networks, if need be.
+        """Create the pool and the matching on the images' device; train missing reference networks and pairs.
 
         Raises:
-            BaconError: All classes have to be taken at once, and do not fit the memory.
+            BaconError: The network needs all classes in one pass, and they do not fit into ``memory_gib``.
         """
         meta = self.meta
         if self.reference is not None:
@@ -223,7 +228,7 @@ class DistributionMatching(Distiller):
     def _trained(
         self, settings: RealTraining, factory: NetworkFactory, snapshots: tuple[int, ...]
     ) -> tuple[TrainedNetworks, Network]:
-        """Networks trained on the real images, now if they are not in the cache, and their architecture."""
+        """Return networks trained on the real images, training them if they are not in the cache, and a template."""
         networks = trained_networks(
             self.data.train,
             self.meta,
@@ -237,15 +242,16 @@ class DistributionMatching(Distiller):
 
     @property
     def _synthetic(self) -> int:
-        """Synthetic images, tiles counted."""
+        """Number of synthetic images, counting tiles."""
         return len(self.images) * self.synthetic.factor**2
 
     def _plan(self, template: Network, images: float | None = None) -> Plan:
-        """How passes are run, by this run's work: images an iteration, by default all that are matched and trained on.
+        """Decide how passes are executed, depending on the amount of work in this run.
 
         Args:
             template: The architecture.
-            images: Images an iteration, forward passes without gradient counting a third.
+            images: Images per iteration, forward passes without gradient counting a third; by default all images that
+                are matched and trained on.
         """
         meta, data, pool = self.meta, self.data, self.pool_settings
         if images is None:
@@ -256,18 +262,18 @@ class DistributionMatching(Distiller):
         return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device)
 
     def extra_state(self) -> dict[str, Tensor]:
-        """The pool."""
+        """Return the state of the pool."""
         return self.pool.state_dict()
 
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take the pool over."""
+        """Restore the state of the pool."""
         self.pool.load_state_dict(state)
 
     def iterate(self, batch: IterationBatch) -> None:
-        """Run one iteration; several devices share its work.
+        """Run one iteration. Several devices share its work.
 
         Args:
-            batch: The iteration's real images.
+            batch: Real images of the iteration.
         """
         t = batch.iteration
         self.pool.advance(t)
@@ -277,7 +283,7 @@ class DistributionMatching(Distiller):
         network_id = self.pool.matched(t)
         accuracy = self.pool.accuracy(network_id).clone()
         terms, gradient = self.matching.match(batch, network_id, accuracy)
-        # Before they reach the images.
+        # Checked before they affect the images.
         self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": [gradient]}, True)
         with self.profile("update"):
             self.update(gradient)
@@ -292,10 +298,10 @@ class DistributionMatching(Distiller):
         self.bound_log.write(self.loggers)
 
     def update(self, gradient: Tensor) -> None:
-        """Take the images' step, within the bounds that are set.
+        """Update the images by one step, with the configured clipping and clamping.
 
         Args:
-            gradient: Of the loss by the images, (C·ipc, ch, H, W).
+            gradient: Gradient of the loss with respect to the images, (C·ipc, ch, H, W); it is clipped in place.
         """
         if self.clip_gradient > 0:
             norms = gradient.flatten(1).norm(dim=1).clamp(min=self.clip_gradient)
@@ -303,7 +309,7 @@ class DistributionMatching(Distiller):
         if self.space == "pixels" and self.optimizer == "sgd":  # a pixel is std times a normalized one
             std = torch.tensor(self.meta.std, device=self.device, dtype=gradient.dtype).view(-1, 1, 1)
             gradient = gradient / std.square()
-        # Not through backward(): a data-parallel wrapper would average, and round, what is complete already.
+        # Not by backward(): a data-parallel wrapper would average, and round, a gradient that is already complete.
         self.images.grad = gradient
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -317,7 +323,7 @@ class DistributionMatching(Distiller):
                 self.images.clamp_(black, white)
 
     def train_pool(self, batch: IterationBatch) -> None:
-        """Train the pool networks whose turn it is, each on one device, and tell the others."""
+        """Train the networks selected for this iteration, each on one device, and send them to the other devices."""
         if isinstance(self.pool, PairPool):
             return
         network_ids = self.pool.trained(batch.iteration)
@@ -331,7 +337,7 @@ class DistributionMatching(Distiller):
             self.check_finite({"pool networks": [t for k in network_ids for t in self.pool.state_of(k)]})
 
     def report(self, terms: dict[str, Tensor], accuracy: Tensor) -> None:
-        """Log the terms (means over classes, weights applied), the matched network's accuracy and the pool's size."""
+        """Log the weighted terms (means over classes), the accuracy of the matched network and the size of the pool."""
         self.log_terms(terms)
         self.log("pool/accuracy", accuracy, prog_bar=True)
         self.log("pool/size", float(len(self.pool.active(self.iteration))))

@@ -1,20 +1,23 @@
-"""Which settings make a run the same run, so that it may be resumed, and in which of them two runs differ."""
+"""The settings that must stay the same when a run is resumed, and the differences between two runs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# Settings of the data that may change when a run is resumed: where they lie, and what changes no result.
+# Settings of the data that may change when a run is resumed, because they do not affect the results.
 _FREE = ("root", "download", "eval_batch")
 
 
 def identity(config: Mapping[str, Any], free: Collection[str] = ()) -> dict[str, Any]:
-    """The part of a run's resolved settings that must stay the same when it is resumed.
+    """Select the settings of a run that must stay the same when it is resumed.
 
     Args:
-        config: Settings by section: ``model``, ``data``, ``trainer``, ``validation``, and ``seed_everything``.
-        free: Settings of the model that may change, because they change no result but by rounding.
+        config: Resolved settings by section: ``model``, ``data``, ``trainer``, ``validation``, and ``seed_everything``.
+        free: Settings of the model that may change, because they change results only by rounding.
+
+    Returns:
+        The selected settings.
     """
     kept: dict[str, Any] = {"seed_everything": config.get("seed_everything")}
     for section, left_out in (("data", _FREE), ("model", (*free, "seed"))):
@@ -28,10 +31,18 @@ def identity(config: Mapping[str, Any], free: Collection[str] = ()) -> dict[str,
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "--") -> str:
-    """Say in which settings two runs differ; empty if in none.
+    """Describe the settings in which two runs differ.
 
-    A setting that only one of them has is no difference, for a newer version may have it first; but it is where an
-    object was made with it (``init_args``).
+    A setting that only one of the runs has does not count as a difference, since a newer version may have introduced
+    it, unless it is an argument of an object (``init_args``).
+
+    Args:
+        old: Settings of the first run.
+        new: Settings of the second run.
+        prefix: Prefix of the names of the settings in the description.
+
+    Returns:
+        The description; empty if the runs do not differ.
     """
     if "class_path" in old and "class_path" in new and old["class_path"] != new["class_path"]:
         return f"{prefix}class_path was {old['class_path']}, now {new['class_path']}"

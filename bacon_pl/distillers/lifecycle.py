@@ -1,4 +1,4 @@
-"""What Lightning asks of a distillation: start, count of iterations, checkpoints, and the set at the end."""
+"""The Lightning side of a distillation: start, iterations, checkpoints, and the set written at the end."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from bacon_pl.loggers import log_end, log_start
 from bacon_pl.selection import Start
 
 CHECKPOINT_FORMAT = 2
-"""Version of what a checkpoint holds under ``bacon_pl``."""
+"""Version of the entry ``bacon_pl`` of a checkpoint."""
 
 
 class Lifecycle(Configured, pl.LightningModule, ABC):
-    """The part of a :class:`~bacon_pl.distillers.Distiller` that no method needs to know.
+    """The part of a :class:`~bacon_pl.distillers.Distiller` with which methods are not concerned.
 
     Args:
-        synthetic: What is trained.
-        method: Name under which results are recorded; the class's name by default.
+        synthetic: The trained set.
+        method: Name of the method in results; by default the name of the class.
         seed: Seed of every draw; by default that of ``seed_everything``.
     """
 
     free_settings: ClassVar[tuple[str, ...]] = ()
-    """Settings that may change on a resume, because they change no result but by rounding."""
+    """Settings that may change when a run is resumed, because they change results only by rounding."""
 
     num_iterations: int | None = None
-    """Iterations after which there is nothing left to do; None goes on until the Trainer's limit."""
+    """Number of iterations after which the method is finished; None continues up to the Trainer's limit."""
 
     def __init__(self, synthetic: SyntheticSet, method: str, seed: int | None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         self.iteration = 0
         self.overwrite = False
         self.config: dict[str, Any] = {}
-        # ``load_from_checkpoint`` makes a module again from them; what loggers show is said when the fit starts.
+        # ``load_from_checkpoint`` recreates a module from these. Loggers get the settings when the fit starts.
         given = arguments(self)
         self.save_hyperparameters({**given, **({"seed": self.seed} if "seed" in given else {})}, logger=False)
         self._described: dict[str, Any] = {}
@@ -62,30 +62,30 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         self._last_step: float | None = None
 
     attribute_of: ClassVar[dict[str, str]] = {}
-    """Attributes that hold a setting under another name than the constructor's argument has."""
+    """Names of attributes that hold a setting, for arguments of the constructor with another name."""
 
     @abstractmethod
     def iterate(self, batch: IterationBatch) -> None:
-        """Run iteration ``batch.iteration``, the same as ``self.iteration``."""
+        """Run one iteration, whose number is both ``batch.iteration`` and ``self.iteration``."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what iterations need."""
+        """Create the objects that iterations need."""
 
     @abstractmethod
     def raise_if_diverged(self, state_is_good: bool = False) -> None:
-        """Stop if something has not been finite."""
+        """Raise an error if a number has not been finite."""
 
     @abstractmethod
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint must hold besides parameters and optimizers."""
+        """Return the state to save in checkpoints besides parameters and optimizers."""
 
     @abstractmethod
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take it over."""
+        """Restore a state returned by :meth:`extra_state`."""
 
     def configure_optimizers(self) -> Any:
-        """Nothing is optimized, unless a method says what; Lightning takes any number of optimizers."""
+        """Return no optimizer. Methods that optimize override this and may return any number of optimizers."""
         return
 
     @property
@@ -100,7 +100,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
 
     @property
     def start(self) -> Start:
-        """What the images start from."""
+        """Kind of the initial images."""
         return self.synthetic.start
 
     @property
@@ -110,7 +110,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
 
     @property
     def meta(self) -> DatasetMeta:
-        """The dataset."""
+        """Description of the dataset."""
         if self.synthetic.meta is None:
             raise BaconError("there are no data yet: fit the module first, or load a checkpoint.")
         return self.synthetic.meta
@@ -128,15 +128,15 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
     # Start.
 
     def setup(self, stage: str) -> None:
-        """Check what can be checked, and initialize the images.
+        """Check the settings and initialize the images.
 
         Raises:
-            BaconError: The Trainer's settings do not go with a distillation, or the data do not fit.
+            BaconError: The Trainer's settings do not suit a distillation, or the data does not match the images.
         """
         if stage != "fit":
             return
         check_trainer(self.trainer)
-        self._described = self._describe()  # now, for a method may change its attributes while it runs
+        self._described = self._describe()  # now, since a method may change its attributes during the run
         self._done_before = self.iteration
         if self.synthetic.images is None:
             self.synthetic.initialize(self.data.train, self.data.meta, self.seed)
@@ -147,12 +147,12 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
             )
 
     def on_fit_start(self) -> None:
-        """Make what iterations need where the images have been moved to.
+        """Prepare the iterations on the device to which the images have been moved.
 
         Raises:
-            BaconError: A finished set would be lost, or this module or its Trainer has been used already.
+            BaconError: A finished set would be lost, or this module or its Trainer has already been used.
         """
-        # Here, for only now the Trainer tells whether it resumes.
+        # Checked here, because only now is it known whether the Trainer resumes a run.
         check_nothing_is_lost(self.trainer, self.overwrite)
         if self._done_before and not self.trainer.ckpt_path:
             raise BaconError(
@@ -191,21 +191,21 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         return self.data.iteration_batch(self.iteration, self.seed, self.device)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Run one iteration, and a step of every learning-rate scheduler that ``configure_optimizers`` gave.
+        """Run one iteration, followed by one step of every learning-rate scheduler from ``configure_optimizers``.
 
         Args:
-            batch: Unused: the images are drawn on the device, by the iteration.
+            batch: Unused, since each iteration draws its images on the device.
             batch_idx: Unused.
         """
         if self.num_iterations is not None and self.iteration >= self.num_iterations:
-            self.trainer.should_stop = True  # a finished run that is resumed
+            self.trainer.should_stop = True  # a finished run is being resumed
             return
         self.iterate(self.real_images())
         for scheduler in self._schedulers():
             scheduler.step()
         self.iteration += 1
-        # Lightning counts the steps of optimizers, of which an iteration may take any number: its own count, which
-        # limits, checkpoints and loggers go by, is set to ours.
+        # Limits, checkpoints and loggers use Lightning's count of optimizer steps, of which an iteration may take any
+        # number. So the count is set to the number of iterations.
         steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
         steps.ready = steps.completed = self.iteration
         now = time.perf_counter()
@@ -222,7 +222,7 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
     # Checkpoints.
 
     def settings(self) -> dict[str, Any]:
-        """The run's settings as plain values: the command line's, or those that Python code gave."""
+        """Return the settings of the run as plain values, from the command line or from Python arguments."""
         return self.config or self._own_settings()
 
     def _own_settings(self) -> dict[str, Any]:
@@ -230,31 +230,31 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         found: dict[str, Any] = {"seed_everything": self.seed, "model": {"class_path": class_path(type(self)), **model}}
         if self._trainer is not None:
             found |= {"data": dict(self.data.hparams), "trainer": {"precision": str(self.trainer.precision)}}
-            # Callbacks that choose the images say how.
+            # Callbacks that select the images describe how they do it.
             callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
             found["validation"] = next((c.run_settings for c in callbacks if getattr(c, "run_settings", None)), None)
         return found
 
     def _describe(self) -> dict[str, Any]:
-        """This module's arguments, and those of its bases, which a subclass may have fixed or changed."""
+        """Return the arguments of this module and of its base classes, which a subclass may have fixed or changed."""
         found = {name: value for name, value in self.hparams.items() if name != "seed"}
         known = set(dir(self)) - {"self", "seed", "synthetic"}
         for base in type(self).__mro__:
             for name in inspect.signature(base.__init__).parameters if issubclass(base, Lifecycle) else ():
                 attribute = self.attribute_of.get(name, name)
-                # A module under an argument's name was made of it, and changes: the argument tells more.
+                # A module with the name of an argument was made from it and changes; the argument is more informative.
                 if attribute in known and not isinstance(value := getattr(self, attribute), nn.Module):
                     found[name] = plain(value)
         return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the run is, and the method's own state.
+        """Add the settings of the run and the method's own state to a checkpoint.
 
         Raises:
-            DivergedError: Something is not finite, so that the checkpoint would be worth nothing.
+            DivergedError: A number is not finite, so the checkpoint would be useless.
         """
         self.raise_if_diverged()
-        for state in checkpoint.get("optimizer_states", []):  # a learning rate may have been a number of numpy's
+        for state in checkpoint.get("optimizer_states", []):  # learning rates may be NumPy numbers
             for group in state.get("param_groups", []):
                 group.update({name: value.item() for name, value in group.items() if isinstance(value, np.generic)})
         checkpoint["bacon_pl"] = {
@@ -265,10 +265,10 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint is of this run, and keep the method's own state until it can be taken over.
+        """Check that the checkpoint belongs to this run, and keep the method's own state until it can be restored.
 
         Raises:
-            BaconError: The checkpoint is of another format, or of a run with other settings.
+            BaconError: The checkpoint has another format, or is from a run with other settings.
         """
         found = checkpoint.get("bacon_pl")
         if not isinstance(found, dict) or found.get("format") != CHECKPOINT_FORMAT:
@@ -284,21 +284,21 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
                 f"the checkpoint is of another run: {flaw}. Give the settings it was made with, or start anew in "
                 "another --trainer.default_root_dir."
             )
-        # What was the last iteration of a shorter run is not the last one of this.
+        # The last iteration of a shorter run is not the last one of this run.
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Make a module again from a checkpoint, with its images.
+        """Recreate a module with its images from a checkpoint.
 
         Args:
             checkpoint_path: The file.
             args: See Lightning.
-            kwargs: See Lightning; and arguments of the constructor that the checkpoint cannot describe, such as a
-                function that makes networks, or that are to differ.
+            kwargs: See Lightning. Also arguments of the constructor that should differ, or that the checkpoint cannot
+                describe, such as a function that makes networks.
 
         Raises:
-            BaconError: This class, or an argument, cannot be made of what the checkpoint says.
+            BaconError: The module or one of its arguments cannot be recreated from the checkpoint.
         """
         try:
             held = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
@@ -312,26 +312,26 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
             ) from error
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The count of iterations, which is part of the state dict."""
+        """Return the number of iterations, which is part of the state dict."""
         return {"iteration": self.iteration}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over the count of iterations."""
+        """Restore the number of iterations."""
         self.iteration = int(state["iteration"])
 
     # End.
 
     def distilled(self) -> DistilledSet:
-        """The distilled set of this moment."""
+        """Return the current images as a distilled set."""
         return self.synthetic.distilled(self.method, self.settings(), self.seed)
 
     def on_fit_end(self) -> None:
-        """Write ``distilled.safetensors`` into the Trainer's root directory; a ``fast_dev_run`` leaves nothing.
+        """Write ``distilled.safetensors`` to the Trainer's root directory, except in a ``fast_dev_run``.
 
-        Callbacks that choose the images do so when training ends, which is before.
+        Callbacks that select the images have already done so at the end of the training.
 
         Raises:
-            BaconError: The run ended before its last iteration, and nothing had asked it to.
+            BaconError: The run ended before its last iteration without a request to stop.
         """
         trainer: Any = self.trainer
         if trainer.fast_dev_run:
@@ -344,5 +344,5 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
             )
         if trainer.is_global_zero:
             self.distilled().save(Path(self.trainer.default_root_dir) / FILE_NAME)
-            if self._last_step is not None:  # else nothing was left to do
+            if self._last_step is not None:  # otherwise no iteration was run
                 log_end(self.trainer, self._own_settings())

@@ -1,9 +1,9 @@
-"""One iteration's matching: passes of real and synthetic images in blocks of classes, terms, and the gradient.
+"""The matching in one iteration: passes of real and synthetic images in blocks of classes, terms, and the gradient.
 
-Classes that do not meet in the loss are taken block by block, each with its own backward pass, so that memory is
-bounded and devices share the work. Where an objective compares classes, every block first gives what the objective
-keeps of its images; all of that is put together on every process, the terms are computed of it as of leaves, and the
-gradients by the leaves go back through each block's own pass.
+If the objective treats classes separately, they are processed block by block, each with its own backward pass, so that
+memory is limited and devices can share the work. If the objective compares classes, each block first computes the
+tensors that the objective keeps. These are collected on every process, and the terms are computed from them as leaves
+of the graph. The gradients with respect to the leaves are then propagated through the pass of each block.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ if TYPE_CHECKING:
     from bacon_pl.distillers.distribution_matching import DistributionMatching
 
 MIN_CPU_BLOCKS = 8
-"""Blocks of classes on a CPU, if there are so many classes: enough to share evenly, few enough to be fast."""
+"""Minimum number of blocks of classes on a CPU, if there are enough classes. Processes can share this many blocks
+evenly, and more blocks would be slower."""
 
 Readings = dict[str, Tensor]
 
 
 class Matching:
-    """Compares the synthetic images with the real ones through networks of a pool.
+    """Compares the synthetic with the real images through networks of a pool.
 
     Args:
-        distiller: Whose images, pool, objective and settings these are.
+        distiller: The distiller with the images, the pool, the objective and the settings.
 
     Raises:
-        BaconError: The network needs all images in one pass, and they do not fit ``memory_gib``.
+        BaconError: The network needs all images in one pass, and they do not fit into ``memory_gib``.
     """
 
     def __init__(self, distiller: DistributionMatching) -> None:
@@ -54,11 +55,11 @@ class Matching:
             kept += activation_bytes(distiller.references.template, image)
         keeps = distiller.synthetic.ipc * distiller.synthetic.factor**2 * kept
         self.fits = int(min(distiller.memory_gib * 2**30 / keeps, meta.num_classes))
-        """Classes whose synthetic images' pass fits the memory."""
+        """Number of classes for which the pass of the synthetic images fits into the memory."""
         self.whole = not template.rows_are_independent or draws(template, image)
-        """Whether all images go through the network in one pass, for it lets them meet."""
+        """Whether all images must go through the network in one pass, because their results depend on each other."""
         self.embeddings = self._embeddings(image)
-        """Under which name embeddings are kept, for the bound and the risk; None where they are not."""
+        """Name under which the objective keeps embeddings, for the bound and the risk; None if it does not."""
         if self.whole and self.fits < meta.num_classes:
             raise BaconError(
                 f"{type(template).__name__} lets the images of a pass meet (batch norm, or dropout), so all "
@@ -69,7 +70,7 @@ class Matching:
         self._drawn: tuple[int, Readings] = (-1, {})
 
     def _embeddings(self, image: tuple[int, int, int]) -> str | None:
-        """Try the objective's reading on blank images, and find the embeddings among what it keeps."""
+        """Test what the objective keeps of blank images, and return the name of the embeddings."""
         x = torch.zeros(2, *image, device=self.distiller.device, dtype=self.distiller.images.dtype)
         kept, _ = _tried(self.distiller.pool.template, x, self.read)
         for name, value in kept.items():
@@ -83,16 +84,16 @@ class Matching:
     # Blocks.
 
     def class_blocks(self) -> tuple[Tensor, ...]:
-        """Cut the classes into blocks that fit ``memory_gib`` and can be shared out to devices.
+        """Divide the classes into blocks that fit into ``memory_gib`` and can be distributed among devices.
 
-        On CPUs the blocks do not depend on the number of devices: there a block's result has the same bits wherever it
-        is computed. A GPU, which fast work needs large batches for, takes its whole share at once.
+        On CPUs, the blocks do not depend on the number of devices, so that results have the same bits everywhere. A
+        GPU needs large batches to be fast, so it processes its whole share at once.
         """
         return torch.arange(self.distiller.meta.num_classes, device=self.distiller.device).split(self.block_rows)
 
     @property
     def block_rows(self) -> int:
-        """Classes in a block."""
+        """Number of classes in a block."""
         d = self.distiller
         classes = d.meta.num_classes
         if self.whole:
@@ -108,15 +109,16 @@ class Matching:
     # Matching.
 
     def match(self, batch: IterationBatch, network_id: int, accuracy: Tensor) -> tuple[Readings, Tensor]:
-        """Match the synthetic images to the real ones; all processes call this together.
+        """Match the synthetic to the real images; all processes must call this together.
 
         Args:
-            batch: The iteration's real images.
-            network_id: The network to match through.
-            accuracy: Its running accuracy in percent.
+            batch: Real images of the iteration.
+            network_id: Id of the network to match through.
+            accuracy: Running accuracy of the network in percent, 0-d.
 
         Returns:
-            The loss terms, (C,) each, and the gradient of their sum by the images, (C·ipc, ch, H, W).
+            The loss terms by name, (C,) each, and the gradient of their sum with respect to the images,
+            (C·ipc, ch, H, W).
         """
         d = self.distiller
         gradient = torch.zeros_like(d.synthetic.by_class())
@@ -127,7 +129,7 @@ class Matching:
         return terms, gradient.flatten(0, 1)
 
     def _match_apart(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:
-        """Match block by block: classes do not meet in the loss. Fills the gradient in and returns the terms."""
+        """Match block by block, for objectives that treat classes separately; fill in the gradient, return terms."""
         d = self.distiller
         found: Readings = {}
         for classes in self.own_blocks():
@@ -151,10 +153,10 @@ class Matching:
         return found
 
     def _match_across(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:
-        """Match with all classes at once. Fills the gradient in and returns the terms."""
+        """Match all classes at once, for objectives that compare classes; fill in the gradient and return the terms."""
         d = self.distiller
         blocks = list(self.own_blocks())
-        # Where all own blocks fit the memory, their passes are kept; else they are run again, block by block.
+        # If all blocks of this process fit into the memory, their passes are kept; otherwise they are run again.
         keeps = sum(map(len, blocks)) <= self.fits
         passes: list[tuple[Tensor, Tensor, Readings, Tensor]] = []
         found: Readings = {}
@@ -213,10 +215,11 @@ class Matching:
         return terms if d.cross_entropy is None else {**terms, "ce": ce}
 
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None, classes: int) -> Readings:
-        """The objective's terms, checked.
+        """Compute and check the terms of the objective.
 
         Raises:
-            BaconError: There are none, one is not a number per class, or one has the cross-entropy's name.
+            BaconError: There are no terms, one does not have one number per class, or one has the name of the
+                cross-entropy.
         """
         d = self.distiller
         if self._drawn[0] != d.iteration:  # one draw for all blocks of classes
@@ -236,22 +239,22 @@ class Matching:
         return found
 
     def add_cross_entropy(self, terms: Readings, logits: Tensor, classes: Tensor, accuracy: Tensor) -> None:
-        """Add the term ``ce``, where the method has it."""
+        """Add the term ``ce`` if the method uses the cross-entropy."""
         if self.distiller.cross_entropy is not None:
             terms["ce"] = self.distiller.cross_entropy.term(logits, classes, accuracy)
 
     @staticmethod
     def gradient(terms: Mapping[str, Tensor], canvases: Tensor) -> Tensor:
-        """Gradient of the terms' sum by the images that they were computed of."""
+        """Compute the gradient of the sum of the terms with respect to the images."""
         return torch.autograd.grad(torch.stack(list(terms.values())).sum(), canvases)[0]
 
     def _measure(self, syn: Mapping[str, Tensor], real: Mapping[str, Tensor], mask: Tensor | None, ids: Tensor) -> None:
-        """Measure bound and risk, where embeddings are at hand."""
+        """Measure the bound and the risk if the objective keeps embeddings."""
         if (name := self.embeddings) is not None:
             self.distiller.bound_log.measure(syn[name].detach(), real[name], mask, ids)
 
     def _fill_in(self, found: Readings, like: Tensor) -> None:
-        """Add the zeros of a process that has no classes, which does not know the names by itself."""
+        """Add zeros on a process without classes, which learns the names of the tensors from the first process."""
         if self._found is None:
             shapes = {name: tuple(value.shape) for name, value in found.items()}
             told: Any = self.distiller.trainer.strategy.broadcast(shapes)
@@ -263,10 +266,10 @@ class Matching:
 
     @torch.no_grad()
     def read_real(self, batch: IterationBatch, network_id: int, classes: Tensor) -> tuple[Readings, Tensor | None]:
-        """Run this iteration's real images of the given classes through a network, augmented, in chunks.
+        """Run the augmented real images of the given classes through a network, in chunks.
 
         Returns:
-            What the objective keeps, (C, n, …) each, and the mask of :meth:`IterationBatch.matching`.
+            The tensors that the objective keeps, (C, n, …) each, and the mask of :meth:`IterationBatch.matching`.
         """
         d = self.distiller
         real, mask = batch.matching(classes)
@@ -287,11 +290,11 @@ class Matching:
     def read_synthetic(
         self, canvases: Tensor, network_id: int, classes: Tensor, iteration: int
     ) -> tuple[Readings, Tensor]:
-        """Expand, augment and run the synthetic images (C, ipc, ch, H, W) of the given classes through a network.
+        """Expand and augment synthetic images (C, ipc, ch, H, W) of the given classes and run them through a network.
 
         Returns:
-            What the objective keeps, (C, factor²·ipc, …) each, with the embeddings of the reference network as
-            ``reference`` where there is one, and logits (C, factor²·ipc, number of classes).
+            The tensors that the objective keeps, (C, factor²·ipc, …) each, with the embeddings of the reference network
+            as ``reference`` if there is one, and the logits (C, factor²·ipc, number of classes).
         """
         d = self.distiller
         x = expand(canvases, d.synthetic.factor)
@@ -304,7 +307,7 @@ class Matching:
 
 
 def draws(template: Network, image: tuple[int, int, int]) -> bool:
-    """Tell whether a network's pass in training mode draws at random, by trying it under two seeds.
+    """Test whether a pass of a network in training mode draws at random, by running it with two seeds.
 
     Args:
         template: The architecture.
@@ -320,7 +323,7 @@ def draws(template: Network, image: tuple[int, int, int]) -> bool:
 
 
 def _tried(template: Network, x: Tensor, read: Read) -> Any:
-    """What a pass gives, which leaves the network's running statistics as they were."""
+    """Return the result of a pass that does not change the network's running statistics."""
     state = {**dict(template.named_parameters()), **dict(template.named_buffers())}
     with torch.no_grad():
         return functional_call(template, {name: t.clone() for name, t in state.items()}, (x, read))

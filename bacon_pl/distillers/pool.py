@@ -1,7 +1,7 @@
-"""The pool of networks that distillation matches through: who is in it, their weights, their training.
+"""The pool of networks for matching: its membership, and the networks' weights and training.
 
-All networks share one architecture, so a weight is one tensor for the whole pool, (slots, …), and a network is a slot
-of it. That makes a checkpoint a handful of tensors and a draw an index.
+All networks share one architecture. Each weight is one tensor for the whole pool, (slots, …), and a network is one
+slot. A checkpoint therefore consists of a few tensors, and drawing a network means choosing an index.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ Draw = Callable[[int], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How the pool lives.
+    """Settings of the network pool.
 
     Args:
-        initial: Networks at the start.
-        push_every: A new network joins at every iteration divisible by this.
-        capacity: Most networks active; the oldest makes room.
-        train_networks: Networks drawn for training in each iteration; 0 leaves all of them random.
-        train_steps: Steps of training each of them gets.
-        lr: Learning rate of their SGD.
-        momentum: Momentum of their SGD.
-        weight_decay: Weight decay of their SGD.
+        initial: Number of networks at the start.
+        push_every: Interval in iterations at which a new network is added.
+        capacity: Maximum number of active networks; when it is exceeded, the oldest is removed.
+        train_networks: Number of networks drawn for training in each iteration; 0 keeps all networks untrained.
+        train_steps: Training steps of each drawn network.
+        lr: Learning rate of the networks' SGD.
+        momentum: Momentum of the networks' SGD, in [0, 1).
+        weight_decay: Weight decay of the networks' SGD.
 
     Raises:
         BaconError: An argument is out of range.
@@ -66,19 +66,19 @@ class PoolSettings:
 
 
 class NetworkPool:
-    """Networks that come, are trained a little, and go.
+    """A changing pool of networks that are added, trained for a while, and removed.
 
-    Networks are numbered in the order in which they are created, and network k's initial weights depend on (seed, k)
-    alone. Which networks are active at iteration t follows from t; the pool keeps their weights, momentum and running
+    Networks are numbered in the order of their creation, and the initial weights of network k depend on (seed, k)
+    alone. The iteration t determines which networks are active. The pool stores their weights, momentum and running
     accuracy.
 
     Args:
-        settings: How the pool lives.
-        factory: Makes one freshly initialized network.
-        seed: The run's seed.
-        device: Where the weights live.
-        dtype: Their type.
-        plan: Decides, given an architecture, how its passes are run.
+        settings: Settings of the pool.
+        factory: Function that creates a freshly initialized network.
+        seed: Seed of the run.
+        device: Device of the weights.
+        dtype: Type of the weights.
+        plan: Function that decides how the passes of an architecture are executed.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class NetworkPool:
         self._seed = seed
         self._device = torch.device(device)
         self._dtype = dtype
-        with rng.seeded(self._seed, "template"):  # its weights are never used: every call brings a network's own
+        with rng.seeded(self._seed, "template"):  # its weights are never used; every call passes those of a network
             template = factory().to(device, dtype)
         self.model = StatelessNetwork(template, plan(template))
         self.created = 0
@@ -109,36 +109,36 @@ class NetworkPool:
         """The architecture."""
         return self.model.template
 
-    # Who is active. These depend on the iteration alone, so they live on the host and cost no sync.
+    # Active networks. They depend on the iteration alone, so they are computed on the host without a sync.
 
     def num_created(self, iteration: int) -> int:
-        """How many networks have been created by iteration t (0-based), t's own one included."""
+        """Return the number of networks created up to and including iteration t (from 0)."""
         return self.settings.initial + iteration // self.settings.push_every + 1
 
     def active(self, iteration: int) -> range:
-        """Ids of the networks active in iteration t."""
+        """Return the ids of the networks that are active in iteration t."""
         created = self.num_created(iteration)
         return range(max(0, created - self.settings.capacity), created)
 
     def matched(self, iteration: int) -> int:
-        """Id of the network that iteration t matches through."""
+        """Return the id of the network that is matched in iteration t."""
         active = self.active(iteration)
         return active[rng.derive(self._seed, "matched network", iteration) % len(active)]
 
     def trained(self, iteration: int) -> list[int]:
-        """Ids of the distinct networks that iteration t trains."""
+        """Return the ids of the distinct networks that are trained in iteration t."""
         active = self.active(iteration)
         order = rng.permutation(len(active), self._seed, "trained networks", iteration)
         return [active[i] for i in order[: self.settings.train_networks].tolist()]
 
-    # Their state.
+    # State of the networks.
 
     def slot(self, network_id: int) -> int:
-        """Where an active network's state is kept."""
+        """Return the slot that holds the state of an active network."""
         return network_id % self.settings.capacity
 
     def advance(self, iteration: int) -> None:
-        """Create the networks that iteration t needs and are not there yet."""
+        """Create the networks that iteration t needs and that do not exist yet."""
         created = self.num_created(iteration)
         for network_id in range(max(self.created, created - self.settings.capacity), created):
             with rng.seeded(self._seed, "network", network_id):
@@ -153,7 +153,7 @@ class NetworkPool:
             self.weights, self.velocity = empty, dict(empty)
             self.buffers = {name: b.new_empty(0, *b.shape) for name, b in buffers.items()}
         if slot >= len(self.meters):
-            # Room grows by half, for the capacity may be far more than a short run fills.
+            # Grow by half at a time, since the capacity may be far larger than a short run needs.
             rows = min(self.settings.capacity, max(self.settings.initial + 1, slot + 1 + slot // 2))
             for stack in (self.weights, self.velocity, self.buffers):
                 for name, old in stack.items():
@@ -167,13 +167,16 @@ class NetworkPool:
         self.meters[slot] = 0
 
     def forward(self, network_id: int, x: Tensor, read: Read = embedding, keys: Keys = ()) -> Any:
-        """Run a pass of a network on normalized images, which leaves its running statistics alone.
+        """Run a pass of a network on normalized images without changing its running statistics.
 
         Args:
-            network_id: The network's id.
+            network_id: Id of the network.
             x: (B, ch, H, W).
-            read: What is kept of the pass; by default embeddings (B, d) and logits (B, C).
-            keys: Further coordinates of what the pass draws at random, after seed and network: purpose, iteration.
+            read: Function that selects the results; by default embeddings (B, d) and logits (B, C).
+            keys: Further coordinates of the pass's random draws, after seed and network: purpose, iteration.
+
+        Returns:
+            The result of ``read``.
         """
         slot = self.slot(network_id)
         state = {name: w[slot] for name, w in self.weights.items()}
@@ -181,26 +184,27 @@ class NetworkPool:
         return self.model(state, x, read, (self._seed, "forward", network_id, *keys))
 
     def accuracy(self, network_id: int) -> Tensor:
-        """A network's running training accuracy in percent, a 0-d tensor; 0 before its first step."""
+        """Return the running training accuracy of a network in percent, 0-d; 0 before its first step."""
         correct, seen = self.meters[self.slot(network_id)]
         return 100 * correct / seen.clamp(min=1)
 
     def reset_meters(self) -> None:
-        """Restart all running accuracies."""
+        """Reset all running accuracies."""
         self.meters.zero_()
 
     def train(
         self, network_ids: Sequence[int], draw: Draw, normalize: Callable[[Tensor], Tensor], iteration: int
     ) -> None:
-        """Train networks by SGD, one step per batch, keeping their momentum and counting their hits.
+        """Train networks with SGD, one step per batch, and update their momentum and running accuracy.
 
-        They take their steps together (see :meth:`StatelessNetwork.side_by_side`); a network's result does not depend
-        on which others there are.
+        The networks take their steps together (see :meth:`StatelessNetwork.side_by_side`). The result for a network
+        does not depend on the other networks.
 
         Args:
-            network_ids: Distinct networks.
-            draw: Gives a network its batches: uint8 images (steps, B, ch, H, W) and int64 labels (steps, B).
-            normalize: Maps uint8 images to normalized pixel space.
+            network_ids: Distinct ids of networks.
+            draw: Function from a network's id to its batches: uint8 images (steps, B, ch, H, W) and int64 labels
+                (steps, B).
+            normalize: Function that maps uint8 images to normalized pixel space.
             iteration: Number of the iteration.
         """
         if not network_ids or not self.settings.train_steps:
@@ -235,13 +239,13 @@ class NetworkPool:
         self.meters[slots] += torch.stack([hits, torch.full_like(hits, labels[:, 0].numel())], 1)
 
     def state_of(self, network_id: int) -> list[Tensor]:
-        """All that training a network changes, as views: what another process must be told."""
+        """Return views of the tensors that training a network changes, which must be sent to the other processes."""
         slot = self.slot(network_id)
         stacks = (self.weights, self.velocity, self.buffers)
         return [w[slot] for stack in stacks for w in stack.values()] + [self.meters[slot]]
 
     def state_dict(self) -> dict[str, Any]:
-        """The pool's whole state, for a checkpoint."""
+        """Return the whole state of the pool, for a checkpoint."""
         return {
             "created": self.created,
             "weights": self.weights,
@@ -251,16 +255,16 @@ class NetworkPool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state from :meth:`state_dict`, onto this pool's device.
+        """Restore a state from :meth:`state_dict` on this pool's device.
 
         Raises:
-            BaconError: The state is of networks of another architecture.
+            BaconError: The state belongs to networks of another architecture.
         """
         weights = {name: tuple(p.shape) for name, p in self.template.named_parameters()}
         buffers = {name: tuple(b.shape) for name, b in self.template.named_buffers()}
         for kind, here in (("weights", weights), ("velocity", weights), ("buffers", buffers)):
             there = {name: tuple(t.shape[1:]) for name, t in state[kind].items()}
-            # A pool that has created nothing holds no names.
+            # The state of a pool without networks contains no names.
             if wrong := sorted(name for name in here | there if here.get(name) != there.get(name)) if there else []:
                 raise BaconError(
                     f"the checkpoint's pool holds networks of another architecture ('{wrong[0]}' is "

@@ -1,4 +1,4 @@
-"""Selection: real images as the set, drawn or chosen. Nothing is optimized."""
+"""Selection: sets of real images that are drawn at random or selected by a rule, without optimization."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _RULES: dict[str, Any] = {"herding": herding, "k_center": k_center}
 
 
 class Selection(Distiller):
-    """Takes real images as they are: the honest baselines of every other method, in as many pixels.
+    """Selects real images without changing them: the baselines for other methods with the same number of pixels.
 
-    ``drawn`` leaves the images as a run of any method would start from them; so with a factor of 2 the set are tiles
-    that no step has touched. ``herding`` (Welling 2009) and ``k_center`` (Sener and Savarese 2018) choose images of
-    each class in the feature space of a network that is briefly trained on the real ones.
+    ``drawn`` keeps the initial images of a run of any method; with a factor of 2, the set consists of tiles that have
+    not been optimized. ``herding`` (Welling 2009) and ``k_center`` (Sener and Savarese 2018) select images of each
+    class in the feature space of a network that is briefly trained on the real images.
 
-    There is one iteration. Every process makes the same choice.
+    There is one iteration. Every process makes the same selection.
 
     Args:
         ipc: Images per class.
         factor: Every canvas holds factor × factor smaller images; 1 keeps whole images.
-        start: What drawn images are, and how chosen ones are scaled down to tiles.
-        method: Name under which results are recorded.
+        start: Kind of the drawn images, and how selected images are scaled down to tiles.
+        method: Name of the method in results.
         rule: ``drawn``, ``herding`` or ``k_center``.
-        network: Architecture whose features images are chosen by; where they are drawn, it is not read.
-        augment: Augmentation of its training.
-        coreset_steps: Steps of its training, rounded up to whole passes over the real images.
+        network: Architecture of the network whose feature space is used; not used for drawn images.
+        augment: Augmentation for the training of the network.
+        coreset_steps: Training steps of the network, rounded up to whole passes over the real images.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Raises:
@@ -75,10 +75,10 @@ class Selection(Distiller):
         self.coreset_steps = coreset_steps
 
     def iterate(self, batch: IterationBatch) -> None:
-        """Choose the images, where drawing them was not enough.
+        """Select the images, unless the rule is ``drawn``.
 
         Args:
-            batch: Gives the real images, all of which are looked at.
+            batch: The batch, of which all real images are used.
 
         Raises:
             BaconError: A class has too few images.

@@ -1,4 +1,4 @@
-"""The parameters of a distillation: the synthetic images, and the step size where one is learned with them."""
+"""The parameters of a distillation: the synthetic images and, optionally, a learned step size."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from bacon_pl.selection.tiles import Start
 class SyntheticSet(nn.Module):
     """A few images per class as parameters.
 
-    They have no size before :meth:`initialize`, or before a checkpoint is loaded, which brings them and what they are
-    images of.
+    The images do not exist before :meth:`initialize` is called or a checkpoint is loaded, which contains the images and
+    the description of their dataset.
 
     Args:
         ipc: Images (canvases) per class.
         factor: Every canvas holds factor × factor smaller images; 1 keeps whole images.
-        start: What the images start from.
+        start: Kind of the initial images.
 
     Attributes:
-        images: The canvases (C·ipc, ch, H, W), normalized, class by class; None before there are any.
-        step_size: A learned learning rate for those who train on the set, 0-d; None where none is learned.
-        meta: The dataset; None before there are images.
+        images: The canvases (C·ipc, ch, H, W), normalized, class by class; None before they are initialized.
+        step_size: Learned learning rate for training on the set, 0-d; None if none is learned.
+        meta: Description of the dataset; None before the images are initialized.
 
     Raises:
         BaconError: ``ipc`` is below 1.
@@ -52,7 +52,10 @@ class SyntheticSet(nn.Module):
         self.register_parameter("step_size", None)
 
     def learn_step_size(self, initial: float) -> None:
-        """Make the step size a parameter, to be called where the method is made.
+        """Make the step size a parameter. Call this in the constructor of a method.
+
+        Args:
+            initial: Initial step size, positive.
 
         Raises:
             BaconError: ``initial`` is not positive.
@@ -62,16 +65,16 @@ class SyntheticSet(nn.Module):
         self.step_size = nn.Parameter(torch.tensor(float(initial)))
 
     def initialize(self, store: LabeledImages, meta: DatasetMeta, seed: int) -> None:
-        """Set the images to what they start from.
+        """Create the initial images.
 
         Args:
             store: The real training images.
-            meta: What they are.
-            seed: The run's seed.
+            meta: Description of the dataset.
+            seed: Seed of the run.
 
         Raises:
-            BaconError: A class has too few images, the factor does not fit their size, or the set to start from does
-                not fit.
+            BaconError: A class has too few images, the factor does not divide their size, or the set to start from does
+                not match.
         """
         check_factor(meta.size, self.factor, "--model.factor")
         self.images = nn.Parameter(start_images(store, meta, self.ipc, self.factor, self.start, seed))
@@ -79,36 +82,39 @@ class SyntheticSet(nn.Module):
 
     @property
     def labels(self) -> Tensor:
-        """Labels of the canvases, (C·ipc,) int64, where the images are."""
+        """Labels of the canvases, (C·ipc,), int64, on the images' device."""
         images = self.canvases
         return torch.arange(len(images) // self.ipc, device=images.device).repeat_interleave(self.ipc)
 
     @property
     def canvases(self) -> nn.Parameter:
-        """The images, of which there must be some."""
+        """The images, which must have been initialized."""
         if self.images is None:
             raise BaconError("there are no synthetic images yet: fit the module first, or load a checkpoint.")
         return self.images
 
     def by_class(self) -> Tensor:
-        """The canvases as (C, ipc, ch, H, W), without gradient: a view of the parameter."""
+        """Return the canvases as a view (C, ipc, ch, H, W) of the parameter, without gradient."""
         return self.canvases.detach().unflatten(0, (-1, self.ipc))
 
     def expanded(self) -> tuple[Tensor, Tensor]:
-        """The set as networks are trained on it: tiles cut out and scaled. Differentiable.
+        """Return the images for training networks, with tiles cut out and scaled up; this is differentiable.
 
         Returns:
-            Images (factor²·C·ipc, ch, H, W) and labels (factor²·C·ipc,) int64.
+            Images (factor²·C·ipc, ch, H, W) and labels (factor²·C·ipc,), int64.
         """
         return expand(self.canvases, self.factor), expand_labels(self.labels, self.factor)
 
     def distilled(self, method: str, config: Mapping[str, Any], seed: int) -> DistilledSet:
-        """The set of this moment, with where it came from.
+        """Return the current images as a distilled set with its provenance.
 
         Args:
             method: Name of the method.
-            config: The run's resolved settings.
-            seed: The run's seed.
+            config: Resolved settings of the run.
+            seed: Seed of the run.
+
+        Returns:
+            The set.
         """
         images = self.canvases.detach().float().cpu()
         assert self.meta is not None
@@ -124,19 +130,19 @@ class SyntheticSet(nn.Module):
             step_size=None if self.step_size is None else float(self.step_size.detach()),
         )
 
-    # A state dict says what the images are of, and brings images to a set that has none yet.
+    # A state dict contains the description of the dataset, and creates the images of a set that has none yet.
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the images are of, as plain values."""
+        """Return the description of the dataset as plain values."""
         if self.meta is None:
             return {}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.meta).items()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over what the images are of.
+        """Restore the description of the dataset.
 
         Raises:
-            BaconError: This set holds images of other data.
+            BaconError: This set holds images of another dataset.
         """
         if not state:
             return

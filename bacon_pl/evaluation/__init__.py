@@ -1,4 +1,4 @@
-"""Evaluation: fresh networks trained on a set and on its baselines, tested on real images, and the numbers of it."""
+"""Evaluation: new networks are trained on a set and on its baselines, and tested on real images."""
 
 from bacon_pl.evaluation.bound import VIEWS, bound_line, bounds, measure_set, radius, with_error
 from bacon_pl.evaluation.comparison import Baseline, Comparison, Run

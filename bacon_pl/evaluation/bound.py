@@ -1,4 +1,4 @@
-"""The bound and the risk (arXiv 2406.01112) of a distilled set, as several networks see it."""
+"""The bound and the risk (arXiv 2406.01112) of a distilled set in the feature spaces of several networks."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ VIEWS = {
     "real": "trained on real images",
     "distilled": "trained on the distilled set",
 }
-"""The networks that look, and what people call them."""
+"""The networks whose feature spaces are used, with their descriptions in reports."""
 
 REAL_IMAGES = 500
-"""Most real images of a class that are looked at."""
+"""Maximum number of real images per class that are used."""
 
 BLOCK_BYTES = 1 << 29
-"""Embeddings held at once: classes are taken in blocks that fit, or one by one."""
+"""Memory for embeddings: classes are processed in blocks that fit into it, at least one class at a time."""
 
 
 def bounds(
     views: Mapping[str, Embed], distilled: DistilledSet, store: LabeledImages, settings: BoundSettings, seed: int
 ) -> dict[str, Any]:
-    """Measure a set through networks.
+    """Measure the bound and the risk of a set in the feature spaces of networks.
 
     Args:
-        views: What maps images to embeddings, by name.
+        views: Functions from images to embeddings, by the name of the network.
         distilled: The set.
         store: The real training images.
-        settings: How.
-        seed: Seed of which real images and which points in the balls are drawn: the same for every network.
+        settings: How the bound and the risk are computed.
+        seed: Seed of the drawn real images and points in the balls, which are the same for every network.
 
     Returns:
-        A mapping for JSON: ``settings`` and, by network, means over classes with standard errors, and per-class
-        numbers; None where a class has no radius (see :mod:`bacon_pl.bound.estimate`).
+        A mapping for JSON with the ``settings`` and, for every network, means over classes with standard errors and
+        values per class; None if a class has no radius (see :mod:`bacon_pl.bound.estimate`).
     """
     found = {name: measure_set(embed, distilled, store, settings, seed) for name, embed in views.items()}
     real_images = min(REAL_IMAGES, int(store.counts.max()))
@@ -57,14 +57,17 @@ def bounds(
 def measure_set(
     embed: Embed, distilled: DistilledSet, store: LabeledImages, settings: BoundSettings, seed: int
 ) -> Measured:
-    """Measure a set through one network, without augmentation.
+    """Measure the bound and the risk of a set in the feature space of one network, without augmentation.
 
     Args:
-        embed: Maps uint8 or normalized images (B, ch, H, W) to embeddings (B, d), where ``store`` is.
+        embed: Function from uint8 or normalized images (B, ch, H, W) to embeddings (B, d), on the device of ``store``.
         distilled: The set.
-        store: The real training images, of which up to 500 a class are drawn.
-        settings: How.
+        store: The real training images, of which up to 500 per class are drawn.
+        settings: How the bound and the risk are computed.
         seed: Seed of the draws.
+
+    Returns:
+        The bound and the risk of every class.
     """
     real = IterationBatch(store, 0, rng.derive(seed, "bound real images"), REAL_IMAGES, 1)
     device = store.images.device
@@ -81,7 +84,7 @@ def measure_set(
 
 
 def bound_line(bound: Mapping[str, Any]) -> str:
-    """One line: ``bound: initial weights -210.4 ± 0.3, risk 0.412 ± 0.004, ε 6.31 | trained on real images …``."""
+    """Format bounds as ``bound: initial weights -210.4 ± 0.3, risk 0.412 ± 0.004, ε 6.31 | trained on …``."""
     return "bound: " + " | ".join(
         f"{VIEWS[name]} {with_error(n, 'bound', 1)}, risk {with_error(n, 'risk', 3)}, ε {radius(n)}"
         for name, n in bound["networks"].items()
@@ -89,7 +92,7 @@ def bound_line(bound: Mapping[str, Any]) -> str:
 
 
 def with_error(numbers: Mapping[str, Any], name: str, digits: int) -> str:
-    """A number and its standard error, as text; a dash where there is none."""
+    """Format a number with its standard error, or a dash if there is no number."""
     if numbers[name] is None:
         return "–"
     error = numbers[f"{name}_se"]
@@ -97,12 +100,12 @@ def with_error(numbers: Mapping[str, Any], name: str, digits: int) -> str:
 
 
 def radius(numbers: Mapping[str, Any]) -> str:
-    """The radius as text; a dash where there is none."""
+    """Format the radius, or a dash if there is none."""
     return "–" if numbers["epsilon"] is None else f"{numbers['epsilon']:.3g}"
 
 
 def _embedded(embed: Embed, images: Tensor) -> Tensor:
-    """Embed images (C, n, ch, H, W): (C, n, d)."""
+    """Compute embeddings (C, n, d) of images (C, n, ch, H, W)."""
     return embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 

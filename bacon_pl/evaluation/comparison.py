@@ -1,4 +1,4 @@
-"""A distilled set beside its baselines, on several architectures: which runs that takes, and what each trains on."""
+"""Comparison of a distilled set with baselines on several architectures: the runs, and the training set of each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from bacon_pl.selection import Embed
 Baseline = Literal["tiles", "random", "herding", "k_center", "whole"]
 
 EMBEDDED_REAL = 1000
-"""About how many real images are embedded for a picture."""
+"""Approximate number of real images that are embedded for the figure."""
 
 _CHOSEN = ("tiles", "random", "herding", "k_center")
-"""Real sets of as many images a class as the distilled one."""
+"""Baselines with as many real images per class as the distilled set has canvases."""
 
-# Accuracies that the robust scores are made of: training set and recipe.
+# Accuracies from which the robust scores are computed, as training set and variant of the recipe.
 _SCORED: dict[str, tuple[str, Variant]] = {
     "real_hard": ("whole", "hard"),
     "syn_hard": ("distilled", "hard"),
@@ -43,13 +43,13 @@ _SCORED: dict[str, tuple[str, Variant]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training and test.
+    """One training with its test.
 
     Attributes:
-        architecture: Its name.
-        training_set: ``distilled`` or a baseline.
-        variant: The recipe: the one ``given``, without its soft labels (``hard``), or without its augmentation and
-            mixing (``plain``).
+        architecture: Name of the architecture.
+        training_set: ``distilled`` or the name of a baseline.
+        variant: Variant of the recipe: unchanged (``given``), without soft labels (``hard``), or without augmentation
+            and mixing (``plain``).
     """
 
     architecture: str
@@ -58,28 +58,28 @@ class Run:
 
     @property
     def name(self) -> str:
-        """One word for the run."""
+        """Name of the run, without spaces."""
         return "_".join([self.architecture, self.training_set, *([] if self.variant == "given" else [self.variant])])
 
 
 class Comparison:
     """The runs of an evaluation: every architecture on the distilled set and on every baseline.
 
-    All of them share one recipe and one budget. Herding and k-center choose in feature spaces of ``recipe.network``,
-    whichever architecture is trained on the choice; soft labels come from one teacher for all.
+    All runs share one recipe and one budget. Herding and k-center select images in feature spaces of
+    ``recipe.network``, regardless of the trained architecture. One teacher provides the soft labels of all runs.
 
     Args:
-        distilled: The set that is evaluated.
+        distilled: The set to evaluate.
         store: The real training images.
-        meta: What they are.
-        recipe: How networks learn.
-        networks: Architectures by name, the main one, which scores are computed for, first.
-        baselines: Real sets to compare with.
-        scores: Make the runs, too, that :meth:`scores` needs.
+        meta: Description of the dataset.
+        recipe: Training recipe.
+        networks: Architectures by name. The first one is the main architecture, for which scores are computed.
+        baselines: Names of the baselines.
+        scores: Whether to include the runs that :meth:`scores` needs.
         seed: Seed of every draw.
 
     Raises:
-        BaconError: A class has fewer real images than a baseline takes, or an architecture does not take the images.
+        BaconError: A class has fewer real images than a baseline needs, or an architecture does not accept the images.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Comparison:
         self._spaces: list[Embed] | None = None
         self._teacher = None if recipe.soft_labels is None else Teacher(recipe, store, meta, seed)
         self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
-        # What cannot be is told now, not when its turn comes, after the distilled set's.
+        # Errors are reported now, and not only after the training on the distilled set.
         for network in self.networks.values():
             with rng.seeded(seed, "tried"):
                 network(meta.channels, meta.size, meta.num_classes)
@@ -119,7 +119,7 @@ class Comparison:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, each once: the main architecture's first, beginning with the distilled set."""
+        """All runs without repeats: the main architecture comes first, starting with the distilled set."""
         runs = [Run(name, training_set) for name in self.networks for training_set in ("distilled", *self.baselines)]
         if self.scored:
             runs += [self._scored_run(part) for part in _SCORED]
@@ -130,7 +130,7 @@ class Comparison:
         return Run(self.main, name, variant if self.variant(variant) != self.recipe else "given")
 
     def variant(self, variant: Variant) -> Recipe:
-        """The recipe of a variant."""
+        """Return the recipe of a variant."""
         if variant == "hard":
             return replace(self.recipe, soft_labels=None)
         if variant == "plain" and not (isinstance(self.recipe.augment, NoAugmentation) and self.recipe.mixing is None):
@@ -138,11 +138,14 @@ class Comparison:
         return self.recipe
 
     def module(self, run: Run, device: torch.device | str = "cpu") -> EvalModule:
-        """Make what a run trains and tests; all processes of an evaluation call this together.
+        """Create the module of a run; all processes of an evaluation must call this together.
 
         Args:
             run: One of :attr:`runs`.
-            device: Where to train the networks whose feature spaces herding and k-center choose in.
+            device: Device on which to train the networks whose feature spaces herding and k-center use.
+
+        Returns:
+            The module, which has not been trained.
         """
         recipe = replace(self.variant(run.variant), network=self.networks[run.architecture])
         if run.training_set == "whole" and recipe.whole_epochs is not None:
@@ -175,7 +178,7 @@ class Comparison:
                 return TrainingSet.whole(self.store)
 
     def embedded(self, module: EvalModule) -> Embedded:
-        """Embed the distilled images, and some real ones of each class, by network 0 of a trained module."""
+        """Compute embeddings of the distilled images and of some real images per class with network 0 of a module."""
         shown = min(self.store.smallest_class, max(1, EMBEDDED_REAL // self.meta.num_classes))
         index = draw_real(self.store, shown, 1, self.seed, "embedded real images").flatten()
         synthetic, labels = self.distilled.expanded()
@@ -184,15 +187,18 @@ class Comparison:
         return Embedded(real, self.store.labels[index], learners.embed(synthetic.to(learners.device)).cpu(), labels)
 
     def views(self, trained: EvalModule, device: torch.device | str = "cpu") -> dict[str, Embed]:
-        """The networks that :func:`~bacon_pl.evaluation.bounds` looks through, of the main architecture.
+        """Return the embedding functions of the main architecture for :func:`~bacon_pl.evaluation.bounds`.
 
-        They are network 0 of the distilled set's run at its initial weights (``fresh``) and at its end
-        (``distilled``), and a network trained on the real images for ``recipe.coreset_steps`` (``real``). All
-        processes of an evaluation call this together.
+        They use network 0 of the run on the distilled set with its initial weights (``fresh``) and with its final
+        weights (``distilled``), and a network that is trained on the real images for ``recipe.coreset_steps`` steps
+        (``real``). All processes of an evaluation must call this together.
 
         Args:
-            trained: The main architecture's module of the distilled set, trained; it is moved to the device.
-            device: Where to train and to embed.
+            trained: Trained module of the main architecture and the distilled set; it is moved to the device.
+            device: Device for the training and the embeddings.
+
+        Returns:
+            Functions from images to embeddings by name.
         """
         recipe = replace(self.recipe, network=self.networks[self.main], num_networks=1, soft_labels=None)
         fresh = Learners(self._training_set("distilled", torch.device(device)), recipe, self.meta, self.seed)
@@ -203,10 +209,10 @@ class Comparison:
         """Compute DD-Ranking's scores of the main architecture (see :func:`~bacon_pl.evaluation.scores.robust_scores`).
 
         Args:
-            run_results: Of all :attr:`runs`.
+            run_results: Results of all :attr:`runs`.
 
         Returns:
-            ``hlr``, ``ior``, ``lrs``, ``ars`` and, as ``accuracies``, the mean accuracies in [0, 1] they came from.
+            ``hlr``, ``ior``, ``lrs`` and ``ars``; and as ``accuracies`` the mean accuracies in [0, 1] used for them.
         """
         found = {Run(o.architecture, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in run_results}
         parts = {part: found[self._scored_run(part)] for part in _SCORED}

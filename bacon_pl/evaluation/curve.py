@@ -1,4 +1,4 @@
-"""Test accuracy in the course of an evaluation's training: shown, and never chosen by."""
+"""Test accuracy during the training of an evaluation. It is only displayed and never used to select anything."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from bacon_pl.evaluation.module import EvalModule
 
 
 class LearningCurve(pl.Callback):
-    """Tests the networks of an :class:`EvalModule` a few times while they train.
+    """Tests the networks of an :class:`EvalModule` several times during their training.
 
     Args:
         test: The test images.
         batch_size: Images tested at once.
-        points: Tests, at equal distances; the last one is at the end.
-        images: Most images tested, taken at equal distances: a curve needs fewer digits than a result.
+        points: Number of tests at regular intervals; the last one is at the end of the training.
+        images: Maximum number of images per test, taken at regular intervals; a curve needs less precision than a
+            result.
     """
 
     def __init__(self, test: LabeledImages, batch_size: int = 1000, points: int = 10, images: int = 1000) -> None:
@@ -42,5 +43,5 @@ class LearningCurve(pl.Callback):
         pl_module.hits_after[epochs] = hits
         if learners.share:
             accuracy = 100 * hits[list(learners.share)].float().mean() / len(self.test)
-            for logger in trainer.loggers:  # not by the module's log, which leaves most steps out
+            for logger in trainer.loggers:  # not by the module's log method, which skips most steps
                 logger.log_metrics({"curve/test_accuracy": float(accuracy)}, step=trainer.global_step)

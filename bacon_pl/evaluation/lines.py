@@ -1,4 +1,4 @@
-"""What an evaluation says: what it is going to do, how each training went, and what came of it all."""
+"""The printed lines of an evaluation: its plan, the result of each training, and the summary."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LABELS = {
     "k_center": "k-center",
     "whole": "all real",
 }
-"""What people call the training sets, in the order of tables."""
+"""Names of the training sets in reports, in the order of the tables' columns."""
 
 _VARIANTS = {"given": "", "hard": ", hard labels", "plain": ", not augmented"}
 
 
 def set_line(path: str | os.PathLike[str], distilled: DistilledSet) -> str:
-    """Say which set is evaluated.
+    """Describe the evaluated set in one line.
 
     Args:
-        path: Where it was read from, as the user gave it.
+        path: Path of the set as given by the user.
         distilled: The set.
     """
     tiles = f", each of {distilled.factor}×{distilled.factor} tiles" if distilled.factor > 1 else ""
@@ -39,7 +39,7 @@ def set_line(path: str | os.PathLike[str], distilled: DistilledSet) -> str:
 
 
 def trainings_line(comparison: Comparison) -> str:
-    """Say what is trained on what."""
+    """Describe in one line which networks are trained on which sets."""
     recipe, runs, sets = comparison.recipe, comparison.runs, []
     for name in dict.fromkeys(run.training_set for run in runs):
         other = name == "whole" and recipe.whole_epochs is not None
@@ -56,7 +56,7 @@ def recipe_line(r: Mapping[str, Any], seed: int) -> str:
     """Describe a recipe in one line.
 
     Args:
-        r: From :meth:`bacon_pl.learners.Recipe.described`.
+        r: The recipe as returned by :meth:`bacon_pl.learners.Recipe.described`.
         seed: Seed of the evaluation.
     """
     schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
@@ -73,22 +73,22 @@ def recipe_line(r: Mapping[str, Any], seed: int) -> str:
 
 
 def training_name(run: Run | RunResult) -> str:
-    """Name a training, e.g. ``convnet on random real``."""
+    """Return the name of a training, e.g. ``convnet on random real``."""
     return f"{one_line(run.architecture, 40)} on {LABELS[run.training_set]}{_VARIANTS[run.variant]}"
 
 
 def run_line(run_result: RunResult) -> str:
-    """Say how a training went, e.g. ``convnet on random real: 52.0 ± 2.1 %``."""
+    """Format the result of a training, e.g. ``convnet on random real: 52.0 ± 2.1 %``."""
     values = run_result.accuracies
     std = float(spread(values)) if len(values) > 1 else None
     return f"{training_name(run_result)}: {_with_spread({'mean': float(values.mean()), 'std': std})} %"
 
 
 def summary(numbers: Mapping[str, Any]) -> str:
-    """Lay out every architecture's accuracy on every training set, one line per architecture.
+    """Format a table of accuracies with one line per architecture and one column per training set.
 
     Args:
-        numbers: What :func:`~bacon_pl.evaluation.results` collected.
+        numbers: Results from :func:`~bacon_pl.evaluation.results`.
     """
     sets, rows = accuracy_cells(numbers["runs"])
     head = ["network", *(LABELS[name] for name in sets)]
@@ -100,21 +100,21 @@ def summary(numbers: Mapping[str, Any]) -> str:
 
 
 def accuracy_rule(numbers: Mapping[str, Any]) -> str:
-    """Say what the numbers in a table of accuracies are."""
+    """Describe the numbers in a table of accuracies."""
     networks = len(numbers["accuracy"]["per_network"])
     of = "of one network" if networks == 1 else f"mean ± standard deviation of {networks} networks"
     return f"test accuracy in percent, {of}"
 
 
 def accuracy_cells(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
-    """Arrange the accuracies that were reached with the recipe as it was given.
+    """Arrange the accuracies of the unchanged recipe in a table.
 
     Args:
-        runs: ``runs`` of the results.
+        runs: The entry ``runs`` of the results.
 
     Returns:
-        The training sets, in the order of tables, and by architecture one cell for each of them; a cell is empty where
-        only the scores asked for a training set, which they do of one architecture.
+        The training sets in the order of the columns, and one cell per training set for each architecture. Cells of
+        the other architectures are empty for training sets that were needed only for the scores.
     """
     given = {(run["network"], run["training_set"]): run["accuracy"] for run in runs if run["variant"] == "given"}
     networks = list(dict.fromkeys(network for network, _ in given))
@@ -123,7 +123,7 @@ def accuracy_cells(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[s
 
 
 def score_line(scores: Mapping[str, Any]) -> str:
-    """One line: ``scores: LRS 0.312 | ARS 0.281 | HLR 0.112 | IOR 0.254``."""
+    """Format scores as ``scores: LRS 0.312 | ARS 0.281 | HLR 0.112 | IOR 0.254``."""
     return "scores: " + " | ".join(f"{name.upper()} {scores[name]:.3f}" for name in ("lrs", "ars", "hlr", "ior"))
 
 

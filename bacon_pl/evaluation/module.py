@@ -1,4 +1,4 @@
-"""Evaluation as a LightningModule: networks that learn from one set, then are tested."""
+"""Evaluation as a LightningModule: networks are trained on one set, then tested."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bacon_pl.learners import Learners, accuracies, spread
 
 
 class EvalModule(pl.LightningModule):
-    """Trains :class:`~bacon_pl.learners.Learners` by a Trainer, with its strategies and loggers, and tests them.
+    """Trains and tests :class:`~bacon_pl.learners.Learners` with a Trainer and its strategies and loggers.
 
-    One training step is a step of every network. Several processes share the networks out; every process ends with all
-    of them, and with the counts of all tests.
+    One training step is a step of every network. Several processes divide the networks among themselves; at the end,
+    every process has all networks and the results of all tests.
 
     Args:
-        learners: The networks, and what they learn from.
+        learners: The networks with their training set.
     """
 
     def __init__(self, learners: Learners) -> None:
@@ -38,24 +38,24 @@ class EvalModule(pl.LightningModule):
         )
         self.confusion = MetricCollection({str(k): count() for k in networks}, compute_groups=False)
         self.hits_after: dict[int, Tensor] = {}
-        """Hits (K,) of this process's networks in the middle of their training, by the epochs done by then."""
+        """Correct predictions (K,) of this process's networks during their training, by number of finished epochs."""
         self.probed_images = 0
-        """How many images they were counted on."""
-        # A data-parallel wrapper would copy its first process's buffers to the others before every step.
+        """Number of images used for ``hits_after``."""
+        # Otherwise a data-parallel wrapper would copy the buffers of the first process to the others before each step.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
 
     # Training.
 
     def train_dataloader(self) -> Sequence[int]:
-        """Yield step numbers: the batches themselves are gathered on the device."""
+        """Return the step numbers, since the batches are gathered on the device."""
         return range(self.learners.total_steps)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimizer over all networks."""
+        """Return one optimizer for all networks."""
         return self.learners.optimizer()
 
     def on_fit_start(self) -> None:
-        """Get the labels' source ready.
+        """Prepare the source of the labels.
 
         Raises:
             BaconError: The Trainer's precision needs loss scaling.
@@ -74,7 +74,7 @@ class EvalModule(pl.LightningModule):
         self.learners.schedule(optimizer, batch)
 
     def training_step(self, step: int, batch_idx: int) -> None:
-        """Take a step with each of this process's networks."""
+        """Take a training step with each of this process's networks."""
         losses = self.learners.descend(step)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
@@ -83,33 +83,33 @@ class EvalModule(pl.LightningModule):
             self.log("train/loss", losses.mean(), prog_bar=True)
 
     def on_train_end(self) -> None:
-        """Hand every network to all processes."""
+        """Send every network to all processes."""
         self.learners.broadcast_networks()
 
     # Test.
 
     def on_test_start(self) -> None:
-        """Forget the counts of an earlier test."""
+        """Reset the counts of an earlier test."""
         self.confusion.reset()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count what this process's networks take normalized images (B, ch, H, W) for."""
+        """Count the predictions of this process's networks for normalized images (B, ch, H, W)."""
         x, y = batch
         for k in self.learners.share:
             self.confusion[str(k)].update(self.learners.classify(k, x), y)
 
     def on_test_epoch_end(self) -> None:
-        """Log mean and, of several networks, standard deviation of the top-1 accuracies in percent."""
+        """Log the mean and, for several networks, the standard deviation of the top-1 accuracies in percent."""
         per_network = self.per_network()
         self.log("test/accuracy", per_network.mean())
         if len(per_network) > 1:
             self.log("test/accuracy_std", spread(per_network))
 
     def confusions(self) -> Tensor:
-        """What the tested images were taken for; all processes of a run call this together.
+        """Compute the confusion matrices of the test; all processes of a run must call this together.
 
         Returns:
-            (num_networks, C, C) int64 on the CPU: images of class i (row) that a network took for class j (column).
+            (num_networks, C, C), int64 on the CPU: number of images of class i (row) classified as class j (column).
         """
         classes = self.learners.meta.num_classes
         shape = (len(self.learners.networks), classes, classes)
@@ -120,15 +120,18 @@ class EvalModule(pl.LightningModule):
         return counts.cpu()
 
     def per_network(self) -> Tensor:
-        """Top-1 accuracy of every network in percent, (num_networks,); all processes of a run call this together."""
+        """Compute the top-1 accuracy of every network in percent, (num_networks,); all processes must call this."""
         return accuracies(self.confusions())
 
     def run_result(self, architecture: str, variant: Variant = "given") -> RunResult:
-        """What the training and the test found out; all processes of a run call this together.
+        """Collect the results of the training and the test; all processes of a run must call this together.
 
         Args:
             architecture: Name of the architecture.
-            variant: Name of the recipe.
+            variant: Variant of the recipe.
+
+        Returns:
+            The results.
         """
         learners = self.learners
         loss = learners.epoch_loss.clone()

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: ``results.json``."""
+"""The results of an evaluation as written to ``results.json``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _numbers(run_result: RunResult) -> dict[str, Any]:
 
 
 def _std(values: Tensor) -> float | None:
-    """The standard deviation of (n,) values; a single one has none."""
+    """Compute the standard deviation of (n,) values; None for a single value."""
     return float(spread(values)) if len(values) > 1 else None
 
 
@@ -64,21 +64,21 @@ def results(
     bound: Mapping[str, Any] | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Collect the numbers of an evaluation.
+    """Collect the results of an evaluation.
 
     Args:
-        distilled: The set that was evaluated.
-        run_results: Of all runs; the first is the main architecture's on the distilled set, and what is said of the
-            evaluation as a whole is said of this architecture.
+        distilled: The evaluated set.
+        run_results: Results of all runs. The first is that of the main architecture on the distilled set; the values at
+            the top level of the results are those of this architecture.
         config: Resolved configuration of the evaluation.
-        scores: Robust scores.
-        bound: Bound and risk (see :func:`bacon_pl.evaluation.bounds`).
-        path: Where the set was read from, as the user gave it.
+        scores: Robust scores, or None.
+        bound: Bound and risk (see :func:`bacon_pl.evaluation.bounds`), or None.
+        path: Path of the set as given by the user, or None.
 
     Returns:
-        A mapping for JSON; accuracies are in percent (those in ``scores`` in [0, 1]), and a single network's have no
-        standard deviation: ``std`` is None. ``storage_bytes`` counts one byte a value. ``confusion`` sums what the main
-        architecture's networks took images of class i (row) for. ``distilled`` says which set it was.
+        A mapping for JSON. Accuracies are in percent (in [0, 1] in ``scores``), and ``std`` is None for a single
+        network. ``storage_bytes`` counts one byte per value. ``confusion`` is the sum of the confusion matrices of the
+        main architecture's networks, with true classes as rows. ``distilled`` identifies the set.
     """
     main = run_results[0]
     baselines = {o.training_set: _numbers(o) for o in of_main(run_results)[1:]}
@@ -118,19 +118,19 @@ def results(
 
 
 def of_main(run_results: Sequence[RunResult]) -> list[RunResult]:
-    """The main architecture's results with the recipe given: one per training set, the distilled set's first."""
+    """Select the results of the main architecture with the unchanged recipe, one per training set, distilled first."""
     return [o for o in run_results if o.architecture == run_results[0].architecture and o.variant == "given"]
 
 
 def write_results(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:
-    """Write results as JSON, whole or not at all; returns the file's path."""
+    """Write results to a JSON file atomically and return its path."""
     return write_text(path, json.dumps(numbers, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a file, whole or not at all; returns its path."""
+    """Write a text file atomically and return its path."""
     target = Path(path)
-    # Names may hold what UTF-8 cannot: half a surrogate pair, from a file's name; its escape is JSON's, too.
+    # File names may contain lone surrogates, which UTF-8 cannot encode; they are escaped in the same way as in JSON.
     with replacing(target) as file:
         file.write(text.encode(errors="backslashreplace"))
     return target

@@ -1,4 +1,4 @@
-"""What an evaluation found, for Python code and notebooks: the numbers of ``results.json`` with names."""
+"""The results of an evaluation for Python code and notebooks, with the content of ``results.json``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bacon_pl.evaluation.lines import accuracy_cells, accuracy_rule, summary
 
 
 class Results:
-    """An evaluation's numbers.
+    """The results of an evaluation.
 
-    Accuracies are top-1, on the test images, in percent; nothing was chosen by them.
+    Accuracies are top-1 accuracies on the test images in percent. They were not used to select anything.
 
     Args:
-        numbers: What ``results.json`` holds, as :func:`bacon_pl.evaluation.results` collects it.
+        numbers: Content of ``results.json``, as collected by :func:`bacon_pl.evaluation.results`.
 
     Attributes:
-        numbers: The same.
+        numbers: Content of ``results.json``.
 
     Raises:
-        BaconError: They are not an evaluation's.
+        BaconError: The mapping does not contain the results of an evaluation.
 
     Example:
         >>> one = {"mean": 84.0, "std": None, "per_network": [84.0]}
@@ -43,13 +43,16 @@ class Results:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Results:
-        """Read results.
+        """Read results from a file.
 
         Args:
-            path: A ``results.json``, or the folder that holds it.
+            path: A ``results.json`` file, or the folder that contains it.
+
+        Returns:
+            The results.
 
         Raises:
-            BaconError: There is none, or it is damaged.
+            BaconError: The file does not exist or is damaged.
         """
         file = Path(path) / "results.json" if os.path.isdir(path) else Path(path)
         try:
@@ -62,22 +65,22 @@ class Results:
 
     @property
     def accuracy(self) -> float:
-        """Mean accuracy of the main architecture's networks on the set."""
+        """Mean accuracy in percent of the main architecture's networks, trained on the set."""
         return float(self.numbers["accuracy"]["mean"])
 
     @property
     def std(self) -> float | None:
-        """Standard deviation of their accuracies; None of a single network."""
+        """Standard deviation of the networks' accuracies in percent; None for a single network."""
         return self.numbers["accuracy"]["std"]
 
     @property
     def per_network(self) -> list[float]:
-        """Accuracy of each of them."""
+        """Accuracy of each network in percent."""
         return list(self.numbers["accuracy"]["per_network"])
 
     @property
     def baselines(self) -> dict[str, float]:
-        """Mean accuracy on real images, by name: ``tiles``, ``random``, ``herding``, ``k_center``, ``whole``."""
+        """Mean accuracies in percent by baseline: ``tiles``, ``random``, ``herding``, ``k_center``, ``whole``."""
         return {name: float(found["accuracy"]["mean"]) for name, found in self.numbers["baselines"].items()}
 
     def __str__(self) -> str:

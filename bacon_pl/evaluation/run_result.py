@@ -1,4 +1,4 @@
-"""What one evaluation run found out, as plain tensors on the CPU: all that reports are made of."""
+"""The results of one evaluation run as tensors on the CPU, from which reports are made."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Variant = Literal["given", "hard", "plain"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """K networks' training and test.
+    """Results of the training and the test of K networks.
 
     Attributes:
-        training_set: What they learned from: ``distilled``, ``tiles``, ``random``, ``herding``,
-            ``k_center`` or ``whole``.
-        architecture: Its name.
-        variant: The recipe: the one ``given``, without its soft labels (``hard``), or without its augmentation and
-            mixing (``plain``).
-        recipe: The recipe's numbers and names.
+        training_set: Name of the training set: ``distilled``, ``tiles``, ``random``, ``herding``, ``k_center`` or
+            ``whole``.
+        architecture: Name of the architecture.
+        variant: Variant of the recipe: unchanged (``given``), without soft labels (``hard``), or without augmentation
+            and mixing (``plain``).
+        recipe: Settings of the recipe.
         seed: Seed of every draw.
-        confusion: (K, C, C) int64: test images of class i (row) that a network took for class j (column).
-        loss: (K, epochs): mean training loss of every epoch.
-        curve: (K, P): test accuracy in percent during training; P is 0 where it was not followed.
-        curve_epochs: After which epochs, P of them.
-        storage_bytes: Bytes of one network's images at one byte a value.
-        train_images: Images one network saw.
+        confusion: (K, C, C), int64: number of test images of class i (row) classified as class j (column).
+        loss: (K, epochs), mean training loss of every epoch.
+        curve: (K, P), test accuracy in percent during the training; P is 0 if it was not measured.
+        curve_epochs: Numbers of finished epochs, one for each of the P columns of ``curve``.
+        storage_bytes: Bytes of the stored images of one network at one byte per value.
+        train_images: Number of images on which each network was trained.
     """
 
     training_set: str
@@ -46,12 +46,12 @@ class RunResult:
 
     @property
     def accuracies(self) -> Tensor:
-        """Top-1 accuracy of every network in percent: (K,)."""
+        """Top-1 accuracy of every network in percent, (K,)."""
         return accuracies(self.confusion)
 
     @property
     def per_class(self) -> Tensor:
-        """Accuracy of every network on every class in percent: (K, C); NaN for a class without test images."""
+        """Accuracy of every network on every class in percent, (K, C); NaN for a class without test images."""
         return 100 * self.confusion.diagonal(dim1=1, dim2=2) / self.confusion.sum(2)
 
 
@@ -60,10 +60,10 @@ class Embedded:
     """Real and synthetic images in the feature space of one network.
 
     Attributes:
-        real: (n, d).
-        real_labels: (n,) int64.
-        synthetic: (m, d).
-        synthetic_labels: (m,) int64.
+        real: Embeddings of real images (n, d).
+        real_labels: (n,), int64.
+        synthetic: Embeddings of synthetic images (m, d).
+        synthetic_labels: (m,), int64.
     """
 
     real: Tensor

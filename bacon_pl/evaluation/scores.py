@@ -1,4 +1,4 @@
-"""DD-Ranking's robust scores (arXiv 2505.13300): how much of an accuracy is the images' own merit."""
+"""The robust scores of DD-Ranking (arXiv 2505.13300), which measure how much of an accuracy is due to the images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bacon_pl.errors import BaconError
 
 @dataclass(frozen=True)
 class RobustScores:
-    """Scores of a synthetic set, of accuracies in [0, 1].
+    """Scores of a synthetic set, computed from accuracies in [0, 1].
 
     Attributes:
-        hlr: Hard-label recovery, in [-1, 1], less is better: all real images against the synthetic ones, both with
-            hard labels.
-        ior: Improvement over random, in [-1, 1]: the synthetic set against as many random real images, both with the
-            recipe of the evaluation.
+        hlr: Hard-label recovery, in [-1, 1], lower is better: accuracy of all real images minus that of the synthetic
+            images, both with hard labels.
+        ior: Improvement over random, in [-1, 1]: accuracy of the synthetic images minus that of equally many random
+            real images, both with the recipe of the evaluation.
         lrs: Label-robust score, in [0, 1].
         ars: Augmentation-robust score, in [0, 1].
     """
@@ -43,16 +43,19 @@ def robust_scores(
     """Compute the scores from mean accuracies in [0, 1].
 
     Args:
-        real_hard: All real images, hard labels.
-        syn_hard: Synthetic images, hard labels.
-        syn_any: Synthetic images, the evaluation's own recipe: soft labels if it has them.
-        random_any: Random real images of the same number, that recipe.
-        syn_aug: Synthetic images with the evaluation's augmentation.
-        random_aug: Random real images with it.
-        syn_plain: Synthetic images without augmentation.
-        random_plain: Random real images without augmentation.
-        w: Weight of the improvement over random against hard-label recovery, in [0, 1].
-        gamma: Weight of the accuracies with augmentation against those without, in [0, 1].
+        real_hard: All real images, with hard labels.
+        syn_hard: Synthetic images, with hard labels.
+        syn_any: Synthetic images, with the recipe of the evaluation, including soft labels if it has them.
+        random_any: Equally many random real images, with the recipe of the evaluation.
+        syn_aug: Synthetic images, with the augmentation of the evaluation.
+        random_aug: Random real images, with the augmentation of the evaluation.
+        syn_plain: Synthetic images, without augmentation.
+        random_plain: Random real images, without augmentation.
+        w: Weight of the improvement over random relative to hard-label recovery, in [0, 1].
+        gamma: Weight of the accuracies with augmentation relative to those without, in [0, 1].
+
+    Returns:
+        The scores.
 
     Raises:
         BaconError: A weight is out of range.

@@ -1,4 +1,4 @@
-"""Distilled sets of other projects: reading their files safely, and writing ours in their forms."""
+"""Distilled sets of other projects: reading their files safely, and writing our sets in their formats."""
 
 from bacon_pl.interop.meta import dataset_meta
 from bacon_pl.interop.sets import is_ours, open_set

@@ -1,4 +1,4 @@
-"""The command ``bacon convert``. What it does is in ``sets`` and ``write``."""
+"""The command ``bacon convert``, which is implemented in ``sets`` and ``write``."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from bacon_pl.interop.write import write_set, written
 
 
 def add_source_options(parser: ArgumentParser) -> None:
-    """Add what has to be said of a set that another project made."""
+    """Add the options that describe a set made by another project."""
     parser.add_argument(
         "--factor",
         type=int | None,
         default=None,
-        help="Partition factor of another project's set, 2 for IDM's and BACON's; by default the file's, else 1.",
+        help="Partition factor of another project's set (2 for IDM and BACON); by default that in the file, else 1.",
     )
     parser.add_argument(
         "--epoch_index",
         "--epoch-index",
         type=int,
         default=-1,
-        help="Which of the sets in another project's file, from 0; the last by default.",
+        help="Which of the sets in another project's file to read, counting from 0; by default the last.",
     )
 
 
 class Convert:
-    """Convert a distilled set: another project's file to ours, or ours to theirs."""
+    """Convert a distilled set from the format of this package to those of other projects, or vice versa."""
 
     name = "convert"
 
@@ -44,21 +44,26 @@ class Convert:
         parser.add_argument(
             "source",
             type=str,
-            help="A .safetensors file or a run's folder; a .pt, .pth, .pkl or .npz file; or a folder of class folders.",
+            help="A .safetensors file or the folder of a run; a .pt, .pth, .pkl or .npz file; or a folder with class "
+            "folders.",
         )
         parser.add_argument(
             "target",
             type=str,
-            help="What to write: .safetensors, .pt (as DatasetCondensation's), .npz, or (no suffix) a folder of PNG.",
+            help="What to write: .safetensors, .pt (the format of DatasetCondensation) or .npz; without a suffix, a "
+            "folder of PNG files.",
         )
         parser.add_argument(
-            "--dataset", type=str | None, default=None, help="The dataset the set was made from; not needed for ours."
+            "--dataset",
+            type=str | None,
+            default=None,
+            help="Dataset from which the set was made; not needed for sets of this package.",
         )
         parser.add_argument(
             "--root",
             type=str | None,
             default=None,
-            help="Folder of its data, where only they tell the classes.",
+            help="Folder of the dataset, if its classes are known only from the data.",
         )
         parser.add_argument("--image_size", type=int | None, default=None, help="As --data.image_size of fit and eval.")
         parser.add_argument("--mean", type=list[float] | None, default=None, help="As --data.mean of fit and eval.")
@@ -70,14 +75,14 @@ class Convert:
             default=None,
             nargs="?",
             const=True,
-            help="Keep the tiles of a partitioned set on their canvases, for programs that cut them out themselves; "
-            "by default they are cut out, but for .safetensors.",
+            help="Keep the tiles of a partitioned set on their canvases, for programs that cut them out themselves. By "
+            "default tiles are cut out, except for .safetensors.",
         )
-        parser.add_argument("--overwrite", type=bool, default=False, help="Put the result in an older one's place.")
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace an existing target.")
         self.config = parser.parse_args(list(args))
 
     def run(self) -> None:
-        """Convert."""
+        """Convert the set and report what was written."""
         c = self.config
         meta = None
         if not is_ours(c.source):

@@ -1,4 +1,4 @@
-"""What a set of another project does not say of its dataset: classes, size and normalization, by the dataset's name."""
+"""Classes, size and normalization of a dataset by its name, which the sets of other projects do not record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CIFAR100 = tuple(
     squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
     wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905
 )
-# Classes in label order, as the data's own files name them, and the number of training images.
+# Classes in label order, named as in the files of the datasets, and the number of training images.
 _KNOWN: dict[str, tuple[tuple[str, ...], int]] = {
     "mnist": (tuple(datasets.MNIST.classes), 60_000),
     "fashion_mnist": (tuple(datasets.FashionMNIST.classes), 60_000),
@@ -42,14 +42,17 @@ def dataset_meta(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> DatasetMeta:
-    """Describe a dataset of the catalog, without its images where their number and classes are known.
+    """Describe a dataset of the catalog. Its images are read only if their number and classes are not known.
 
     Args:
         name: Catalog name.
-        root: Folder of the data, for datasets that are known by their files alone.
-        image_size: Side of the images in pixels, if another than the dataset's own.
-        mean: Mean per channel of pixels in [0, 1], if another than the catalog's.
-        std: Standard deviation per channel of pixels in [0, 1], if another than the catalog's.
+        root: Folder of the data, for datasets that must be read from their files.
+        image_size: Side of the images in pixels; by default the dataset's own size.
+        mean: Mean per channel of pixels in [0, 1]; by default the catalog's value.
+        std: Standard deviation per channel of pixels in [0, 1]; by default the catalog's value.
+
+    Returns:
+        The description of the dataset.
 
     Raises:
         BaconError: The dataset is unknown, or its folder is needed.

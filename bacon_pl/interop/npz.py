@@ -1,4 +1,4 @@
-"""Arrays from .npz files, without pickles and without memory on a header's word."""
+"""Reading arrays from .npz files without unpickling, or allocating memory for sizes that a file only claims."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from torch import Tensor
 
 from bacon_pl.errors import BaconError
 
-# What a damaged archive or header raises in zipfile and numpy.
+# Exceptions that zipfile and NumPy raise for damaged archives or headers.
 _DAMAGE = (OSError, ValueError, LookupError, EOFError, struct.error, zlib.error, RuntimeError, zipfile.BadZipFile)
 _KINDS = "fiub"
 _MOST_BYTES = 1 << 24
 _MOST_GROWTH = 64
-"""Compressed arrays may be this many times as large as the file, or ``_MOST_BYTES``: images hardly shrink."""
+"""An array may take this many times the size of its compressed file, or ``_MOST_BYTES`` if that is more. Images hardly
+shrink when they are compressed."""
 
 
 def names(path: Path) -> list[str]:
-    """Names of the arrays in a file, without ``.npy``.
+    """List the names of the arrays in a file, without the suffix ``.npy``.
 
     Raises:
-        BaconError: It is no archive.
+        BaconError: The file is not an archive, or is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -39,7 +40,7 @@ def read(path: Path, name: str) -> Tensor:
     """Read one array of numbers.
 
     Raises:
-        BaconError: The file is damaged, or the array is of other things than numbers.
+        BaconError: The file is damaged, or the array contains something other than numbers.
     """
     limit = max(_MOST_BYTES, _MOST_GROWTH * path.stat().st_size)
     try:

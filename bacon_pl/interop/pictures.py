@@ -1,4 +1,4 @@
-"""A distilled set from a tree of pictures, one folder per class."""
+"""Reading a distilled set from picture files in one folder per class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bacon_pl.data.images import DatasetMeta
 from bacon_pl.distilled_set import folder_names
 from bacon_pl.errors import BaconError
 
-# Those of torchvision's ImageFolder. Pillow knows others, and hands some of them to other programs.
+# The formats of torchvision's ImageFolder. Pillow supports more, and passes some of them to external programs.
 _FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP")
 
 
@@ -21,14 +21,15 @@ def read(folder: Path, meta: DatasetMeta) -> tuple[Tensor, Tensor]:
     """Read ``<folder>/<class>/*.png`` (or any type that torchvision's ImageFolder reads).
 
     Args:
-        folder: The tree.
-        meta: The dataset; its classes' names are the folders', as :meth:`DistilledSet.export_png` writes them.
+        folder: The folder with the class folders.
+        meta: Description of the dataset; the class folders are named as by :meth:`DistilledSet.export_png`, after the
+            classes, or by class ids.
 
     Returns:
         Images (N, ch, H, W), uint8, and labels (N,), int64, class by class.
 
     Raises:
-        BaconError: The folders are not the dataset's classes, or a picture is damaged or of another size.
+        BaconError: The folders are not the classes of the dataset, or a picture is damaged or has another size.
     """
     found = subfolders(folder)
     labels_of = _labels(found, meta)
@@ -50,7 +51,7 @@ def read(folder: Path, meta: DatasetMeta) -> tuple[Tensor, Tensor]:
 
 
 def _labels(found: list[str], meta: DatasetMeta) -> dict[str, int] | None:
-    """Labels by folder name, or None where the names are others than the classes'."""
+    """Return labels by folder name, or None if the folder names do not match the classes."""
     for names in (folder_names(meta.class_names), list(meta.class_names), [str(i) for i in range(meta.num_classes)]):
         if sorted(names) == found:
             return {name: label for label, name in enumerate(names)}
@@ -59,7 +60,7 @@ def _labels(found: list[str], meta: DatasetMeta) -> dict[str, int] | None:
 
 def _picture(path: Path, meta: DatasetMeta) -> Tensor:
     try:
-        # The size first: a damaged or hostile header may promise any number of pixels.
+        # Check the size first, since a damaged or malicious header may claim any number of pixels.
         with Image.open(path, formats=_FORMATS) as picture:
             size = (picture.height, picture.width)
         if size != meta.size:
@@ -70,7 +71,7 @@ def _picture(path: Path, meta: DatasetMeta) -> Tensor:
         image = decode(path)
     except BaconError:
         raise
-    except Exception as error:  # on damaged files Pillow's plugins raise anything
+    except Exception as error:  # Pillow's plugins raise exceptions of many types for damaged files
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
         raise BaconError(f"cannot read the picture '{path}' ({reason}): mend or remove it.") from error
     if len(image) > meta.channels:

@@ -1,6 +1,6 @@
-"""What the calls in a pickle of tensors stand for: a note of where the numbers lie, with no function called.
+"""Safe replacements for the calls in pickles of tensors: they record where the numbers are, without calling functions.
 
-:mod:`bacon_pl.interop.safe_unpickler` runs the program around them.
+:mod:`bacon_pl.interop.safe_unpickler` interprets the pickle that contains the calls.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _MOST_DIMENSIONS = 16
 
 
 class RefusedError(Exception):
-    """A program asks for what is not allowed."""
+    """A pickle requests an operation that is not allowed."""
 
 
 @dataclass
 class Storage:
-    """Numbers of one type in a row, still in the file."""
+    """A contiguous block of numbers of one type, still in the file."""
 
     dtype: torch.dtype
     numel: int
@@ -48,7 +48,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
-        """Size in the file."""
+        """Size in the file in bytes."""
         return self.numel * self.dtype.itemsize
 
 
@@ -57,8 +57,8 @@ class Stored:
     """A tensor or array that has not been read yet.
 
     Attributes:
-        shape: Its shape, as the file says; it holds as many numbers in truth.
-        tensor: Reads it.
+        shape: Shape according to the file, which has been checked against the amount of stored numbers.
+        tensor: Function that reads the tensor.
     """
 
     shape: tuple[int, ...]
@@ -67,27 +67,27 @@ class Stored:
 
 @dataclass(frozen=True)
 class Name:
-    """A name that a program refers to."""
+    """A name to which a pickle refers."""
 
     full: str
 
 
 @dataclass
 class Dtype:
-    """A numpy type, whose byte order follows later."""
+    """A NumPy type, whose byte order is set later in the pickle."""
 
     code: str
     order: str = "<"
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As numpy's own."""
+        """The type as a NumPy object."""
         return np.dtype(self.order + self.code)
 
 
 @dataclass
 class Array:
-    """A numpy array, whose content follows later."""
+    """A NumPy array, whose content is set later in the pickle."""
 
     content: Stored | None = None
 
@@ -107,7 +107,7 @@ def _rebuild_tensor(m: SafeUnpickler, storage: Any, offset: Any, size: Any, stri
     (start,) = _whole_numbers((offset,))
     if len(shape) != len(steps):
         raise ValueError("a shape and strides that do not fit")
-    # A tensor that repeats its numbers by strides of 0 could be of any size.
+    # With strides of 0, a tensor could repeat its numbers and have any size.
     numel = math.prod(shape)
     last = start + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
     if numel > storage.numel or (numel and last >= storage.numel):
@@ -136,13 +136,20 @@ def _load_from_bytes(m: SafeUnpickler, data: Any) -> Any:
 
 
 def array_of(shape: Any, dtype: Any, data: Any, order: Any) -> Stored:
-    """Note an array of plain numbers whose bytes have been read.
+    """Record an array of plain numbers whose bytes have been read.
 
     Args:
-        shape: What the program says its shape is.
-        dtype: Its type.
-        data: Its bytes.
-        order: ``"C"`` or ``"F"``.
+        shape: Shape according to the pickle.
+        dtype: Type of the numbers.
+        data: Bytes of the numbers.
+        order: Memory order, ``"C"`` or ``"F"``.
+
+    Returns:
+        The array, to be converted later.
+
+    Raises:
+        RefusedError: The array is not one of plain numbers.
+        ValueError: The shape does not match the content.
     """
     if not isinstance(dtype, Dtype) or not isinstance(data, bytes | bytearray) or order not in ("C", "F"):
         raise RefusedError("a numpy array of objects")
@@ -180,7 +187,7 @@ def _scalar(m: SafeUnpickler, dtype: Any, data: Any) -> Any:
 
 
 def _encode(m: SafeUnpickler, text: Any, codec: Any) -> bytes:
-    """How bytes are written by protocols that have none."""
+    """Decode bytes as written by pickle protocols without an instruction for bytes."""
     if not isinstance(text, str) or codec != "latin1":
         raise RefusedError("_codecs.encode")
     m.spend(len(text))

@@ -1,8 +1,8 @@
-"""A machine that runs pickles of tensors without running them: no name that a file gives is imported or called.
+"""A safe interpreter for pickles of tensors: no name in a file is ever imported or called.
 
-A pickle is a program. This machine knows containers, numbers, text and bytes, and for tensors and arrays it notes where
-their numbers lie. Whatever else a program asks for ends the reading. Nothing is allocated on a header's word, and
-nothing is hashed, compared or shown that may be nested.
+A pickle is a program. This interpreter supports containers, numbers, text and bytes; for tensors and arrays, it records
+where their numbers are in the file. Any other instruction ends the reading with an error. Memory is never allocated for
+sizes that a file only claims, and values that may be nested are never hashed, compared or printed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, NoReturn, Protocol
 from bacon_pl.interop.safe_calls import CALLS, STORAGES, Array, Dtype, Name, RefusedError, Storage, array_of
 
 _MOST_OPERATIONS = 300_000
-"""Instructions in one program. A set's takes a few for every tensor and every noted accuracy."""
+"""Maximum number of instructions in one pickle. A set needs only a few for every tensor and every recorded accuracy."""
 
 
 class File(Protocol):
-    """What the machine reads from: bytes in memory or a mapped file."""
+    """The input of the interpreter: bytes in memory or a memory-mapped file."""
 
     def read(self, size: int = ..., /) -> bytes:
         """Read up to ``size`` bytes."""
@@ -31,18 +31,22 @@ class File(Protocol):
         """Go to a position."""
 
     def tell(self) -> int:
-        """Tell the position."""
+        """Return the position."""
 
 
 @dataclass
 class SafeUnpickler:
-    """Runs one pickle and leaves the file where it ends.
+    """Interprets one pickle and leaves the file at the position where it ends.
 
     Attributes:
-        file: Where the program stands.
-        storage: Finds what a persistent id means.
-        allowance: Bytes that may be made beyond those read; shared by a file's programs.
-        load_bytes: Reads the bytes of a torch.save within this program; None where this program is such a one.
+        file: File positioned at the start of the pickle.
+        storage: Function that finds the storage for a persistent id.
+        allowance: Number of bytes that may be created in addition to those read, in a list that is shared by all
+            pickles of a file.
+        load_bytes: Function that reads the bytes of a torch.save within this pickle; None in such a nested pickle.
+        stack: Stack of the interpreter.
+        marks: Positions of marks on the stack.
+        memo: Memorized values by number.
     """
 
     file: File
@@ -54,7 +58,7 @@ class SafeUnpickler:
     memo: dict[int, Any] = field(default_factory=dict)
 
     def run(self) -> Any:
-        """Return what the program makes: containers, plain values and :class:`Stored` ones."""
+        """Return the result of the pickle: containers, plain values and :class:`Stored` tensors."""
         for count, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):  # type: ignore[arg-type]
             if count == _MOST_OPERATIONS:
                 raise ValueError("a program that does not end")
@@ -65,25 +69,25 @@ class SafeUnpickler:
         return _finished(self.stack[-1])
 
     def pop_mark(self) -> list[Any]:
-        """Take off all that was put on the stack since the last mark."""
+        """Remove and return everything that was put on the stack since the last mark."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
     def spend(self, size: int) -> None:
-        """Account for bytes made out of others."""
+        """Deduct bytes that are created from other bytes from the allowance."""
         self.allowance[0] -= size
         if self.allowance[0] < 0:
             raise ValueError("its content would outgrow the file")
 
     def set_items(self, items: Sequence[Any]) -> None:
-        """Put keys and values, in turns, into the dict on top of the stack."""
+        """Put alternating keys and values into the dict on top of the stack."""
         target = self.stack[-1]
         if type(target) is not dict:
             raise TypeError("items for what is no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Nothing nested: hashing it would go as deep as the file likes.
+            # No nested keys, since hashing them would recurse to any depth that the file specifies.
             if type(key) not in (str, int, float, bool):
                 raise TypeError(f"a dict's key of type {type(key).__name__}")
             target[key] = value
@@ -95,14 +99,14 @@ class SafeUnpickler:
         self.stack[-1].extend(items)
 
     def name(self, full: str) -> None:
-        """Put a name on the stack, as a mere text."""
+        """Put a name on the stack as text, without importing it."""
         full = full.replace("numpy.core.", "numpy._core.").replace("__builtin__.", "builtins.")
         if full not in STORAGES and full not in CALLS and full != "numpy.ndarray":
             raise RefusedError(full)
         self.stack.append(Name(full))
 
     def reduce(self) -> None:
-        """Make what a call stands for."""
+        """Replace a call by its safe equivalent."""
         arguments, called = self.stack.pop(), self.stack.pop()
         if not isinstance(called, Name) or called.full not in CALLS:
             raise RefusedError(called.full if isinstance(called, Name) else "an object")
@@ -111,7 +115,7 @@ class SafeUnpickler:
         self.stack.append(CALLS[called.full](self, *map(_finished, arguments)))
 
     def build(self) -> None:
-        """Fill in an array or its type."""
+        """Set the content of an array, or the byte order of a type."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Dtype):
             _, order, *fields = state

@@ -1,4 +1,4 @@
-"""Distilled sets from the files that other projects write, by what is in them."""
+"""Reading distilled sets from the files of other projects, recognized by their content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_LISTED = 10
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is to be read by :meth:`DistilledSet.load`, which also explains what is missing."""
+    """Return whether a path should be read by :meth:`DistilledSet.load`, which also reports missing files."""
     given = Path(path)
     if given.is_dir():
         return (given / FILE_NAME).is_file() or not (_trajectory_files(given) or subfolders(given))
@@ -36,32 +36,35 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
 def open_set(
     path: str | os.PathLike[str], meta: DatasetMeta | None = None, *, factor: int | None = None, index: int = -1
 ) -> DistilledSet:
-    """Read a distilled set, ours or another project's.
+    """Read a distilled set of this package or of another project.
 
-    Numbers in floating point are normalized pixels, as those projects keep them; whole bytes are pixels of 0 to 255.
-    Nothing in a file says so: where its numbers look like anything else, that is an error or a warning.
+    Floating-point numbers are taken as normalized pixels, the convention of those projects; bytes are taken as pixels
+    from 0 to 255. Files do not record this, so numbers that look different cause an error or a warning.
 
     =====================================  ============================================================================
-    a file or folder                       read as
+    File or folder                         Format
     =====================================  ============================================================================
-    ``.safetensors``, folder of a run      ours; nothing else has to be known
+    ``.safetensors``, folder of a run      a set of this package; no other information is needed
     ``.pt``, ``.pth``, ``.pkl``            ``{"data": [[images, labels], …]}`` of DC, DSA, DM and IDM; ``(images,
-                                           labels)``, or a list of these; never run, only read
-    ``images_*.pt``, or its folder         MTT's, with ``labels_*.pt`` beside it; of several in a folder, the one
-                                           called ``images_best.pt``
+                                           labels)``, or a list of such pairs; the pickle is never executed
+    ``images_*.pt``, or its folder         MTT, with ``labels_*.pt`` in the same folder; if a folder contains several
+                                           sets, the one called ``images_best.pt``
     ``.npz``                               ``images`` and ``labels``, ``x`` and ``y``, or ``data`` and ``target``
     folder of class folders                pictures
     =====================================  ============================================================================
 
     Args:
         path: The file or folder.
-        meta: The dataset the set was made from; not needed for ours.
-        factor: Partition factor of sets whose images hold factor² smaller ones, as IDM's and BACON's do; by default
-            what the file says, else 1.
-        index: Which of a file's sets, from 0, or from the end if negative.
+        meta: Description of the dataset from which the set was made; not needed for sets of this package.
+        factor: Partition factor, for sets such as those of IDM and BACON whose images hold factor² smaller images; by
+            default the factor recorded in the file, else 1.
+        index: Which set of the file to read, counting from 0, or from the end if negative.
+
+    Returns:
+        The set.
 
     Raises:
-        BaconError: There is no such file, it is damaged or not safe to read, or it does not fit the dataset.
+        BaconError: The file does not exist, is damaged, is not safe to read, or does not match the dataset.
     """
     source = Path(path)
     if is_ours(source):
@@ -87,14 +90,14 @@ def open_set(
 
 
 def _trajectory_files(folder: Path) -> list[Path]:
-    """MTT's files of images in a folder."""
+    """List the image files of MTT in a folder."""
     return sorted(folder.glob("images_*.pt"))
 
 
 def _one_of(folder: Path) -> Path:
-    """Choose among MTT's files of images in a folder that has some."""
+    """Choose among the image files of MTT in a folder that has at least one."""
     every = _trajectory_files(folder)
-    # Of those without labels some are other files' images with the whitening undone.
+    # Some of the files without labels contain the images of other files with the whitening undone.
     files = [file for file in every if _beside(file).is_file()] or every
     best = folder / "images_best.pt"
     if len(files) > 1 and best not in files:
@@ -121,7 +124,7 @@ def _one_of(folder: Path) -> Path:
 
 
 def _beside(images: Path) -> Path:
-    """Where MTT keeps the labels of a file of images."""
+    """Return the path of the labels that MTT stores for an image file."""
     return images.with_name(images.name.replace("images", "labels", 1))
 
 
@@ -159,7 +162,7 @@ def _from_pickle(source: Path, index: int) -> tuple[Tensor, Tensor, int | None]:
 
 
 def _labels_beside(source: Path) -> Tensor:
-    """MTT's labels of a file of images."""
+    """Read the labels that MTT stores for an image file."""
     beside = _beside(source)
     if beside == source or not beside.is_file():
         raise BaconError(
@@ -172,7 +175,7 @@ def _labels_beside(source: Path) -> Tensor:
 
 
 def _pairs(content: Any) -> list[tuple[Any, Any]]:
-    """All pairs of images and labels in a pickle, unread."""
+    """Find all pairs of images and labels in a pickle, without reading the tensors."""
     if isinstance(content, dict):
         pair = _named_pair(content)
         if pair is not None and (found := _pair((content[pair[0]], content[pair[1]]))):
@@ -185,7 +188,7 @@ def _pairs(content: Any) -> list[tuple[Any, Any]]:
 
 
 def _pair(content: Any) -> tuple[Any, Any] | None:
-    """Images and labels: a tensor and a tensor or a list of numbers."""
+    """Return a pair of images (a tensor) and labels (a tensor or a list of numbers), or None if it is not one."""
     if not isinstance(content, list | tuple) or len(content) != 2 or not isinstance(content[0], Stored):
         return None
     images, labels = content
@@ -194,7 +197,7 @@ def _pair(content: Any) -> tuple[Any, Any] | None:
 
 
 def _named_pair(held: Iterable[str] | Mapping[str, Any]) -> tuple[str, str] | None:
-    """The names under which images and labels are kept."""
+    """Return the names of the images and of the labels, or None if there are no known names."""
     by_name = {name.lower(): name for name in held if isinstance(name, str)}
     return next(((by_name[a], by_name[b]) for a, b in _PAIRS if a in by_name and b in by_name), None)
 
@@ -240,13 +243,13 @@ def _assemble(source: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, f
 
 
 def _check_range(source: Path, images: Tensor, meta: DatasetMeta) -> None:
-    """Say where floating-point images, which are taken as normalized, look like anything else."""
+    """Warn or raise an error if floating-point images, which are taken as normalized, look different."""
     if not images.numel() or not bool(images.isfinite().all()):
         return  # refused with the set
     least, most = float(images.min()), float(images.max())
     black = min(-m / s for m, s in zip(meta.mean, meta.std, strict=True))
     white = max((1 - m) / s for m, s in zip(meta.mean, meta.std, strict=True))
-    far = white - black  # as far beyond black and white as they are apart
+    far = white - black  # values this far beyond black or white are suspicious
     if least >= 0 and white + far < most <= 255:
         raise BaconError(
             f"the images in '{source}' run from {least:.4g} to {most:.4g}, so they look like bytes kept as "
@@ -268,7 +271,7 @@ def _check_range(source: Path, images: Tensor, meta: DatasetMeta) -> None:
 
 
 def _in_layout(source: Path, images: Tensor, meta: DatasetMeta) -> Tensor:
-    """Bring images to (N, ch, H, W), whether channels come first, last or not at all."""
+    """Convert images to (N, ch, H, W) from layouts with channels first, channels last or no channels."""
     shape = (meta.channels, *meta.size)
     found = tuple(images.shape[1:])
     if found == shape:
@@ -284,7 +287,7 @@ def _in_layout(source: Path, images: Tensor, meta: DatasetMeta) -> Tensor:
 
 
 def _classes(source: Path, labels: Tensor, count: int) -> Tensor:
-    """Check labels and bring them to int64."""
+    """Check labels and convert them to int64."""
     if labels.ndim != 1 or len(labels) != count:
         raise BaconError(
             f"the labels in '{source}' have shape {tuple(labels.shape)}, but one class number is needed for each of "

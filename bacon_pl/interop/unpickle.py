@@ -1,6 +1,6 @@
-"""Files of torch.save and pickle, opened without trust (see :mod:`bacon_pl.interop.safe_unpickler`).
+"""Safe reading of files written by torch.save and pickle (see :mod:`bacon_pl.interop.safe_unpickler`).
 
-Numbers are read when they are asked for, and a file gives no more than it holds.
+Tensors are read on demand, and a file cannot produce more data than it contains.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bacon_pl.interop.safe_unpickler import File, SafeUnpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
-# What a damaged pickle or archive raises in the machine, in pickletools and in zipfile.
+# Exceptions that the interpreter, pickletools and zipfile raise for damaged pickles or archives.
 _DAMAGE = (
     ValueError,
     LookupError,
@@ -40,7 +40,7 @@ _DAMAGE = (
 
 
 def _storage_of(identity: Sequence[Any]) -> tuple[Storage, str]:
-    """What a persistent id says: a storage and its key."""
+    """Convert a persistent id to a storage and its key."""
     kind, name, key, _, numel, *_ = identity
     if kind != "storage" or not isinstance(name, Name) or not isinstance(key, str) or type(numel) is not int:
         raise RefusedError("a persistent id of another kind")
@@ -54,7 +54,7 @@ def _no_storage(identity: Sequence[Any]) -> NoReturn:
 
 
 def _read_programs(file: File, allowance: list[int], nested: bool = False) -> Any:
-    """Read a plain pickle, or what torch.save wrote before it wrote archives."""
+    """Read a plain pickle, or a file of torch.save in the old format without an archive."""
 
     def load_bytes(data: bytes) -> Any:
         return _read_programs(io.BytesIO(data), allowance, nested=True)
@@ -86,7 +86,7 @@ def _read_programs(file: File, allowance: list[int], nested: bool = False) -> An
         storage = storages[key]
         file.seek(position)
         (numel,) = struct.unpack("<q", file.read(8))
-        # The pickle counts bytes where the numbers have no type.
+        # For untyped storages, the pickle counts bytes.
         if numel not in (storage.numel, storage.nbytes):
             raise ValueError("a storage of another size than its tensor's")
         storage.read = _reader(file, position + 8, storage.nbytes)
@@ -108,7 +108,7 @@ def _check_byte_order(little: Any) -> None:
 
 
 def _read_archive(archive: zipfile.ZipFile, allowance: list[int]) -> Any:
-    """Read what torch.save writes: an archive of a pickle and its numbers."""
+    """Read a file of torch.save in the current format: an archive with a pickle and its numbers."""
     entries = {entry.filename: entry for entry in archive.infolist()}
     programs = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(programs) != 1:
@@ -117,7 +117,7 @@ def _read_archive(archive: zipfile.ZipFile, allowance: list[int]) -> Any:
 
     def content(name: str) -> bytes:
         entry = entries[root + name]
-        if entry.compress_type != zipfile.ZIP_STORED:  # as torch writes them; others could swell
+        if entry.compress_type != zipfile.ZIP_STORED:  # torch writes no compressed entries, which could expand
             raise ValueError("a compressed entry")
         return archive.read(entry)
 
@@ -133,7 +133,7 @@ def _read_archive(archive: zipfile.ZipFile, allowance: list[int]) -> Any:
 
         def read() -> bytes:
             if name not in cache:
-                # Entries may overlap; together they hold no more than the file.
+                # Entries may overlap, but together they must not yield more than the file contains.
                 allowance[0] -= storage.nbytes
                 if allowance[0] < 0:
                     raise ValueError("its content would outgrow the file")
@@ -147,16 +147,17 @@ def _read_archive(archive: zipfile.ZipFile, allowance: list[int]) -> Any:
 
 
 class Pickle:
-    """A pickle or a file of torch.save, open for reading; a context manager that closes it.
+    """A pickle or a file of torch.save that is open for reading; as a context manager, it closes the file.
 
     Args:
         path: The file.
 
     Attributes:
-        content: What is in it: lists, tuples, dicts, plain values, and a :class:`Stored` for every tensor and array.
+        content: Content of the file: lists, tuples, dicts, plain values, and a :class:`Stored` for each tensor or
+            array.
 
     Raises:
-        BaconError: It is damaged, of another kind, or asks for more than data.
+        BaconError: The file is damaged, is of another kind, or requests operations beyond reading data.
     """
 
     content: Any
@@ -166,7 +167,7 @@ class Pickle:
         self._open = ExitStack()
         try:
             file = self._open.enter_context(path.open("rb"))
-            # Twice: old protocols write bytes as text, and torch's within bytes.
+            # Twice the size: old protocols write bytes as text, and torch nests its files within bytes.
             allowance = [2 * path.stat().st_size]
             if zipfile.is_zipfile(file):
                 self.content = _read_archive(self._open.enter_context(zipfile.ZipFile(file)), allowance)
@@ -191,6 +192,12 @@ class Pickle:
 
     def read(self, stored: Stored) -> Tensor:
         """Read a tensor.
+
+        Args:
+            stored: A tensor or array from :attr:`content`.
+
+        Returns:
+            The tensor.
 
         Raises:
             BaconError: The file is damaged.

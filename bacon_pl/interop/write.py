@@ -1,4 +1,4 @@
-"""Distilled sets in the forms that other projects read."""
+"""Writing distilled sets in the formats of other projects."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ _PICTURE = re.compile(r"\d{4,}\.png")
 
 @dataclass(frozen=True)
 class _Form:
-    """A set as it is to be written.
+    """A set in the form in which it will be written.
 
     Attributes:
+        distilled: The set.
         images: (N, ch, H, W), float32, normalized pixel space.
         labels: (N,), int64, ascending.
-        factor: What is left to be cut out of the images.
+        factor: Partition factor of the images; 1 if tiles have been cut out.
     """
 
     distilled: DistilledSet
@@ -45,27 +46,28 @@ def write_set(
     canvases: bool | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a set, whole or not at all, in the form that the target's name asks for.
+    """Write a set atomically in the format given by the suffix of the target.
 
-    ``.safetensors`` is ours; ``.pt`` or ``.pth`` is ``{"data": [[images, labels]]}``, as DatasetCondensation writes it;
-    ``.npz`` has ``images`` and ``labels``; a name without a suffix is a folder of class folders of PNG files. Images
-    are normalized float32, and in PNG files rounded to 8 bits.
+    ``.safetensors`` is the format of this package; ``.pt`` and ``.pth`` contain ``{"data": [[images, labels]]}``, the
+    format of DatasetCondensation; ``.npz`` contains ``images`` and ``labels``; a name without a suffix is a folder of
+    class folders with PNG files. Images are normalized float32, or rounded to 8 bits in PNG files.
 
-    Other projects train on a file's images as they are. So the tiles of a partitioned set are cut out and scaled up
-    for them, factor²·ipc images a class, class by class; in ours they stay on their canvases.
+    Other projects train on the images of a file without cutting them. The tiles of a partitioned set are therefore cut
+    out and scaled up, giving factor²·ipc images per class, class by class. In ``.safetensors``, canvases are kept.
 
     Args:
         distilled: The set.
-        target: Where to.
-        canvases: Keep the tiles on their canvases; they are cut out by default. Leave it out for ``.safetensors``,
-            and True is refused for a set without tiles.
-        overwrite: Put it in the place of an older one. A folder must then hold nothing but such PNG files.
+        target: File or folder to write.
+        canvases: Whether to keep the tiles on their canvases; by default they are cut out. Must be None for
+            ``.safetensors``, and must not be True for a set without tiles.
+        overwrite: Whether to replace an existing target. A folder is replaced only if it contains nothing but such PNG
+            files.
 
     Returns:
-        The target.
+        The path of the target.
 
     Raises:
-        BaconError: The target exists, has another suffix, or cannot be written; or ``canvases`` makes no sense for it.
+        BaconError: The target exists, has an unknown suffix or cannot be written, or ``canvases`` does not apply to it.
     """
     path = Path(target)
     writer = _WRITERS.get(path.suffix.lower())
@@ -97,7 +99,7 @@ def write_set(
 
 
 def _form(distilled: DistilledSet, path: Path, canvases: bool | None) -> _Form:
-    """Decide whether tiles are cut out."""
+    """Prepare the images and labels to write, with tiles cut out if necessary."""
     if _is_ours(path):
         if canvases is not None:
             raise BaconError(f"'{path}' keeps a set's canvases and its factor in any case: leave --canvases out.")
@@ -106,22 +108,22 @@ def _form(distilled: DistilledSet, path: Path, canvases: bool | None) -> _Form:
         raise BaconError("the set has factor 1, so its images are no canvases of tiles: leave --canvases out.")
     if canvases or distilled.factor == 1:
         return _Form(distilled, distilled.images, distilled.labels, distilled.factor)
-    # Tiles are listed tile by tile, each over all classes; a set in a file is in class order.
+    # Expanded images are ordered by tile and then by class, but a set in a file is ordered by class.
     images, labels = distilled.expanded()
     order = labels.argsort(stable=True)
     return _Form(distilled, images[order], labels[order], 1)
 
 
 def written(distilled: DistilledSet, target: str | os.PathLike[str], *, canvases: bool | None = None) -> str:
-    """Say what :func:`write_set` has written, for those who read it.
+    """Describe what :func:`write_set` has written.
 
     Args:
         distilled: The set.
-        target: Where it was written to.
-        canvases: As it was given.
+        target: The file or folder that was written.
+        canvases: The argument of :func:`write_set`.
 
     Returns:
-        One sentence: how many images of which size and factor, what their numbers are, and where they are.
+        One sentence with the number, size and factor of the images, the range of their pixels, and the target.
     """
     path = Path(target)
     form = _form(distilled, path, canvases)
@@ -158,7 +160,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _not_pictures(folder: Path) -> str | None:
-    """Name of something in a folder that :meth:`DistilledSet.export_png` would not have written, or None."""
+    """Return the name of an entry in a folder that :meth:`DistilledSet.export_png` would not have written, or None."""
     for entry in sorted(folder.iterdir()):
         if entry.is_symlink() or not entry.is_dir():
             return entry.name

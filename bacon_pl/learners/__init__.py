@@ -1,4 +1,4 @@
-"""Networks trained side by side on a set, without a Trainer: what evaluation, validation and teachers are made of."""
+"""Networks trained side by side without a Trainer, for evaluation, validation and teachers."""
 
 from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.numbers import accuracies, spread

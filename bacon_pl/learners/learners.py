@@ -27,35 +27,35 @@ if TYPE_CHECKING:  # teachers are learners themselves
 
 
 class Learners(nn.Module):
-    """Trains ``recipe.num_networks`` fresh networks on a training set.
+    """Trains ``recipe.num_networks`` freshly initialized networks on a training set.
 
-    Network k's initial weights, batches, augmentation and dropped units depend on (seed, k) and the step alone. The
-    networks take their steps together: step s is step s of every network. Several processes share the networks out;
-    every process ends with all of them.
+    The initial weights, batches, augmentation and dropout of network k depend on (seed, k) and the step alone. The
+    networks take their steps together: step s is step s of every network. Several processes divide the networks among
+    themselves; at the end, every process has all of them.
 
-    :meth:`fit` trains them where they are; it is not called ``train``, which modules have for their mode. Whoever has a
-    loop of his own calls, for each step, :meth:`schedule`, :meth:`descend` and the optimizer.
+    :meth:`fit` trains the networks on their current device. (``train`` is the name of a method of modules that sets
+    their mode.) A custom training loop calls :meth:`schedule`, :meth:`descend` and the optimizer for each step.
 
     Args:
-        training_set: What they learn from.
-        recipe: How they learn.
-        meta: The dataset.
+        training_set: Images and labels to train on.
+        recipe: Training recipe.
+        meta: Description of the dataset.
         seed: Seed of every draw.
-        teacher: Where the labels come from if ``recipe.soft_labels`` is set.
-        numbers: The networks trained, by number; by default the first ``recipe.num_networks``. On a CPU a network's
-            bits are the same whichever others there are.
+        teacher: Source of the labels; required if, and only if, ``recipe.soft_labels`` is set.
+        numbers: Numbers of the networks to train; by default 0 to ``recipe.num_networks`` - 1. On a CPU, a network has
+            the same bits whichever others are trained with it.
 
     Attributes:
         name: Name of the training set.
-        storage_bytes: Bytes of one network's images at one byte a value, as they are stored.
-        factor: Tiles per side of a stored image that batches are cut out of.
-        networks: The networks, K of them.
-        epoch_loss: (K, epochs): mean training loss of every epoch, of this process's networks.
-        snapshots: The networks' parameters and buffers by name, on the CPU, by the epochs done by then and the
-            network's number; see :meth:`fit`.
+        storage_bytes: Bytes of the stored images of one network at one byte per value.
+        factor: Tiles per side of a stored image; batches consist of the tiles.
+        networks: The K networks.
+        epoch_loss: (K, epochs), mean training loss of every epoch for the networks of this process.
+        snapshots: Parameters and buffers of the networks by name, on the CPU. The keys are numbers of finished epochs,
+            and the values have one entry per network; see :meth:`fit`.
 
     Raises:
-        BaconError: There is a teacher and no soft labels, or the other way round.
+        BaconError: There is a teacher but the recipe has no soft labels, or vice versa.
     """
 
     images: Tensor
@@ -98,7 +98,7 @@ class Learners(nn.Module):
 
     @cached_property
     def _network(self) -> StatelessNetwork:
-        """The architecture that all networks share, compiled where their training is long enough to repay it."""
+        """The architecture shared by all networks, compiled if their training is long enough for it to pay off."""
         template = copy.deepcopy(self.networks[0])
         assert isinstance(template, Network)
         images = self.recipe.num_networks * self.recipe.epochs * self.index.shape[1]
@@ -108,12 +108,12 @@ class Learners(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where images and networks are."""
+        """Device of the images and networks."""
         return self.index.device
 
     @property
     def share(self) -> range:
-        """Which of ``networks`` this process trains and tests."""
+        """Indices into ``networks`` of those that this process trains and tests."""
         return own_share(len(self.networks))
 
     @property
@@ -129,17 +129,17 @@ class Learners(nn.Module):
     # Training.
 
     def fit(self, snapshots: Collection[int] = ()) -> Learners:
-        """Train the networks where they are; all processes of a run call this together.
+        """Train the networks on their current device; all processes of a run must call this together.
 
         Args:
-            snapshots: Numbers of epochs, in [0, epochs], after which every network's state is kept in ``snapshots``; 0
-                keeps the initial ones.
+            snapshots: Numbers of epochs, in [0, epochs], after which the state of every network is stored in the
+                attribute ``snapshots``; 0 stores the initial state.
 
         Returns:
-            The learners themselves.
+            This object.
 
         Raises:
-            BaconError: A snapshot is asked for that does not come, or the networks have been trained before.
+            BaconError: The number of a snapshot is out of range, or the networks have already been trained.
         """
         check_epochs(snapshots, self.recipe.epochs)
         if self._fitted:
@@ -159,14 +159,14 @@ class Learners(nn.Module):
         return self
 
     def prepare(self) -> None:
-        """Get ready to train where the networks are; all processes of a run call this together."""
+        """Prepare training on the networks' current device; all processes of a run must call this together."""
         if self.teacher is not None:
             self.teacher.prepare(self.device)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """One optimizer over all networks: their gradients never mix, so it is each network's own.
+        """Create one optimizer for all networks. Their gradients never mix, so it acts as one optimizer per network.
 
-        Networks of other processes have no gradient, so its steps leave them as they are.
+        The networks of other processes have no gradients, so the optimizer does not change them.
         """
         r = self.recipe
         if r.optimizer == "adamw":
@@ -174,7 +174,10 @@ class Learners(nn.Module):
         return torch.optim.SGD(self.networks.parameters(), lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay)
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Set the learning rate of a step; where the schedule is ``step``, the optimizer's state restarts half-way."""
+        """Set the learning rate of a step (see :meth:`Recipe.lr_at`).
+
+        The schedule ``step`` also resets the optimizer's state halfway through.
+        """
         r = self.recipe
         for group in optimizer.param_groups:
             group["lr"] = r.lr_at(step, self.steps_per_epoch)
@@ -182,11 +185,11 @@ class Learners(nn.Module):
             optimizer.state.clear()
 
     def descend(self, step: int) -> Tensor:
-        """Set the gradients of this process's networks at a step; returns their losses, as :meth:`losses`."""
+        """Set the gradients of this process's networks for a step and return their losses as :meth:`losses` does."""
         losses = self.losses(step)
         parameters = [p for k in self.share for p in self.networks[k].parameters()]
         if parameters:
-            # Not through backward(), where a data-parallel wrapper waits to average the processes' gradients.
+            # Not by backward(), where a data-parallel wrapper would wait to average the gradients of all processes.
             for p, gradient in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
                 p.grad = gradient
         losses = losses.detach()
@@ -195,7 +198,7 @@ class Learners(nn.Module):
         return losses
 
     def losses(self, step: int) -> Tensor:
-        """Loss of each of this process's networks on its own augmented batch: (networks,)."""
+        """Compute the loss of each of this process's networks on its own augmented batch: (number of networks,)."""
         if not self.share:
             return self.epoch_loss.new_zeros(0)
         numbers = [self.numbers[i] for i in self.share]
@@ -206,7 +209,7 @@ class Learners(nn.Module):
         stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
         keys = [(self.seed, "forward", k, step) for k in numbers]
         logits = self._network.side_by_side(stacked, x, keys=keys)[1]
-        for i, network in enumerate(networks):  # running statistics, where there are any
+        for i, network in enumerate(networks):  # running statistics, if there are any
             for name, buffer in network.named_buffers():
                 buffer.copy_(stacked[name][i])
         if self.recipe.soft_labels is not None:
@@ -218,7 +221,7 @@ class Learners(nn.Module):
         return F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
 
     def augmented_batch(self, network_id: int, step: int) -> tuple[Tensor, Tensor]:
-        """A network's batch of a step (see :meth:`batch`), augmented; labels that were mixed are (B, C)."""
+        """Return the augmented batch of a network and step (see :meth:`batch`); mixed labels are (B, C)."""
         x, y = self.batch(network_id, step)
         augment, where = self.recipe.augment, (network_id, step)
         if augment.on_pixels:
@@ -232,7 +235,7 @@ class Learners(nn.Module):
         return self.recipe.mixing.mix(x, y, self.meta.num_classes, self.seed, "evaluation mixing", *where)
 
     def batch(self, network_id: int, step: int) -> tuple[Tensor, Tensor]:
-        """Gather a network's batch of a step: normalized images (B, ch, H, W) and labels (B,)."""
+        """Return the batch of a network and step: normalized images (B, ch, H, W) and labels (B,)."""
         epoch, part = divmod(step, self.steps_per_epoch)
         if self._orders.get(network_id, (-1,))[0] != epoch:
             n = self.index.shape[1]
@@ -260,17 +263,17 @@ class Learners(nn.Module):
 
     @torch.no_grad()
     def broadcast_networks(self) -> None:
-        """Give every process all networks as the one that trained them left them."""
+        """Send every network from the process that trained it to all others."""
         for k, network in enumerate(self.networks):
             state = [*network.parameters(), *network.buffers()]
             for dtype in {t.dtype for t in state}:
                 broadcast([t for t in state if t.dtype == dtype], k % self.share.step)
 
     def _keep(self, epochs: int, snapshots: Collection[int]) -> None:
-        """Keep the networks' states, if the epochs done by now are among those asked for."""
+        """Store the state of the networks if a snapshot after this number of epochs was requested."""
         if epochs in snapshots:
             self.broadcast_networks()
-            # A copy in any case: to("cpu") gives the parameter itself where it is there already.
+            # Always a copy: to("cpu") would return the parameter itself if it is already on the CPU.
             self.snapshots[epochs] = [
                 {name: t.detach().to("cpu", copy=True) for name, t in _state(network).items()}
                 for network in self.networks
@@ -280,7 +283,7 @@ class Learners(nn.Module):
 
     @torch.no_grad()
     def classify(self, network_id: int, x: Tensor) -> Tensor:
-        """Classify normalized images (B, ch, H, W) by a network as it is at the moment: (B, C)."""
+        """Compute the logits (B, C) of a network in its current state for normalized images (B, ch, H, W)."""
         self._network.template.eval()
         logits = self._network(_state(self.networks[network_id]), x)[1]
         self._network.template.train()
@@ -288,15 +291,15 @@ class Learners(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: Tensor, network_id: int = 0, batch_size: int = 500) -> Tensor:
-        """Embed images by a network as it is at the moment.
+        """Compute the embeddings of images with a network in its current state.
 
         Args:
-            images: (N, ch, H, W), uint8 or normalized, where the networks are.
-            network_id: Number of the network.
+            images: (N, ch, H, W), uint8 or normalized, on the networks' device.
+            network_id: Index of the network.
             batch_size: Images embedded at once.
 
         Returns:
-            (N, d).
+            Embeddings (N, d).
         """
         model = self.networks[network_id].eval()
         assert isinstance(model, Network)
@@ -305,15 +308,15 @@ class Learners(nn.Module):
 
     @torch.no_grad()
     def hits(self, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-        """Count the images that networks, as they are at the moment, take for what they are.
+        """Count the images that the networks classify correctly in their current state.
 
         Args:
-            images: (N, ch, H, W), uint8 or pixels in [0, 1], where the networks are.
-            labels: (N,).
+            images: (N, ch, H, W), uint8 or pixels in [0, 1], on the networks' device.
+            labels: (N,), int64.
             batch_size: Images classified at once.
 
         Returns:
-            (K,) int64: of this process's networks; 0 for the others.
+            (K,), int64: counts for the networks of this process, and 0 for the others.
         """
         hits = torch.zeros(len(self.networks), dtype=torch.int64, device=self.device)
         for batch, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
@@ -323,18 +326,18 @@ class Learners(nn.Module):
         return hits
 
     def accuracies(self, images: Tensor, labels: Tensor, batch_size: int = 500) -> Tensor:
-        """Test the networks as they are at the moment; all processes of a run call this together.
+        """Test the networks in their current state; all processes of a run must call this together.
 
         Args:
-            images: As :meth:`hits` takes them, like what follows.
-            labels: Their labels.
+            images: (N, ch, H, W), uint8 or pixels in [0, 1], on the networks' device.
+            labels: (N,), int64.
             batch_size: Images classified at once.
 
         Returns:
-            Top-1 accuracy of every network in percent: (K,).
+            Top-1 accuracy of every network in percent, (K,).
 
         Raises:
-            BaconError: No network has been trained.
+            BaconError: The networks have not been trained.
         """
         if self.share and written(self.networks) == self._fresh:
             raise BaconError("these networks have not been trained: call fit() before accuracies().")

@@ -1,4 +1,4 @@
-"""The numbers that networks' tests come down to, and those that a training is asked for."""
+"""Accuracies and their spread, and checks of training arguments."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from bacon_pl.errors import BaconError
 
 
 def accuracies(confusion: Tensor) -> Tensor:
-    """Top-1 accuracies in percent, (K,), of confusion matrices (K, C, C)."""
+    """Compute top-1 accuracies in percent, (K,), from confusion matrices (K, C, C)."""
     return 100 * (confusion.diagonal(dim1=1, dim2=2).sum(1) / confusion.sum((1, 2)))
 
 
 def spread(values: Tensor) -> Tensor:
-    """Unbiased standard deviation over the first dimension of (n, …) values; 0 for a single one."""
+    """Compute the unbiased standard deviation over the first dimension of (n, …) values; 0 if n is 1."""
     return values.std(0) if len(values) > 1 else torch.zeros_like(values[0])
 
 
 def written(module: nn.Module) -> list[int]:
-    """How often each parameter has been written to, which torch counts: by steps, or where a state was loaded."""
+    """Return how often each parameter has been modified, by a step or by loading a state; torch counts this."""
     return [parameter._version for parameter in module.parameters()]
 
 
 def check_epochs(asked: Collection[int], last: int) -> None:
-    """Check the epochs after which networks are to be kept.
+    """Check the numbers of the epochs after which snapshots are taken.
 
     Args:
-        asked: Their numbers, as they were given.
-        last: The number of the last one.
+        asked: The numbers as given.
+        last: Number of epochs of the training.
 
     Raises:
-        BaconError: They are no collection of whole numbers from 0 to ``last``.
+        BaconError: The argument is not a collection of whole numbers from 0 to ``last``.
     """
     wrong = [one for one in asked if not (isinstance(one, Integral) and 0 <= one <= last)] if _many(asked) else asked
     if wrong or not _many(asked):

@@ -1,4 +1,4 @@
-"""How an evaluation network is trained."""
+"""The training recipe of evaluation networks."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ SoftLoss = Literal["kl", "cross_entropy"]
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Labels that a teacher, trained on the real images, gives to every augmented batch.
+    """Soft labels of every augmented batch, given by a teacher that was trained on the real images.
 
     Args:
-        network: Architecture of the teacher; the recipe's by default.
-        steps: Steps of its training on all real images, rounded up to whole epochs; otherwise it is trained by the
-            recipe that its pupils follow.
-        temperature: The teacher's logits are divided by this, T.
-        loss: ``kl``: T² times the Kullback-Leibler divergence of the pupil's outputs at the same temperature from the
-            teacher's; ``cross_entropy``: of the pupil's plain outputs with the teacher's.
+        network: Architecture of the teacher; by default that of the recipe.
+        steps: Training steps of the teacher on all real images, rounded up to whole epochs. In all other respects it is
+            trained with the recipe of its students.
+        temperature: Temperature T by which the teacher's logits are divided.
+        loss: ``kl``: T² times the Kullback-Leibler divergence of the student's outputs from the teacher's, both at
+            temperature T; ``cross_entropy``: cross-entropy of the student's outputs at temperature 1 with the teacher's
+            outputs at temperature T.
 
     Raises:
         BaconError: An argument is out of range.
@@ -52,21 +53,21 @@ class SoftLabels:
             raise unknown_name("soft-label loss", str(self.loss), get_args(SoftLoss))
 
     def losses(self, logits: Tensor, teacher: Tensor) -> Tensor:
-        """Compare pupils with their teacher.
+        """Compute the losses of students with respect to their teacher.
 
         Args:
-            logits: Pupils' logits (K, B, C).
-            teacher: Teacher's logits of the same images (K, B, C).
+            logits: Logits of the students (K, B, C).
+            teacher: Logits of the teacher for the same images (K, B, C).
 
         Returns:
-            Mean loss of each pupil's batch: (K,).
+            Mean loss over the batch of each student, (K,).
         """
         target = F.log_softmax(teacher / self.temperature, 2)
         if self.loss == "cross_entropy":
             return -(target.exp() * F.log_softmax(logits, 2)).sum(2).mean(1)
         own = F.log_softmax(logits / self.temperature, 2)
         divergence = F.kl_div(own, target, reduction="none", log_target=True).sum(2).mean(1)
-        # The gradient falls with 1/T²; so the learning rate needs no change.
+        # The gradient decreases with 1/T²; the factor T² makes a change of the learning rate unnecessary.
         return self.temperature**2 * divergence
 
 
@@ -75,29 +76,29 @@ class Recipe:
     """Training recipe of an evaluation.
 
     Args:
-        network: Architecture trained.
-        num_networks: Networks trained, each from its own initial weights.
+        network: Architecture of the networks.
+        num_networks: Number of networks, each with its own initial weights.
         epochs: Passes over the training set.
         batch_size: Images per step.
-        lr: Learning rate at the start.
-        momentum: Momentum of SGD; AdamW keeps its own defaults.
+        lr: Initial learning rate.
+        momentum: Momentum of SGD; AdamW uses its own default values.
         weight_decay: Weight decay.
-        lr_drop: With the ``step`` schedule the learning rate is multiplied by this half-way, where the optimizer's
-            state restarts; 1 changes nothing. With ``milestones`` it is multiplied by this at each of them.
+        lr_drop: The ``step`` schedule multiplies the learning rate by this factor halfway through the training and
+            resets the optimizer's state; 1 changes nothing. ``milestones`` multiplies it at each of them.
         augment: Augmentation of every batch.
-        acceleration: Compile the networks and run them in bfloat16 where the device has it: ``on``, ``off``, or
-            ``auto``, which does so where the training is long enough to repay it.
-        optimizer: ``sgd``, or ``adamw``, which needs another learning rate (0.001).
-        schedule: ``step``: one drop half-way; ``cosine``: from lr to 0 over the whole training; ``milestones``: a drop
-            at each of ``milestones``, where the optimizer goes on as it is.
-        mixing: CutMix or MixUp on top of the augmentation.
-        soft_labels: Labels from a teacher instead of the set's own; give {} for the defaults.
-        whole_epochs: Passes where the training set is all real images, which takes far more steps a pass; by default
-            ``epochs``.
-        coreset_steps: Steps, rounded up to whole epochs, for which the networks are trained on the real images whose
-            feature spaces herding and k-center choose in.
-        milestones: With the schedule of that name, after which shares of the epochs, rounded to whole ones, the
-            learning rate drops: ascending, between 0 and 1.
+        acceleration: Whether to compile the networks and run them in bfloat16 if the device supports it: ``on``,
+            ``off``, or ``auto``, which does so if the training is long enough for it to pay off.
+        optimizer: ``sgd`` or ``adamw``; the latter needs a different learning rate, such as 0.001.
+        schedule: ``step``: one drop of the learning rate halfway; ``cosine``: decrease from lr to 0 over the whole
+            training; ``milestones``: a drop at each of ``milestones``, without a reset of the optimizer.
+        mixing: CutMix or MixUp, applied after the augmentation.
+        soft_labels: Labels from a teacher instead of the set's own; {} selects the default values.
+        whole_epochs: Passes if the training set consists of all real images, where a pass has far more steps; by
+            default the same as ``epochs``.
+        coreset_steps: Steps, rounded up to whole epochs, of training on the real images for the networks in whose
+            feature spaces herding and k-center select images.
+        milestones: Shares of the epochs, ascending, between 0 and 1 and rounded to whole epochs, after which the schedule
+            ``milestones`` drops the learning rate.
 
     Raises:
         BaconError: An argument is out of range.
@@ -159,7 +160,7 @@ class Recipe:
         return self.lr * self.lr_drop if step >= total // 2 else self.lr
 
     def described(self) -> dict[str, Any]:
-        """What a reader of results wants to know about the recipe, as JSON values."""
+        """Return the settings that are reported with the results, as JSON values."""
         soft = self.soft_labels
         return {
             "epochs": self.epochs,
@@ -181,7 +182,7 @@ class Recipe:
 
 
 def _class_name(instance: object) -> str:
-    """Name an object's class, past those that wrap a default."""
+    """Return the name of an object's class, ignoring classes that wrap default values."""
     return next(c.__name__ for c in type(instance).__mro__ if "Lazy" not in c.__name__)
 
 

@@ -1,4 +1,4 @@
-"""Networks trained on the real images: teachers, which give soft labels, and feature spaces."""
+"""Networks trained on the real images: teachers, which provide soft labels, and feature spaces for selection."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bacon_pl.selection import Embed
 
 
 class Teacher:
-    """A network trained on the real images, when it is first needed, that labels others' batches.
+    """A network that labels the batches of other networks. It is trained on the real images when it is first needed.
 
     Args:
-        recipe: The pupils' recipe; its ``soft_labels`` say how the teacher differs.
+        recipe: Recipe of the students; its ``soft_labels`` define how the teacher differs.
         store: The real training images.
-        meta: What they are.
-        seed: Seed of its weights, batches and augmentation.
+        meta: Description of the dataset.
+        seed: Seed of the teacher's weights, batches and augmentation.
     """
 
     def __init__(self, recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed: int) -> None:
@@ -35,27 +35,27 @@ class Teacher:
         self._learners: Learners | None = None
 
     def prepare(self, device: torch.device) -> None:
-        """Train, the first time; all processes of a run call this together."""
+        """Train the teacher if this has not been done; all processes of a run must call this together."""
         if self._learners is None:
             learners = Learners(TrainingSet.whole(self._store), self._recipe, self._meta, self._seed)
             self._learners = learners.to(device).fit()
 
     def logits(self, x: Tensor) -> Tensor:
-        """Classify normalized images: (B, ch, H, W) to (B, C)."""
+        """Compute the logits (B, C) of normalized images (B, ch, H, W)."""
         assert self._learners is not None
         return self._learners.classify(0, x)
 
 
 def feature_spaces(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed: int) -> list[Embed]:
-    """Train ``recipe.num_networks`` networks briefly on the real images and show their feature spaces.
+    """Train ``recipe.num_networks`` networks briefly on the real images and return their embedding functions.
 
-    All processes of a run call this together. Training happens where ``store`` is.
+    All processes of a run must call this together. The networks are trained on the device of ``store``.
 
     Args:
-        recipe: How they are trained, for its ``coreset_steps``.
+        recipe: Training recipe, whose ``coreset_steps`` set the length of the training.
         store: The real training images.
-        meta: What they are.
-        seed: Space k depends on (seed, k) alone.
+        meta: Description of the dataset.
+        seed: Seed; feature space k depends on (seed, k) alone.
 
     Returns:
         Functions from uint8 images (B, ch, H, W) to embeddings (B, d).
@@ -67,5 +67,5 @@ def feature_spaces(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed
 
 
 def _for_steps(recipe: Recipe, steps: int, store: LabeledImages) -> Recipe:
-    """Make a recipe at least so many steps long on all real images."""
+    """Change the epochs of a recipe such that training on all real images takes at least the given number of steps."""
     return replace(recipe, epochs=-(-steps // -(-len(store) // recipe.batch_size)))

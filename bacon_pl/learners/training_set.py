@@ -1,4 +1,4 @@
-"""What networks are trained on: a distilled set, chosen real images or all of them, in one form."""
+"""Training sets of evaluation networks: a distilled set, selected real images, or all real images, in one form."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Coreset = Literal["herding", "k_center"]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Labeled images and which of them each network sees.
+    """Labeled images, with the selection of images that each network is trained on.
 
     Attributes:
-        name: What they are, for the report.
-        images: (N, ch, H, W): uint8, or floating point in normalized pixel space.
+        name: Name of the set in reports.
+        images: (N, ch, H, W), uint8, or floating-point numbers in normalized pixel space.
         labels: (N,), int64.
-        index: (K, n) int64, positions in ``images``: row k % K belongs to network k.
-        storage_bytes: Bytes of one network's images at one byte a value, as they are stored.
-        factor: Tiles per side of each of ``images``. Where it is not 1, networks see tiles, cut out and scaled up when
-            a batch is taken, and positions count them tile-major: position p is tile p // N of image p % N.
+        index: (K, n), int64, positions in ``images``; network k uses row k % K.
+        storage_bytes: Bytes of the stored images of one network at one byte per value.
+        factor: Tiles per side of each image. If it is not 1, networks are trained on the tiles, which are cut out and
+            scaled up for each batch. Positions then count tiles: position p is tile p // N of image p % N.
     """
 
     name: str
@@ -44,13 +44,13 @@ class TrainingSet:
 
     @classmethod
     def distilled(cls, distilled: DistilledSet) -> TrainingSet:
-        """All expanded images of a distilled set."""
+        """Create a training set of all expanded images of a distilled set."""
         images, labels = distilled.expanded()
         return cls("distilled", images, labels, torch.arange(len(images))[None], distilled.pixel_bytes)
 
     @classmethod
     def random(cls, store: LabeledImages, ipc: int, draws: int, seed: int) -> TrainingSet:
-        """Random real images, ``ipc`` of each class, another draw for each network.
+        """Create a training set of random real images, ``ipc`` per class, with a separate draw for each network.
 
         Args:
             store: The real training images.
@@ -69,13 +69,14 @@ class TrainingSet:
     def tiles(
         cls, store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, scaling: Scaling, draws: int, seed: int
     ) -> TrainingSet:
-        """What a run starts from, never distilled: factor² smaller real images in each of ``ipc`` canvases a class.
+        """Create a training set of canvases with factor² smaller real images, ``ipc`` per class, without distillation.
 
-        Draw k is what a run with seed ``derive(seed, "tiles", k)`` starts from, another one for each network.
+        There is a separate draw for each network. Draw k consists of the initial images of a run with the seed
+        ``derive(seed, "tiles", k)``.
 
         Args:
             store: The real training images.
-            meta: What they are.
+            meta: Description of the dataset.
             ipc: Canvases per class.
             factor: Tiles per side of a canvas.
             scaling: How real images are scaled down to tiles.
@@ -88,7 +89,7 @@ class TrainingSet:
         check_enough(store, ipc, remedy("tiles"))
         start = Start(scaling=scaling)
         each = [canvases(store, meta, ipc, factor, start, rng.derive(seed, "tiles", k)) for k in range(draws)]
-        n = len(each[0])  # canvases of a draw; all draws' lie one after another
+        n = len(each[0])  # canvases per draw; the canvases of all draws are concatenated
         tile = torch.arange(factor**2)[:, None] * (draws * n)
         index = torch.stack([(tile + k * n + torch.arange(n)).flatten() for k in range(draws)])
         labels = torch.arange(meta.num_classes).repeat_interleave(ipc).repeat(draws)
@@ -97,15 +98,15 @@ class TrainingSet:
 
     @classmethod
     def coreset(cls, method: Coreset, store: LabeledImages, ipc: int, embeds: Sequence[Embed]) -> TrainingSet:
-        """Real images chosen in a feature space, ``ipc`` of each class, another choice for each network.
+        """Create a training set of real images selected in a feature space, ``ipc`` per class.
 
-        Several processes share the choices; all of them must call this.
+        There is a separate selection for each network. Several processes share the work; all of them must call this.
 
         Args:
-            method: ``herding`` (the class's mean is kept) or ``k_center`` (the class is covered).
+            method: ``herding`` (preserves the mean of the class) or ``k_center`` (covers the class).
             store: The real training images.
             ipc: Images per class.
-            embeds: One feature space for each choice: maps uint8 images (B, ch, H, W) to embeddings (B, d).
+            embeds: One function per selection from uint8 images (B, ch, H, W) to embeddings (B, d).
 
         Raises:
             BaconError: A class has fewer than ``ipc`` images, or there is no such method.
@@ -123,10 +124,10 @@ class TrainingSet:
 
     @classmethod
     def whole(cls, store: LabeledImages) -> TrainingSet:
-        """All real images."""
+        """Create a training set of all real images."""
         return cls("whole", store.images, store.labels, torch.arange(len(store))[None], store.images.numel())
 
 
 def remedy(names: str) -> str:
-    """What may be done where a dataset has too few images for some real sets."""
+    """Return advice for the case that a dataset has too few images for some of the baselines."""
     return f"leave {names} out of --baselines"

@@ -1,4 +1,4 @@
-"""Networks to match through and to train. A new one is a file here with a Network subclass."""
+"""Networks for matching and evaluation. To add one, add a file here with a subclass of Network."""
 
 from bacon_pl.networks.acceleration import PLAIN, Acceleration, Plan, resolve_acceleration
 from bacon_pl.networks.alexnet import AlexNet

@@ -1,4 +1,4 @@
-"""Whether a run's passes are compiled, and whether in reduced precision: decided by settings, never by a clock."""
+"""Decide from a run's settings, never from timings, whether its passes are compiled and use reduced precision."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from bacon_pl.networks.cost import forward_flops, normalizations
 Acceleration = Literal["auto", "on", "off"]
 
 WORTHWHILE_FLOPS = 2e12
-"""Work from which compiling pays: narrow networks do about this much in the 40 s on one CPU core that it takes."""
+"""Floating-point operations from which compiling pays off. Compiling takes about 40 s on one CPU core, in which narrow
+networks do about this much work."""
 
 MOST_NORMALIZATIONS = 5
 FEWEST_VALUES = 16
-"""Up to so many normalizations, each over at least so many values, a network's gradients in bfloat16 stay within some
-10 % of float32's (ConvNet of depth 3 to 5: 3 to 10 %). Beyond, they do not: every normalization divides by a deviation
-that was computed of rounded values, which over a 2×2 map hardly has digits left (ConvNet of depth 5 on 32 pixels 34 to
-83 %; VGG11 57 to 66 %, and 27 % on 64 pixels; ResNet18 38 %, and 31 % with batch norm)."""
+"""A network with at most MOST_NORMALIZATIONS normalizations, each over at least FEWEST_VALUES values, has gradients in
+bfloat16 within about 10 % of those in float32 (ConvNet of depth 3 to 5: 3 to 10 %). Other networks do not: every
+normalization divides by a standard deviation of rounded values, which has hardly any accurate digits over a 2×2 map
+(ConvNet of depth 5 at 32 pixels: 34 to 83 %; VGG11: 57 to 66 %, and 27 % at 64 pixels; ResNet18: 38 %, and 31 % with
+batch norm)."""
 
 
 class Plan(NamedTuple):
     """How passes are run.
 
     Attributes:
-        compiled: By a compiled program.
-        bfloat16: Under bfloat16 autocast.
+        compiled: Whether passes are compiled.
+        bfloat16: Whether passes run under bfloat16 autocast.
     """
 
     compiled: bool
@@ -37,11 +39,11 @@ class Plan(NamedTuple):
 
 
 PLAIN = Plan(compiled=False, bfloat16=False)
-"""By torch's own modules, in the precision of the tensors that are given."""
+"""The plan that runs torch's own modules in the precision of their inputs."""
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 matrices faster than float32 ones."""
+    """Return whether a device multiplies bfloat16 matrices faster than float32 matrices."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -51,7 +53,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def bears_bfloat16(template: Network, image: tuple[int, int, int]) -> bool:
-    """Tell whether an architecture's gradients are to be trusted in bfloat16.
+    """Return whether an architecture's gradients are accurate enough in bfloat16.
 
     Args:
         template: The architecture.
@@ -64,20 +66,25 @@ def bears_bfloat16(template: Network, image: tuple[int, int, int]) -> bool:
 def resolve_acceleration(
     choice: Acceleration, template: Network, image: tuple[int, int, int], images: float, device: torch.device
 ) -> Plan:
-    """Decide how a run's passes are run.
+    """Decide how the passes of a run are executed.
 
-    The choice depends on the run's settings alone, not on a clock, so that equal runs stay equal.
+    The decision depends on the run's settings alone, not on timings, so that equal runs give equal results.
 
     Args:
-        choice: ``on``: compiled, and in bfloat16 where the device has it; ``off``; or ``auto``: compiled if the work
-            repays the compilation and there is a compiler, and in bfloat16 if the architecture bears it, too.
+        choice: ``on`` compiles, and uses bfloat16 if the device supports it. ``off`` does neither. ``auto`` compiles
+            if there is a compiler and the run is long enough, and then uses bfloat16 if the architecture's gradients
+            are accurate enough in it.
         template: The architecture.
         image: Channels, height and width.
-        images: Images that will pass through it in the whole run, forward passes without gradient counting a third.
-        device: Where it runs.
+        images: Number of images that pass through the network in the whole run; forward passes without gradient count
+            as a third.
+        device: Device of the run.
+
+    Returns:
+        The plan for all passes of the run.
 
     Raises:
-        BaconError: The choice is unknown, or ``on`` was asked for and there is no compiler.
+        BaconError: The choice is unknown, or it is ``on`` and there is no compiler.
     """
     if choice not in get_args(Acceleration):
         raise unknown_name("acceleration", str(choice), get_args(Acceleration))
@@ -96,10 +103,17 @@ def resolve_acceleration(
 
 
 def even_rows(rows: int, limit: int) -> int:
-    """Size of the blocks that ``rows`` are cut into, up to ``limit``.
+    """Choose the size of the blocks into which rows are cut.
 
-    The largest one that cuts them evenly, so that all blocks share one compiled shape, unless it were less than half
-    of what fits, as for a prime number of rows: then blocks are as equal as they can be, and the last one is smaller.
+    The result is the largest size that divides ``rows``, so that all blocks share one compiled shape. If it is less
+    than half of what fits, as for a prime number of rows, the blocks are as equal as possible and the last is smaller.
+
+    Args:
+        rows: Number of rows.
+        limit: Largest allowed size of a block.
+
+    Returns:
+        Rows per block.
     """
     most = min(max(limit, 1), rows)
     even = max(size for size in range(1, most + 1) if rows % size == 0)

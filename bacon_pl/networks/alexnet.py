@@ -1,4 +1,4 @@
-"""AlexNet as the distillation literature uses it at 32 pixels."""
+"""AlexNet in the variant that the distillation literature uses for images of 32 pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network must offer: an embedding and the logits from one forward pass, and what it computed on the way."""
+"""The interface of networks: embeddings, logits and intermediate activations from one forward pass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.nn.modules.dropout import _DropoutNd
 
 
 class Trace(NamedTuple):
-    """What one forward pass computed, one row per image.
+    """The results of one forward pass, with one row per image.
 
     Attributes:
         z: Embeddings (B, d).
-        logits: (B, K).
-        hidden: The activations that go into each pooling, first block first: (B, F, H, W) each. Of a network without
-            pooling, the activations at the end of each block; maybe none.
-        stages: The output of each block, pooling included, first block first: (B, F, H, W) each; maybe none.
+        logits: Logits (B, K).
+        hidden: Inputs of the poolings, in the order of the blocks, (B, F, H, W) each. For a network without pooling,
+            the activations at the end of each block. May be empty.
+        stages: Outputs of the blocks, including their pooling, in order, (B, F, H, W) each. May be empty.
     """
 
     z: Tensor
@@ -29,67 +29,76 @@ class Trace(NamedTuple):
 
 
 class Network(nn.Module, ABC):
-    """A classifier that shows the features before its last layer.
+    """A classifier that exposes the features before its last layer.
 
-    Subclasses take ``(channels, size, num_classes)`` first, then options of their own, and are chosen by class name
-    or ``class_path`` in YAML. They set ``self.classifier``, the layer from embedding to logits.
+    Subclasses take ``(channels, size, num_classes)`` followed by options of their own, and are selected by class name
+    or ``class_path`` in YAML. They set ``self.classifier``, the layer that maps embeddings to logits.
     """
 
     classifier: nn.Module
     batchable: bool = True
-    """Whether several such networks can run as one batched program, by ``torch.vmap``."""
+    """Whether several networks of this kind can run as one batched program with ``torch.vmap``."""
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
         """Map normalized images (B, ch, H, W) to embeddings (B, d)."""
 
     def trace(self, x: Tensor) -> Trace:
-        """Run a pass on normalized images (B, ch, H, W) and keep what it computed on the way.
+        """Run a forward pass and keep its intermediate activations.
 
-        A subclass that has blocks overrides this; here nothing but the ends is kept.
+        Subclasses with blocks override this method; the default keeps only embeddings and logits.
+
+        Args:
+            x: Normalized images (B, ch, H, W).
+
+        Returns:
+            Embeddings, logits and activations.
         """
         z = self.embed(x)
         return Trace(z, self.classifier(z))
 
     def forward(self, x: Tensor, read: Read | None = None) -> Any:
-        """Run one pass.
+        """Run one forward pass.
 
         Args:
             x: Normalized images (B, ch, H, W).
-            read: What is kept of the pass; by default :func:`embedding`: embeddings (B, d) and logits (B, K).
+            read: Function that runs the pass and selects its results; by default :func:`embedding`.
+
+        Returns:
+            The result of ``read``; by default embeddings (B, d) and logits (B, K).
         """
         return (read or embedding)(self, x)
 
     @property
     def draws_at_random(self) -> bool:
-        """Whether a pass in training mode draws from torch's generator, as dropout does."""
+        """Whether a pass in training mode uses torch's random generator, as dropout does."""
         return any(_drops(module) for module in self.modules())
 
     @property
     def rows_are_independent(self) -> bool:
-        """Whether what a pass in training mode makes of an image depends on that image alone.
+        """Whether the result of a pass in training mode for an image depends on that image alone.
 
-        It does not where batch norm takes statistics over the batch, or where units are dropped at random. Such a
-        network gets all images of an iteration in one pass, so that memory settings cannot change a result.
+        This is not so with batch norm, which takes statistics over the batch, or with dropout. Such a network gets all
+        images of an iteration in one pass, so that memory settings cannot change a result.
         """
         return not self.draws_at_random and not any(isinstance(module, _BatchNorm) for module in self.modules())
 
 
 Read = Callable[[Network, Tensor], Any]
-"""Runs one pass of a network on images (B, ch, H, W) and keeps tensors of it, in tuples or dictionaries: one row per
-image each."""
+"""A function that runs one pass of a network on images (B, ch, H, W) and returns tensors with one row per image, in
+tuples or dictionaries."""
 
 NetworkFactory = Callable[[int, tuple[int, int], int], Network]
-"""Builds a network from channels, image size and number of classes."""
+"""A function that builds a network from channels, image size and number of classes."""
 
 
 def embedding(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The default reading of a pass: embeddings (B, d) and logits (B, K), by the fastest way there is."""
+    """Compute embeddings (B, d) and logits (B, K) in the fastest available way; the default :data:`Read`."""
     z = network.embed(x)
     return z, network.classifier(z)
 
 
 def _drops(module: nn.Module) -> bool:
-    # Torchvision's StochasticDepth by its name, so that nothing is imported for it.
+    # Torchvision's StochasticDepth is recognized by its name, which avoids an import.
     drops = isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth"
     return drops and bool(module.p)

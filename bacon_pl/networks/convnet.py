@@ -28,13 +28,13 @@ class ConvNet(Network):
         size: Image height and width in pixels.
         num_classes: Number of classes.
         width: Filters per convolution.
-        depth: Number of blocks; every block halves the image, unless ``pooling`` is none.
+        depth: Number of blocks. Every block halves the image's sides, unless ``pooling`` is none.
         activation: ``relu``, ``sigmoid`` or ``leakyrelu`` (slope 0.01).
         norm: ``instance`` (one group per channel), ``batch``, ``layer``, ``group`` (four groups) or ``none``.
         pooling: ``avg``, ``max`` or ``none``.
 
     Raises:
-        BaconError: The image is too small for ``depth`` poolings, or an argument is not one of those allowed.
+        BaconError: The image is too small for ``depth`` poolings, or an argument has a value that is not allowed.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class ConvNet(Network):
         return self.features(x).flatten(1)
 
     def trace(self, x: Tensor) -> Trace:
-        """See :meth:`Network.trace`: ``hidden`` and ``stages`` have an entry per block."""
+        """See :meth:`Network.trace`; ``hidden`` and ``stages`` have one entry per block."""
         hidden, stages = [], []
         for i, layer in enumerate(self.features):
             x = layer(x)
-            if i % self._block_layers == 2:  # convolution, norm, activation; then pooling, if there is any
+            if i % self._block_layers == 2:  # a block is convolution, norm, activation and, optionally, pooling
                 hidden.append(x)
             if (i + 1) % self._block_layers == 0:
                 stages.append(x)
@@ -96,14 +96,14 @@ class ConvNet(Network):
         return Trace(z, self.classifier(z), tuple(hidden), tuple(stages))
 
     def _embed_fused(self, x: Tensor) -> Tensor:
-        """Compute ``features`` with a block's norm, ReLU and pooling in one operator each."""
+        """Compute ``features`` with one fused operator for the norm, ReLU and pooling of each block."""
         layers = list(self.features)
         blocks = list(zip(layers[0::4], layers[1::4], strict=True))
         for i, (convolution, norm) in enumerate(blocks):
             assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.GroupNorm)
             assert convolution.bias is not None and not isinstance(convolution.padding, str)
             affine = (norm.weight, norm.bias)
-            half = i + 1 < len(blocks)  # embeddings keep float32's digits
+            half = i + 1 < len(blocks)  # embeddings stay in float32
             if convolution.in_channels <= fused.FEW_CHANNELS:
                 first = (x.float(), convolution.weight, convolution.bias)
                 x = fused.stem(*first, *affine, convolution.padding[0], norm.eps, half)[0]

@@ -1,4 +1,4 @@
-"""What one image costs in a network: arithmetic and memory, counted and not timed, so that plans are reproducible."""
+"""The cost of one image in a network: operations and memory, counted rather than timed to make plans reproducible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bacon_pl.networks.base import Network, Read
 
 @contextlib.contextmanager
 def _one_image(network: Network, image: tuple[int, int, int]) -> Iterator[Tensor]:
-    """Hand out one blank image for a pass in evaluation mode, which leaves running statistics alone."""
+    """Provide a blank image while the network is in evaluation mode, which keeps running statistics unchanged."""
     reference = next(network.parameters())
     was_training = network.training
     network.eval()
@@ -25,7 +25,7 @@ def _one_image(network: Network, image: tuple[int, int, int]) -> Iterator[Tensor
 
 
 def forward_flops(network: Network, image: tuple[int, int, int]) -> float:
-    """Count the floating-point operations of one image's forward pass; ``image`` is (ch, H, W)."""
+    """Count the floating-point operations of the forward pass of one image, whose shape is ``image``, (ch, H, W)."""
     counter = FlopCounterMode(display=False)
     with _one_image(network, image) as x, counter, torch.no_grad():
         network(x)
@@ -33,12 +33,12 @@ def forward_flops(network: Network, image: tuple[int, int, int]) -> float:
 
 
 def activation_bytes(network: Network, image: tuple[int, int, int], read: Read | None = None) -> int:
-    """Count the bytes that one image's forward pass keeps for the backward one.
+    """Count the bytes that the forward pass of one image keeps for the backward pass.
 
     Args:
         network: The architecture.
         image: Channels, height and width.
-        read: What is kept of the pass; by default embedding and logits.
+        read: Function that runs the pass; by default it computes embeddings and logits.
     """
     kept: dict[int, int] = {}
 
@@ -54,13 +54,16 @@ def activation_bytes(network: Network, image: tuple[int, int, int], read: Read |
 
 
 def normalizations(network: Network, image: tuple[int, int, int]) -> list[int]:
-    """Over how many values of one image each normalization takes its statistics, in the order in which they run.
+    """Count the values of one image over which each normalization layer takes its statistics.
 
-    Batch norm takes its own over the batch, too, which is not counted.
+    The batch dimension of batch norm is not counted.
 
     Args:
         network: The architecture.
         image: Channels, height and width.
+
+    Returns:
+        One number per normalization layer, in order of execution.
     """
     found: list[int] = []
 

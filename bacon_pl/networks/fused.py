@@ -1,8 +1,9 @@
-"""The ConvNet's blocks in one pass over memory, for reduced precision on CPUs: operators around ``fused.cpp``.
+"""Fused CPU operators (see ``fused.cpp``) that compute a block of the ConvNet in one pass over memory.
 
-What stands between two convolutions (instance norm, ReLU, pooling) moves far more bytes than it computes. Here a plane
-is read once, worked on in the first cache in float32, and written once, pooled; a first convolution of few channels
-happens on the way. The result is the plain modules' but for bfloat16's rounding, of which there is less.
+The layers between two convolutions (instance norm, ReLU, pooling) are limited by memory bandwidth. These operators read
+each feature map once, process it in float32 in the L1 cache, and write only the pooled map. A first convolution with
+few channels is computed in the same pass. The result equals that of the plain modules up to bfloat16 rounding, of which
+there is less. The operators are used for reduced precision on CPUs.
 """
 
 from __future__ import annotations
@@ -24,23 +25,24 @@ from torch import Tensor
 from bacon_pl.cache_files import kernels_path
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("fused.cpp", "fused_norm.h"))
-"""What the kernels are built of: the file that is compiled, and those that it includes."""
+"""Source files of the kernels: the compiled file, followed by the files that it includes."""
 FEW_CHANNELS = 4
-"""Up to here a first convolution without matrix instructions is no slower than one whose output goes to memory: a
-training step of the ConvNet takes 0.10 s in place of 0.13 s for gray images, and the same for color, in less memory.
+"""Largest number of input channels for which the first convolution is fused. Up to this number, computing it without
+matrix instructions is no slower than writing its output to memory: a training step of the ConvNet takes 0.10 s instead
+of 0.13 s for gray images, and the same time for color images, in less memory.
 """
 
 _library: ctypes.CDLL | None = None
 
 
 def compiler() -> list[str] | None:
-    """The C++ compiler's command: ``$CXX``, else g++; None if there is none."""
+    """Return the command of the C++ compiler, ``$CXX`` or g++; None if it is not installed."""
     command = shlex.split(os.environ.get("CXX") or "g++")
     return command if shutil.which(command[0]) else None
 
 
 def load() -> bool:
-    """Compile (once per machine, about a second) and load the kernels; tells whether they can be used."""
+    """Compile the kernels (once per machine, about a second) and load them; return whether they can be used."""
     global _library
     if _library is None:
         _library = _load()
@@ -48,7 +50,7 @@ def load() -> bool:
 
 
 def unload() -> None:
-    """Go back to the plain modules."""
+    """Stop using the kernels, so that the plain modules are used again."""
     global _library
     _library = None
 
@@ -73,7 +75,7 @@ def _load() -> ctypes.CDLL | None:
                 built = Path(folder) / path.name
                 build = [*command, "-o", str(built), str(SOURCES[0])]
                 subprocess.run(build, capture_output=True, text=True, timeout=300, check=True)
-                os.replace(built, path)  # whole or not at all, for another process may do the same
+                os.replace(built, path)  # atomic, since another process may do the same
         library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or error
@@ -85,7 +87,7 @@ def _load() -> ctypes.CDLL | None:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels are loaded and a tensor is in a pass of reduced precision on a CPU."""
+    """Return whether the kernels are loaded and apply to a tensor: one under bfloat16 autocast on a CPU."""
     return (
         _library is not None
         and x.device.type == "cpu"
@@ -114,31 +116,31 @@ def _kept(like: Tensor, filters: int) -> tuple[Tensor, Tensor]:
 
 
 def _pooled(x: Tensor, filters: int, height: int, width: int, half: bool) -> Tensor:
-    """An empty tensor for the pooled maps."""
+    """Allocate the pooled maps."""
     dtype = torch.bfloat16 if half else torch.float32
     shape = (len(x), filters, height // 2, width // 2)
     return torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _last(maps: Tensor) -> Tensor:
-    """Lay feature maps out as the kernels read them."""
+    """Convert feature maps to the channels-last layout, which the kernels expect."""
     return maps.contiguous(memory_format=torch.channels_last)
 
 
 @torch.library.custom_op("bacon_pl::norm_relu_pool", mutates_args=())
 def norm_relu_pool(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, half: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Instance norm with affine parameters, ReLU and 2×2 average pooling.
+    """Apply instance norm with affine parameters, ReLU and 2×2 average pooling.
 
     Args:
         x: (B, F, H, W), bfloat16.
         gamma: Scale, (F,), float32.
         beta: Shift, (F,), float32.
         eps: Added to the variance.
-        half: Give bfloat16 back, else float32.
+        half: Return the maps as bfloat16 rather than float32.
 
     Returns:
-        The pooled maps (B, F, H // 2, W // 2), channels last, and what backward needs: mean and 1/deviation, (B, F)
-        each.
+        The pooled maps (B, F, H // 2, W // 2), channels last; and for the backward pass the mean and the inverse
+        standard deviation, (B, F) each.
     """
     x, gamma, beta = _last(x), gamma.contiguous(), beta.contiguous()
     n, filters, h, w = x.shape
@@ -157,7 +159,7 @@ def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, half: bool) -> tuple[T
 def norm_relu_pool_backward(
     gradient: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of :func:`norm_relu_pool` by x, and by gamma and beta per image: (B, F) each."""
+    """Compute the gradients of :func:`norm_relu_pool` for x, and per image for gamma and beta, (B, F) each."""
     gradient, x, gamma, beta = _last(gradient), _last(x), gamma.contiguous(), beta.contiguous()
     d_x = torch.empty_like(x, memory_format=torch.channels_last)
     d_gamma, d_beta = _kept(x, x.shape[1])
@@ -189,7 +191,7 @@ norm_relu_pool.register_autograd(_norm_gradients, setup_context=_keep_norm)
 def stem(
     x: Tensor, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, padding: int, eps: float, half: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A 3×3 convolution of stride 1 in float32, and :func:`norm_relu_pool` after it.
+    """Apply a 3×3 convolution of stride 1 in float32, followed by :func:`norm_relu_pool`.
 
     Args:
         x: (B, ch, H, W), float32.
@@ -197,12 +199,13 @@ def stem(
         bias: (F,), float32.
         gamma: Scale, (F,), float32.
         beta: Shift, (F,), float32.
-        padding: Zeros on every side of the image.
+        padding: Zeros added on every side of the image.
         eps: Added to the variance.
-        half: Give bfloat16 back, else float32.
+        half: Return the maps as bfloat16 rather than float32.
 
     Returns:
-        The pooled maps, channels last, and mean and 1/deviation of the convolution's, (B, F) each.
+        The pooled maps, channels last; and the mean and the inverse standard deviation of the convolution's maps,
+        (B, F) each.
     """
     x, weight, bias, gamma, beta = (t.contiguous() for t in (x, weight, bias, gamma, beta))
     filters = len(weight)
@@ -235,7 +238,10 @@ def stem_backward(
     to_x: bool,
     to_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of :func:`stem` by x, and per image by weight, gamma and beta; empty ones where not wanted."""
+    """Compute the gradients of :func:`stem` for x, and per image for weight, gamma and beta.
+
+    The gradients for x and weight are empty tensors unless ``to_x`` and ``to_weight`` request them.
+    """
     x, weight, bias, gamma, beta = (t.contiguous() for t in (x, weight, bias, gamma, beta))
     gradient = _last(gradient)
     d_x, d_weight = _wanted(x, weight, to_x, to_weight)
@@ -277,7 +283,7 @@ def _keep_stem(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 def _stem_gradients(ctx, gradient, *_):  # type: ignore[no-untyped-def]
     to_x, to_weight = ctx.needs_input_grad[:2]
     d_x, d_weight, d_gamma, d_beta = stem_backward(gradient, *ctx.saved_tensors, ctx.padding, to_x, to_weight)
-    # The norm takes any constant out of a map, so the bias has no effect and its gradient is zero.
+    # The norm subtracts the mean of every map, so the bias has no effect and its gradient is zero.
     bias = torch.zeros_like(d_gamma[0])
     by_weights = (d_weight.sum(0) if to_weight else None, bias, d_gamma.sum(0), d_beta.sum(0))
     return d_x if to_x else None, *by_weights, None, None, None

@@ -1,4 +1,4 @@
-"""LeNet as the distillation literature uses it."""
+"""LeNet in the variant that the distillation literature uses."""
 
 from __future__ import annotations
 

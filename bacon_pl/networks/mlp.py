@@ -1,4 +1,4 @@
-"""A multilayer perceptron, the field's network without convolutions."""
+"""A multilayer perceptron, the usual network without convolutions in the distillation literature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MLP(Network):
         channels: Image channels.
         size: Image height and width in pixels.
         num_classes: Number of classes.
-        width: Units of a hidden layer.
+        width: Units per hidden layer.
 
     Raises:
         BaconError: The width is not positive.

@@ -1,4 +1,4 @@
-"""Layers that networks are built from, by the names the field gives them; and how large an image must be."""
+"""Layers of networks by their usual names, and checks of the image size."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ Activation = Literal["relu", "sigmoid", "leakyrelu"]
 Pooling = Literal["avg", "max", "none"]
 
 GROUPS = 4
-"""Groups of ``norm: group``."""
+"""Number of groups of ``norm: group``."""
 
 
 def check_choice(what: str, given: str, allowed: Iterable[str]) -> None:
-    """Check an option against the names it may have.
+    """Check that an option has one of its allowed values.
+
+    Args:
+        what: Description of the option, for the message.
+        given: The value as given.
+        allowed: The allowed values.
 
     Raises:
-        BaconError: It is none of them.
+        BaconError: The value is not allowed.
     """
     if given not in (names := tuple(allowed)):
         raise unknown_name(what, str(given), names)
 
 
 def norm_layer(norm: Norm, filters: int, height: int, width: int) -> nn.Module:
-    """Build a norm with affine parameters for maps (B, filters, height, width); the identity for ``none``.
+    """Build a norm layer with affine parameters for maps (B, filters, height, width); ``none`` gives the identity.
 
     Raises:
-        BaconError: The filters cannot be shared among the groups.
+        BaconError: The number of filters is not divisible by the number of groups.
     """
     if norm == "instance":
         return nn.GroupNorm(filters, filters)  # one group per channel
@@ -47,26 +52,26 @@ def norm_layer(norm: Norm, filters: int, height: int, width: int) -> nn.Module:
 
 
 def activation_layer(activation: Activation) -> nn.Module:
-    """Build an activation."""
+    """Build an activation layer."""
     if activation == "sigmoid":
         return nn.Sigmoid()
     return nn.LeakyReLU(0.01, inplace=True) if activation == "leakyrelu" else nn.ReLU(inplace=True)
 
 
 def extra_padding(channels: int) -> int:
-    """Pixels by which a first convolution pads gray images beyond color ones, so that 28×28 is treated as 32×32."""
+    """Return the additional padding of the first convolution: 2 pixels for gray images, so that 28×28 becomes 32×32."""
     return 2 if channels == 1 else 0
 
 
 def trace_layers(layers: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Run layers one after another and keep what goes into each pooling and what comes out of it.
+    """Run layers one after another and keep the input and output of each pooling.
 
     Args:
         layers: The layers.
-        x: Input of the first.
+        x: Input of the first layer.
 
     Returns:
-        The last layer's output, ``hidden`` and ``stages`` as :class:`~bacon_pl.networks.base.Trace` has them.
+        The output of the last layer, and ``hidden`` and ``stages`` as in :class:`~bacon_pl.networks.base.Trace`.
     """
     hidden, stages = [], []
     for layer in layers:
@@ -80,13 +85,13 @@ def trace_layers(layers: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, tuple[
 
 
 def check_large_enough(architecture: str, channels: int, size: tuple[int, int], least: int) -> tuple[int, int]:
-    """Check that images are as large as an architecture needs.
+    """Check that images are large enough for an architecture.
 
     Args:
-        architecture: Its name, for the message.
+        architecture: Name of the architecture, for the message.
         channels: Image channels.
         size: Image height and width in pixels.
-        least: Smallest side of the first convolution's output.
+        least: Smallest allowed side of the first convolution's output.
 
     Returns:
         Height and width of the first convolution's output.

@@ -1,4 +1,4 @@
-"""Networks by short names, for lists on a command line."""
+"""Short names of networks, for use on the command line."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _PREFIX = "torchvision."
 
 
 def by_name(name: str) -> NetworkFactory:
-    """Look a network up by its short name.
+    """Look up a network by its short name.
 
     Args:
-        name: ``convnet``, ``alexnet``, ``vgg11``, ``resnet18``, ``mlp``, ``lenet``, as the field knows them, or a
-            classification model of torchvision such as ``mobilenet_v2``. ``torchvision.resnet18`` is torchvision's
-            where both have one. Case does not count.
+        name: ``convnet``, ``alexnet``, ``vgg11``, ``resnet18``, ``mlp`` or ``lenet`` for the variants of the
+            distillation literature, or the name of a classification model of torchvision, such as ``mobilenet_v2``.
+            If both have a name, the prefix ``torchvision.`` selects torchvision's model. Case is ignored.
 
     Returns:
-        What builds it from channels, image size and number of classes.
+        A function that builds the network from channels, image size and number of classes.
 
     Raises:
-        BaconError: There is none of that name.
+        BaconError: There is no network with this name.
     """
     plain = name.strip().lower()
     if plain in SHORT_NAMES:

@@ -1,4 +1,4 @@
-"""ResNet18 as the distillation literature uses it at 32 pixels."""
+"""ResNet18 in the variant that the distillation literature uses for images of 32 pixels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bacon_pl.networks.base import Network, Trace
 from bacon_pl.networks.parts import check_choice, check_large_enough, extra_padding, norm_layer
 
 _POOL = 4
-_LEAST = 8 * (_POOL - 1) + 1  # three strides of 2, rounded up, leave the pooling's 4
+_LEAST = 8 * (_POOL - 1) + 1  # after three strides of 2, rounded up, 4 pixels must be left for the pooling
 _Norm = Literal["instance", "batch", "none"]
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions beside a shortcut."""
+    """A residual block of two 3×3 convolutions."""
 
     def __init__(self, channels: int, filters: int, stride: int, size: tuple[int, int], norm: _Norm) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class _Block(nn.Module):
 
 
 class ResNet18(Network):
-    """A 3×3 convolution, four stages of two residual blocks (64, 128, 256, 512 filters), 4×4 average pooling, a linear
-    classifier.
+    """A 3×3 convolution, four stages of two residual blocks each (64, 128, 256 and 512 filters), 4×4 average pooling
+    and a linear classifier.
 
     Args:
         channels: Image channels.
@@ -78,13 +78,13 @@ class ResNet18(Network):
         return self.features(x).flatten(1)
 
     def trace(self, x: Tensor) -> Trace:
-        """See :meth:`Network.trace`; ``hidden`` are the outputs of the four stages, and so are ``stages``, but for the
-        last one, which is pooled.
+        """See :meth:`Network.trace`; ``hidden`` and ``stages`` are the outputs of the four stages, with the last one of
+        ``stages`` pooled.
         """
         hidden = []
         for i, layer in enumerate(self.features):
             x = layer(x)
-            if isinstance(layer, _Block) and i % 2 == 0:  # three layers, then two blocks a stage
+            if isinstance(layer, _Block) and i % 2 == 0:  # three layers, then two blocks per stage
                 hidden.append(x)
         z = x.flatten(1)
         return Trace(z, self.classifier(z), tuple(hidden), (*hidden[:-1], x))

@@ -1,4 +1,4 @@
-"""A network as a function of its weights, so that many networks of one architecture share one compiled program."""
+"""A network as a function of its weights, so that networks of the same architecture share one compiled program."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ Keys = Sequence[int | str]
 Run = Callable[[Mapping[str, Tensor], Tensor, Read], Any]
 
 MOST_PROGRAMS = 64
-"""Programs that torch keeps of one function before it compiles no more. Its own limit of 8 is used up within one
-evaluation: training, embedding, a teacher and feature spaces each have a batch of their own, and a smaller last one."""
+"""Number of compiled programs that torch may keep for one function before it stops compiling. Torch's own limit of 8 is
+reached within a single evaluation: training, embedding, the teacher and the feature spaces each use a batch size of
+their own and a smaller last batch."""
 
 
 class StatelessNetwork:
-    """Runs a network with weights given at every call.
+    """A network that takes its weights as an argument of every call.
 
-    Buffers given with the weights, such as running statistics of batch norm, are updated in place.
+    Buffers passed with the weights, such as running statistics of batch norm, are updated in place.
 
-    Accelerated, the forward (and with it the backward) pass is compiled once per input shape and, where the plan says
-    so, runs under bfloat16 autocast where the device computes in it. Both change results by rounding only.
+    According to the plan, the forward and backward passes are compiled once per input shape, and run under bfloat16
+    autocast. Both change results by rounding only.
 
     Args:
         template: The architecture; its own weights are never used.
@@ -44,7 +45,7 @@ class StatelessNetwork:
         self.plan = plan
         device = next(template.parameters()).device
         self.batched = template.batchable and not template.draws_at_random and device.type == "cuda"
-        """Whether networks side by side are one batched program; see :meth:`side_by_side`."""
+        """Whether :meth:`side_by_side` runs the networks as one batched program."""
         self._run: Run = self._plain
         self._run_many: Run = self._many
         if plan.compiled:
@@ -52,7 +53,7 @@ class StatelessNetwork:
                 fused.load()
             settings: Any = torch._dynamo.config
             settings.recompile_limit = max(settings.recompile_limit, MOST_PROGRAMS)
-            # Static shapes: there are few of them, and a program for any batch size is slower.
+            # Static shapes: there are few different ones, and a program for all batch sizes is slower.
             self._run = torch.compile(partial(self._autocast, self._plain), dynamic=False)
             self._run_many = torch.compile(partial(self._autocast, self._many), dynamic=False)
 
@@ -60,7 +61,7 @@ class StatelessNetwork:
         return functional_call(self.template, dict(weights), (x, read), strict=True)
 
     def _many(self, weights: Mapping[str, Tensor], x: Tensor, read: Read) -> Any:
-        # A network that draws at random without saying so draws for each of them; see Network.draws_at_random.
+        # If a network draws at random although draws_at_random is False, the draws differ between the networks.
         return torch.vmap(partial(self._plain, read=read), randomness="different")(dict(weights), x)
 
     def _autocast(self, run: Run, weights: Mapping[str, Tensor], x: Tensor, read: Read) -> Any:
@@ -72,17 +73,17 @@ class StatelessNetwork:
         """Run a pass on normalized images.
 
         Args:
-            weights: The network's parameters and buffers by name: all of them, and nothing else.
+            weights: All parameters and buffers of the network by name, and nothing else.
             x: (B, ch, H, W).
-            read: What is kept of the pass; by default embeddings (B, d) and logits (B, K).
-            keys: Coordinates of what the pass draws at random (dropout): seed, purpose, iteration, network. Without
-                them it draws from torch's global generator.
+            read: Function that selects the results; by default embeddings (B, d) and logits (B, K).
+            keys: Coordinates of the random draws of the pass, such as dropout: seed, purpose, iteration, network.
+                Without them, the pass uses torch's global generator.
 
         Returns:
-            What ``read`` gives, in ``x``'s type.
+            The result of ``read``, in the type of ``x``.
 
         Raises:
-            RuntimeError: The weights are not this architecture's.
+            RuntimeError: The weights do not belong to this architecture.
         """
         with self._seeded(keys, x.device):
             found = self._run(weights, x, read)
@@ -93,17 +94,17 @@ class StatelessNetwork:
     ) -> Any:
         """Run a pass of several networks, each on its own images.
 
-        On a GPU they are one batched program, which fills it; on a CPU, and where units are dropped at random, they
-        follow each other: on a CPU a batched convolution is slower (see docs/speed.md).
+        On a GPU the networks run as one batched program, which makes better use of the GPU. On a CPU, where batched
+        convolutions are slower (see docs/speed.md), and with dropout they run one after another.
 
         Args:
-            weights: The networks' parameters and buffers by name, stacked: (K, …).
+            weights: Parameters and buffers of the networks by name, stacked: (K, …).
             x: (K, B, ch, H, W).
-            read: What is kept of a pass; by default embeddings (B, d) and logits (B, C).
-            keys: For each network, as in a call.
+            read: Function that selects the results; by default embeddings (B, d) and logits (B, C).
+            keys: One tuple of coordinates per network, as in :meth:`__call__`.
 
         Returns:
-            What ``read`` gives, stacked: by default embeddings (K, B, d) and logits (K, B, C); in ``x``'s type.
+            The stacked results of ``read``, by default embeddings (K, B, d) and logits (K, B, C), in the type of ``x``.
         """
         if self.batched:
             return tree_map(lambda t: t.to(x.dtype), self._run_many(weights, x, read))

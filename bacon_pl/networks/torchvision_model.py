@@ -1,4 +1,4 @@
-"""Torchvision's classification models, by their names, with random weights."""
+"""Torchvision's classification models by name, with random weights."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from bacon_pl.errors import BaconError
 from bacon_pl.networks.base import Network
 from bacon_pl.networks.parts import check_choice
 
-# Sides to suggest where a model refuses an image.
+# Image sides to suggest when a model does not accept an image.
 _SIDES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299)
 
 
 class TorchvisionModel(Network):
-    """A classification model of torchvision, untrained.
+    """An untrained classification model of torchvision.
 
-    Its last linear layer is the classifier, and that layer's input the embedding. Gray images are repeated in all
-    three channels. Dropout, where a model has it, follows torch's own generator.
+    The last linear layer is the classifier, and its input is the embedding. Gray images are copied to all three
+    channels. A model with dropout draws from torch's own generator.
 
     Args:
         channels: Image channels, 1 or 3.
         size: Image height and width in pixels.
         num_classes: Number of classes.
-        name: The model, as ``torchvision.models.list_models`` names it.
+        name: Name of the model, as listed by ``torchvision.models.list_models``.
 
     Raises:
-        BaconError: There is no such model, or it does not take such images.
+        BaconError: There is no such model, or it does not accept images of this size or number of channels.
     """
 
     classifier: nn.Linear
@@ -50,7 +50,7 @@ class TorchvisionModel(Network):
             raise BaconError(
                 f"torchvision's {name} cannot take images of {size[0]}×{size[1]} pixels ({refusal}): {advice}."
             ) from refusal
-        # Its random draw is of another kind than torch.vmap can do for several networks at once.
+        # torch.vmap cannot handle the random draws of stochastic depth.
         self.batchable = not any(isinstance(module, StochasticDepth) for module in self.body.modules())
 
     def embed(self, x: Tensor) -> Tensor:
@@ -61,17 +61,17 @@ class TorchvisionModel(Network):
 
 @functools.cache
 def torchvision_names() -> tuple[str, ...]:
-    """Names of torchvision's classification models that end in a linear layer."""
+    """Return the names of torchvision's classification models that end with a linear layer."""
     names = torchvision.models.list_models(module=torchvision.models)
     return tuple(name for name in names if not name.startswith("squeezenet"))
 
 
 class _RefusalError(Exception):
-    """A model does not take images of a size."""
+    """A model does not accept images of the given size."""
 
 
 def _build(name: str, size: tuple[int, int], num_classes: int) -> tuple[nn.Module, nn.Linear]:
-    """Make a model without its last linear layer, and that layer; try it on a blank image."""
+    """Build a model, replace its last linear layer by the identity, test it on a blank image, and return both."""
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}

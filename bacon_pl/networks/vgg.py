@@ -1,4 +1,4 @@
-"""VGG11 as the distillation literature uses it at 32 pixels."""
+"""VGG11 in the variant that the distillation literature uses for images of 32 pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Norm = Literal["instance", "batch", "none"]
 
 
 class VGG11(Network):
-    """Eight 3×3 convolutions, each with norm and ReLU, in five blocks with a 2×2 max pooling, then a linear classifier.
+    """Eight 3×3 convolutions with norm and ReLU in five blocks, each with a 2×2 max pooling, then a linear classifier.
 
     Args:
         channels: Image channels.

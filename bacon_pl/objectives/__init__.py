@@ -1,4 +1,4 @@
-"""Matching objectives. A new one is a file here, or anywhere importable, with an Objective subclass."""
+"""Matching objectives. To add one, write a subclass of Objective, here or in any importable module."""
 
 from bacon_pl.objectives.bacon import BaconObjective
 from bacon_pl.objectives.base import Objective, Readings

@@ -12,15 +12,15 @@ from bacon_pl.objectives.base import Objective, Readings
 
 
 class BaconObjective(Objective):
-    """L_LH + λ·L_TV + (1 − λ)·L_CLIP, of the embeddings of each class.
+    """BACON's loss L_LH + λ·L_TV + (1 − λ)·L_CLIP of the embeddings of each class.
 
-    The term ``likelihood`` is a negative log-likelihood, so less is better; ``tv``, which the paper calls total
-    variation, is half the L1 distance of the mean embeddings, and has nothing to do with the smoothness of images.
+    The term ``likelihood`` is a negative log-likelihood, so lower is better. The term ``tv``, called total variation in
+    the paper, is half the L1 distance between the mean embeddings; it is unrelated to the smoothness of images.
 
     Args:
-        tv_weight: λ, in [0, 1]: weight of ``tv``; the clip term has 1 − λ.
-        clip: ``none`` (the published code's term is identically zero), ``acting`` (clamped to [0, 1]) or
-            ``symmetric`` (clamped to [-1, 1]).
+        tv_weight: λ in [0, 1], the weight of ``tv``; the clip term has the weight 1 − λ.
+        clip: Variant of the clip term: ``none`` leaves it out (in the published code the term is identically zero),
+            ``acting`` clamps to [0, 1], and ``symmetric`` clamps to [-1, 1].
 
     Raises:
         BaconError: ``tv_weight`` is outside [0, 1] or ``clip`` is unknown.
@@ -41,7 +41,7 @@ class BaconObjective(Objective):
         self.clip: F.ClipVariant = clip
 
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """See :meth:`Objective.terms`; the terms are ``likelihood``, ``tv`` and, where it acts, ``clip``."""
+        """See :meth:`Objective.terms`; the terms are ``likelihood``, ``tv`` and, unless it is off, ``clip``."""
         mean_real, std_real = F.moments(real["z"], mask)
         mean_syn = syn["z"].mean(1)
         terms = {

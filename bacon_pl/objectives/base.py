@@ -1,4 +1,4 @@
-"""What a matching objective is."""
+"""The interface of matching objectives."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ Readings = Mapping[str, Tensor]
 
 
 class Objective(Configured, ABC):
-    """Says how far the synthetic images of each class are from the real ones, as a network sees them.
+    """Measures the distance between the synthetic and the real images of each class in the features of a network.
 
-    A new method is a subclass with one method, :meth:`terms`, chosen by class name or ``class_path`` in YAML. One that
-    compares more than embeddings overrides :meth:`keep`, too.
+    A new objective is a subclass that implements :meth:`terms`, selected by class name or ``class_path`` in YAML. An
+    objective that compares more than embeddings also overrides :meth:`keep`.
 
     Attributes:
-        cross_class: The terms compare classes with each other, so :meth:`terms` gets all of them at once, in order.
-            Otherwise it may get any of them together, as memory and devices allow.
-        uses_reference: Where the method has reference networks, trained on the real images, the terms read one's
-            embeddings of the synthetic images, as ``reference`` (C, m, d') among ``syn``; it must do without, too.
+        cross_class: Whether the terms compare classes with each other. If so, :meth:`terms` gets all classes at once,
+            in order; otherwise it may get any subset of them, depending on memory and devices.
+        uses_reference: Whether the terms read the embeddings of the synthetic images by a reference network, as
+            ``reference`` (C, m, d') in ``syn``, if the method has such networks. They must work without, too.
     """
 
     cross_class: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = False
 
     def keep(self, trace: Trace) -> dict[str, Tensor]:
-        """Say what of a network's pass is compared: here the embeddings, as ``z`` (B, d).
+        """Select the results of a network's pass that are compared; by default the embeddings, as ``z`` (B, d).
 
-        What is kept should be small, for all real images of an iteration are held at once.
+        The selected tensors should be small, since those of all real images of an iteration are in memory at once.
 
         Args:
-            trace: The pass: embeddings, logits, hidden activations and the output of every block.
+            trace: Results of the pass: embeddings, logits, hidden activations and the output of every block.
 
         Returns:
-            Tensors by name, with a row for each image, floating-point.
+            Floating-point tensors by name, with one row per image.
         """
         return {"z": trace.z}
 
     @property
     def keeps_embeddings_alone(self) -> bool:
-        """Whether the default :meth:`keep` serves, so that passes may go the fastest way."""
+        """Whether :meth:`keep` is the default one, which allows the fastest passes."""
         return type(self).keep is Objective.keep
 
     def read(self, network: Network, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Run one pass and keep what is compared, and the logits.
+        """Run one pass and return the compared results and the logits.
 
         Args:
             network: The network.
             x: Normalized images (B, ch, H, W).
 
         Returns:
-            What :meth:`keep` keeps, and logits (B, K).
+            The tensors selected by :meth:`keep`, and the logits (B, K).
         """
         trace = Trace(*embedding(network, x)) if self.keeps_embeddings_alone else network.trace(x)
         return self.keep(trace), trace.logits
@@ -76,15 +76,14 @@ class Objective(Configured, ABC):
 
     @abstractmethod
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Compute the loss, term by term.
+        """Compute the terms of the loss.
 
         Args:
-            syn: What was kept of the synthetic images' pass, with gradient, by name: (C, m, …) each; by default the
-                embeddings ``z`` (C, m, d).
-            real: What was kept of the real images' pass, without gradient, by the same names: (C, n, …) each.
-            mask: (C, n) bool, False where a class has fewer than n images and the row is filler; None means all rows
-                count.
+            syn: Tensors of the synthetic images by name as selected by :meth:`keep`, (C, m, …) each, with gradient; by
+                default the embeddings ``z`` (C, m, d).
+            real: Tensors of the real images by the same names, (C, n, …) each, without gradient.
+            mask: (C, n) bool, False for filler rows of classes with fewer than n images; None if all rows count.
 
         Returns:
-            Term name → (C,), each with its weight applied; the class's matching loss is their sum.
+            Terms by name, (C,) each, with their weights applied. The matching loss of a class is their sum.
         """

@@ -1,4 +1,4 @@
-"""Several objectives as one: how BACON's matching term is plugged into another method ."""
+"""A weighted sum of objectives, for example BACON's matching term added to that of another method."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bacon_pl.objectives.base import Objective, Readings
 
 
 class Combined(Objective):
-    """Weighted sum of objectives, which share one pass of the network.
+    """Weighted sum of objectives that share one pass of the network.
 
     Args:
-        objectives: What is added up.
-        weights: A weight for each, zero or positive; 1 by default.
+        objectives: The objectives to add up.
+        weights: One weight per objective, zero or positive; by default all are 1.
 
     Raises:
-        BaconError: There are no objectives, or the weights do not fit them.
+        BaconError: There are no objectives, or their number differs from that of the weights, or a weight is invalid.
 
     Examples:
         >>> import torch
@@ -44,7 +44,7 @@ class Combined(Objective):
 
     @property
     def cross_class(self) -> bool:  # type: ignore[override]
-        """Whether one of the objectives compares classes."""
+        """Whether at least one of the objectives compares classes with each other."""
         return any(objective.cross_class for objective in self.objectives)
 
     @property
@@ -54,11 +54,11 @@ class Combined(Objective):
 
     @property
     def keeps_embeddings_alone(self) -> bool:
-        """Whether all objectives compare embeddings alone."""
+        """Whether all objectives compare only embeddings."""
         return all(objective.keeps_embeddings_alone for objective in self.objectives)
 
     def keep(self, trace: Trace) -> dict[str, Tensor]:
-        """See :meth:`Objective.keep`: what each objective keeps of one pass that they share, its number before it."""
+        """See :meth:`Objective.keep`; names are prefixed with the number of the objective, as in ``0.z``."""
         if self.keeps_embeddings_alone:
             return super().keep(trace)
         parts = enumerate(objective.keep(trace) for objective in self.objectives)
@@ -70,7 +70,7 @@ class Combined(Objective):
         return {f"{i}.{name}": value for i, part in parts for name, value in part.items()}
 
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """See :meth:`Objective.terms`; a name that two objectives share is numbered: ``match``, ``match_2``."""
+        """See :meth:`Objective.terms`; repeated names are numbered, as in ``match`` and ``match_2``."""
         found: dict[str, Tensor] = {}
         for i, (weight, objective) in enumerate(zip(self.weights, self.objectives, strict=True)):
             own = (self._own(syn, i), self._own(real, i))
@@ -83,7 +83,7 @@ class Combined(Objective):
         return found
 
     def _own(self, readings: Readings, i: int) -> Readings:
-        """What objective i kept and drew, and what is for all of them."""
+        """Return the tensors that objective ``i`` selected and drew, under its own names, and the shared ones."""
         shared = {name: readings[name] for name in ("z", "reference") if name in readings}
         own = {name[len(f"{i}.") :]: value for name, value in readings.items() if name.startswith(f"{i}.")}
         return {**shared, **own}

@@ -1,4 +1,4 @@
-"""The cross-entropy of the matched network on the synthetic images: a part that a method has or has not."""
+"""The cross-entropy of the matched network on the synthetic images, an optional term of the loss."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Weight of the synthetic images' cross-entropy, as IDM (arXiv 2307.01736) and BACON (arXiv 2406.01112) add it.
+    """Weight of the cross-entropy that IDM (arXiv 2307.01736) and BACON (arXiv 2406.01112) add to the loss.
 
     Args:
-        weight: Factor of the term, positive.
-        accuracy: How the matched network's running training accuracy multiplies it, too: in ``percent``, as published,
-            as a ``fraction`` of 1, or not at all: ``none``.
+        weight: Positive factor of the term.
+        accuracy: How the term is also multiplied by the matched network's running training accuracy: in ``percent``
+            (as published), as a ``fraction`` of 1, or not at all (``none``).
 
     Raises:
         BaconError: An argument is out of range.
@@ -48,15 +48,15 @@ class CrossEntropy:
             raise unknown_name("cross_entropy.accuracy", str(self.accuracy), _SCALES)
 
     def term(self, logits: Tensor, classes: Tensor, accuracy: Tensor) -> Tensor:
-        """Compute the weighted mean cross-entropy of each class's images.
+        """Compute the weighted mean cross-entropy of the images of each class.
 
         Args:
-            logits: (C, m, K).
+            logits: Logits of the synthetic images (C, m, K).
             classes: (C,) int64, the label of each row.
-            accuracy: The network's running training accuracy in percent, 0-d.
+            accuracy: Running training accuracy of the network in percent, 0-d.
 
         Returns:
-            (C,).
+            The term, (C,).
         """
         target = classes[:, None].expand(logits.shape[:2])
         mean = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)

@@ -1,4 +1,4 @@
-"""The matching terms as pure functions of tensors. Classes are rows; d is summed over."""
+"""The matching terms as pure functions of tensors, with one row per class. Sums are over the embedding dimension d."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ClipVariant = Literal["none", "acting", "symmetric"]
 
 
 def moments(z: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased standard deviation of each class's embeddings.
+    """Compute the mean and the unbiased standard deviation of the embeddings of each class.
 
     Args:
-        z: (C, n, d).
-        mask: (C, n) bool, rows that count; None for all.
+        z: Embeddings (C, n, d).
+        mask: (C, n) bool, True for rows that count; None if all do.
 
     Returns:
-        Mean and standard deviation, each (C, d). A class with a single row has standard deviation 0.
+        Mean and standard deviation, (C, d) each. A class with a single row has standard deviation 0.
     """
     if mask is None:
         std, mean = torch.std_mean(z, dim=1, correction=min(1, z.shape[1] - 1))
@@ -53,12 +53,12 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def likelihood(mean_syn: Tensor, mean_real: Tensor, std_real: Tensor) -> Tensor:
-    """L_LH: Gaussian NEGATIVE log-likelihood of the synthetic mean, with log σ = the real standard deviation.
+    """Compute L_LH, the Gaussian NEGATIVE log-likelihood of the synthetic mean, with log σ = real standard deviation.
 
     Args:
-        mean_syn: (C, d).
-        mean_real: (C, d).
-        std_real: (C, d).
+        mean_syn: Mean synthetic embeddings (C, d).
+        mean_real: Mean real embeddings (C, d).
+        std_real: Standard deviation of the real embeddings (C, d).
 
     Returns:
         (C,).
@@ -68,21 +68,21 @@ def likelihood(mean_syn: Tensor, mean_real: Tensor, std_real: Tensor) -> Tensor:
 
 
 def total_variation(mean_syn: Tensor, mean_real: Tensor) -> Tensor:
-    """L_TV: half the L1 distance of the means, (C, d) × 2 → (C,); not the smoothness of an image."""
+    """Compute L_TV, half the L1 distance between means (C, d): (C,). It is unrelated to the smoothness of images."""
     return 0.5 * (mean_syn - mean_real).abs().sum(-1)
 
 
 def clip(
     mean_syn: Tensor, mean_real: Tensor, std_real: Tensor, variant: ClipVariant = "acting", floor: float = 1e-3
 ) -> Tensor:
-    """Clip term L_CLIP: squared excess of the standardized difference over an interval.
+    """Compute L_CLIP, the squared distance of the standardized difference from an interval.
 
     Args:
-        mean_syn: (C, d).
-        mean_real: (C, d).
-        std_real: (C, d).
-        variant: ``acting`` clamps to [0, 1], ``symmetric`` to [-1, 1], ``none`` is zero, as in the published code.
-        floor: Smallest standard deviation divided by.
+        mean_syn: Mean synthetic embeddings (C, d).
+        mean_real: Mean real embeddings (C, d).
+        std_real: Standard deviation of the real embeddings (C, d).
+        variant: ``acting`` clamps to [0, 1], ``symmetric`` to [-1, 1]; ``none`` is zero, as in the published code.
+        floor: Lower limit of the standard deviations by which differences are divided.
 
     Returns:
         (C,).
@@ -94,5 +94,5 @@ def clip(
 
 
 def mean_match(mean_syn: Tensor, mean_real: Tensor) -> Tensor:
-    """Squared distance of the means, the matching term of DM and IDM: (C, d) × 2 → (C,)."""
+    """Compute the squared distance between means (C, d), the matching term of DM and IDM: (C,)."""
     return (mean_syn - mean_real).square().sum(-1)

@@ -9,7 +9,7 @@ from bacon_pl.objectives.base import Objective, Readings
 
 
 class MeanMatching(Objective):
-    """Squared distance between the mean synthetic and the mean real embedding of each class.
+    """Squared distance between the mean synthetic and the mean real embeddings of each class.
 
     Examples:
         >>> import torch
@@ -18,6 +18,6 @@ class MeanMatching(Objective):
     """
 
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """See :meth:`Objective.terms`; the one term is ``match``."""
+        """See :meth:`Objective.terms`; the only term is ``match``."""
         mean_real, _ = F.moments(real["z"], mask)
         return {"match": F.mean_match(syn["z"].mean(1), mean_real)}

@@ -1,4 +1,4 @@
-"""Evaluations as people read them: tables and pictures, in files and in TensorBoard. Nothing is trained here."""
+"""Reports of evaluations: tables and figures, in files and in loggers."""
 
 from bacon_pl.report.figures import figures
 from bacon_pl.report.place import EVALUATIONS, RESULTS, claimed, folder_name

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation. Every function returns a matplotlib figure outside pyplot's state; no file is written."""
+"""Figures of an evaluation. Every function returns a matplotlib figure that is not registered with pyplot."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from bacon_pl.lettering import lettering
 _COLORS = dict(zip(LABELS, ("#1b6ca8", "#8064a2", "#c0504d", "#e3a23c", "#7a9e3f", "#666666"), strict=True))
 _FEW_CLASSES = 15
 _NAMED_CLASSES = 100
-_CLASSES_A_ROW = 75  # of the bars by class, where there are too many for one row
+_CLASSES_A_ROW = 75  # classes per row of bars, if there are too many for one row
 _LONGEST_NAME = 24
 
 
 def figures(
     run_results: Sequence[RunResult], class_names: Sequence[str], embedded: Embedded, seed: int = 0
 ) -> dict[str, Figure]:
-    """Draw all pictures of an evaluation.
+    """Draw all figures of an evaluation.
 
     Args:
-        run_results: Of all runs; the main architecture's on the distilled set comes first.
+        run_results: Results of all runs; that of the main architecture on the distilled set comes first.
         class_names: Names in label order.
-        embedded: Images in the main architecture's feature space.
-        seed: Seed of the embedding's projection.
+        embedded: Embeddings of images in the feature space of the main architecture.
+        seed: Seed of the projection of the embeddings.
 
     Returns:
-        Figures by name, which would do as a file's.
+        Figures by name; the names can be used as file names.
     """
     main = of_main(run_results)
     return {
@@ -48,7 +48,7 @@ def figures(
 
 
 def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
-    """Accuracy per architecture against the baselines: mean, with the standard deviation where networks are several."""
+    """Draw the accuracy of each architecture on each training set: means, with standard deviations if there are any."""
     given = {(o.architecture, o.training_set): o.accuracies for o in run_results if o.variant == "given"}
     architectures = list(dict.fromkeys(architecture for architecture, _ in given))
     sets = [name for name in LABELS if any((architecture, name) in given for architecture in architectures)]
@@ -73,7 +73,7 @@ def accuracy_figure(run_results: Sequence[RunResult]) -> Figure:
 
 
 def curves_figure(run_results: Sequence[RunResult]) -> Figure:
-    """Training loss and test accuracy over the epochs, one line per training set, a band of one deviation about it."""
+    """Draw training loss and test accuracy over the epochs: a line per training set with a band of ± one deviation."""
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     loss, accuracy = figure.subplots(1, 2)
@@ -94,7 +94,7 @@ def curves_figure(run_results: Sequence[RunResult]) -> Figure:
 
 
 def per_class_figure(run_results: Sequence[RunResult], class_names: Sequence[str]) -> Figure:
-    """Accuracy of every class, one bar per training set, in several rows where there are many classes.
+    """Draw the accuracy of every class with one bar per training set, in several rows if there are many classes.
 
     A class without test images has no bar.
     """
@@ -128,8 +128,11 @@ def confusion_figure(confusion: Tensor, class_names: Sequence[str]) -> Figure:
     """Draw a confusion matrix in percent of each true class.
 
     Args:
-        confusion: (C, C) counts: images of class i (row) taken for class j (column).
+        confusion: (C, C), number of images of class i (row) classified as class j (column).
         class_names: Names in label order.
+
+    Returns:
+        The figure.
     """
     percent = (100 * confusion / confusion.sum(1, keepdim=True).clamp(min=1)).numpy()
     side = 2.5 + min(12, 0.4 * len(class_names))
@@ -147,7 +150,7 @@ def confusion_figure(confusion: Tensor, class_names: Sequence[str]) -> Figure:
 
 
 def embedding_figure(embedded: Embedded, class_names: Sequence[str], seed: int = 0) -> Figure:
-    """Project real and synthetic embeddings to the plane by t-SNE: dots are real, crosses synthetic."""
+    """Draw a two-dimensional t-SNE projection of real embeddings (dots) and synthetic embeddings (crosses)."""
     # Imported here: scikit-learn takes a while to import.
     from sklearn.manifold import TSNE
 
@@ -201,6 +204,6 @@ def _name_classes(set_ticks: Callable[..., object], class_names: Sequence[str], 
 
 
 def _plain(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Texts and font families for names, which come from files: no mathtext, no control characters, nothing long."""
+    """Return displayable texts and font families for names from files, shortened and without mathtext."""
     shown = lettering(names, _LONGEST_NAME)
     return [text.replace("$", r"\$") for text in shown.texts], list(shown.families)

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: how it is called, and that no other evaluation's results in it are lost."""
+"""The folder of an evaluation: its name, and protection of the results of other evaluations."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from bacon_pl.errors import BaconError
 from bacon_pl.runtime import held
 
 EVALUATIONS = "evaluations"
-"""Below a run's folder, or below the one for everything: where the folders of evaluations lie."""
+"""Name of the folder, in that of a run or in the root directory, that contains the folders of evaluations."""
 
 RESULTS = "results.json"
-"""The file that makes a folder an evaluation's."""
+"""Name of the file that marks a folder as that of an evaluation."""
 
 _MOST_NAMES = 3
 _LONGEST = 40
 
 
 def folder_name(source: Path, networks: Sequence[str], epochs: int, identity: Mapping[str, Any]) -> str:
-    """Name the folder of an evaluation, e.g. ``distilled-convnet-1000epochs-3f2a91bc``.
+    """Return the name of an evaluation's folder, e.g. ``distilled-convnet-1000epochs-3f2a91bc``.
 
     Args:
-        source: The set's file, or the folder that it is read from.
+        source: File or folder of the set.
         networks: Names of the architectures.
         epochs: Epochs of the recipe.
-        identity: All that makes the evaluation what it is; two that differ in it get different names.
+        identity: All settings that affect the results; evaluations with different settings get different names.
+
+    Returns:
+        The name.
     """
     shown = "-".join(networks[:_MOST_NAMES])
     if len(networks) > _MOST_NAMES:
@@ -41,20 +44,21 @@ def folder_name(source: Path, networks: Sequence[str], epochs: int, identity: Ma
 
 
 def _plain(name: str) -> str:
-    """Letters, digits and a few marks of a name, so that it is one part of a path everywhere."""
+    """Replace unusual characters in a name, so that it is a valid part of a path on every system."""
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:_LONGEST].strip(".-") or "set"
 
 
 @contextlib.contextmanager
 def claimed(folder: Path, overwrite: bool = False) -> Iterator[None]:
-    """Hold the folder of an evaluation for this process; nothing stays of it if nothing was written there.
+    """Lock the folder of an evaluation for this process, and remove the folder again if nothing was written to it.
 
     Args:
         folder: The folder.
-        overwrite: Results that are there may be replaced.
+        overwrite: Whether existing results may be replaced.
 
     Raises:
-        BaconError: There are results and they may not be, another process is writing there, or nobody can.
+        BaconError: There are results that may not be replaced, another process is using the folder, or it is not
+            writable.
     """
     if not overwrite and (folder / RESULTS).exists():
         raise BaconError(f"'{folder}' holds results already: give another --out, or --overwrite true.")

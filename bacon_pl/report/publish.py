@@ -1,4 +1,4 @@
-"""What a report becomes: files in the evaluation's folder, and what loggers show."""
+"""Publishing a report as files in the evaluation's folder and in loggers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bacon_pl.loggers import log_figure, log_image, log_settings, log_table, log
 from bacon_pl.report.tables import markdown
 
 FOLDER = "figures"
-"""Where pictures lie, beside ``results.md``, which shows them."""
+"""Name of the folder with the figures that ``results.md`` shows."""
 
 _CAPTIONS = {
     "accuracy": "Test accuracy by architecture and training set; of several networks, with one standard deviation.",
@@ -33,19 +33,19 @@ _CAPTIONS = {
 def write_report(
     folder: str | os.PathLike[str], numbers: Mapping[str, Any], distilled: DistilledSet, pictures: Mapping[str, Figure]
 ) -> Path:
-    """Write ``results.md`` and its pictures.
+    """Write ``results.md`` and its figures.
 
     Args:
-        folder: Where ``results.json`` is; pictures of an earlier evaluation there are removed.
-        numbers: What that holds.
-        distilled: The set, for the picture of its images.
-        pictures: From :func:`bacon_pl.report.figures`; none writes the tables alone.
+        folder: The folder of the evaluation; figures of an earlier evaluation in it are removed.
+        numbers: Content of ``results.json``.
+        distilled: The set, for a figure of its images.
+        pictures: Figures from :func:`bacon_pl.report.figures`; if empty, only the tables are written.
 
     Returns:
         The path of ``results.md``.
 
     Raises:
-        BaconError: A picture cannot be written.
+        BaconError: A figure cannot be written.
     """
     page = markdown(numbers)
     for name in _CAPTIONS:
@@ -67,13 +67,13 @@ def write_report(
 def show(
     loggers: Iterable[Logger], numbers: Mapping[str, Any], distilled: DistilledSet, pictures: Mapping[str, Figure]
 ) -> None:
-    """Show a report in loggers: accuracies, scores, bounds, and, where they are taken, tables, pictures and settings.
+    """Log a report: accuracies, scores and bounds, and to loggers that support them, tables, figures and settings.
 
     Args:
-        loggers: A Trainer's loggers.
-        numbers: What ``results.json`` holds.
-        distilled: The set, for its images.
-        pictures: From :func:`bacon_pl.report.figures`.
+        loggers: The loggers of a Trainer.
+        numbers: Content of ``results.json``.
+        distilled: The set, for a picture of its images.
+        pictures: Figures from :func:`bacon_pl.report.figures`.
     """
     loggers = list(loggers)
     found: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Tables of an evaluation in Markdown, made from the mapping that ``results.json`` holds."""
+"""Tables of an evaluation in Markdown, made from the content of ``results.json``."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from bacon_pl.evaluation import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, recipe_line, with_error
 
 _ROWS = 20
-"""Classes one below the other; more of them are laid out in several columns,"""
+"""Number of rows above which the table of classes is split into blocks side by side."""
 _MOST_COLUMNS = 12
-"""unless the table would have more columns than this."""
+"""Maximum number of columns of a table that is split into blocks."""
 
 
 def markdown(numbers: Mapping[str, Any]) -> str:
-    """Write what :func:`bacon_pl.evaluation.results` collected as a page of tables.
+    """Format the results of an evaluation as a page of tables.
 
     Args:
-        numbers: The results.
+        numbers: Results from :func:`bacon_pl.evaluation.results`.
 
     Returns:
-        Markdown: what was evaluated and how, accuracies by architecture and training set, robust scores, and bound and
-        risk, where there are any, and accuracies by class.
+        Markdown with the evaluated set and the recipe, accuracies by architecture and training set, the robust scores
+        and the bound and the risk if they were computed, and accuracies by class.
     """
     size = f"{numbers['storage_bytes']:,} bytes of pixels"
     if numbers["storage_share"] is not None:
@@ -44,7 +44,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a table whose first column is text and whose others are numbers."""
+    """Format a table whose first column is text and whose other columns are numbers."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -107,5 +107,5 @@ def _classes(numbers: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Keep what comes from files from being read as Markdown."""
+    """Escape text from files, so that it is not interpreted as Markdown."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~" else c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,4 @@
-"""Choosing real images: pure functions of tensors and of a store of images. Nothing is trained here.
+"""Selecting real images with pure functions of tensors.
 
 Random images are drawn by :func:`bacon_pl.data.draw.draw_real`.
 """

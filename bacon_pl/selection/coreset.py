@@ -1,4 +1,4 @@
-"""A rule of choice applied to a store of real images, in a feature space."""
+"""Coresets: real images of every class selected in a feature space."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from bacon_pl.data import LabeledImages
 from bacon_pl.data.draw import check_enough
 
 Select = Callable[[Tensor, Tensor, int], Tensor]
-"""Embeddings (C, m, d), which of them exist (C, m) and a number n to positions (C, n), as
-:func:`~bacon_pl.selection.herding`."""
+"""A selection rule such as :func:`~bacon_pl.selection.herding`: a function of embeddings (C, m, d), a mask (C, m) and a
+number n that returns positions (C, n)."""
 
 Embed = Callable[[Tensor], Tensor]
-"""Images (B, ch, H, W) to embeddings (B, d)."""
+"""A function from images (B, ch, H, W) to embeddings (B, d)."""
 
 BLOCK_BYTES = 1 << 30
-"""Embeddings held at once: classes are taken in blocks that fit, or one by one."""
+"""Memory for embeddings: classes are processed in blocks that fit into it, at least one class at a time."""
 
 
 def choose(store: LabeledImages, ipc: int, select: Select, embed: Embed) -> Tensor:
-    """Choose images of every class in a feature space.
+    """Select images of every class in a feature space.
 
     Args:
         store: The real training images.
         ipc: Images per class.
-        select: :func:`~bacon_pl.selection.herding` or :func:`~bacon_pl.selection.k_center`.
-        embed: Maps uint8 images (B, ch, H, W) to embeddings (B, d).
+        select: The rule, :func:`~bacon_pl.selection.herding` or :func:`~bacon_pl.selection.k_center`.
+        embed: Function from uint8 images (B, ch, H, W) to embeddings (B, d).
 
     Returns:
         Positions in the store (C, ipc), int64.

@@ -1,4 +1,4 @@
-"""Herding: images whose mean is their class's mean (Welling 2009; iCaRL)."""
+"""Herding: images whose mean embedding approximates that of their class (Welling 2009; iCaRL)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from bacon_pl.selection.embeddings import centered, dot, take
 
 
 def herding(z: Tensor, valid: Tensor, n: int) -> Tensor:
-    """Choose images whose running mean stays nearest to the mean of their class.
+    """Select images greedily, such that their running mean stays as close as possible to the mean of their class.
 
     Args:
         z: Embeddings (C, m, d).
-        valid: Which of them exist: (C, m), at least n of each class.
-        n: Images chosen per class.
+        valid: (C, m) bool, False for padding; at least n per class are True.
+        n: Number of images per class.
 
     Returns:
-        Positions (C, n) int64 in the order of choice.
+        Positions (C, n), int64, in the order of selection.
     """
     z = centered(z, valid)
     norms = z.square().sum(2)
     free = valid.clone()
-    # Centered, the mean of i + 1 images is best when the next one is minus the sum of the others.
+    # For centered embeddings, the best next image is the one nearest to minus the sum of those selected so far.
     total = torch.zeros_like(z[:, 0])
     chosen = []
     for _ in range(n):

@@ -1,4 +1,4 @@
-"""Greedy k-center: no image of a class is far from all chosen ones (Gonzalez 1985; Sener and Savarese 2018)."""
+"""Greedy k-center: every image of a class is close to a selected one (Gonzalez 1985; Sener and Savarese 2018)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from bacon_pl.selection.embeddings import centered, dot, take
 
 
 def k_center(z: Tensor, valid: Tensor, n: int) -> Tensor:
-    """Choose the image nearest to its class's mean, then again and again the one farthest from all chosen ones.
+    """Select the image nearest to the mean of its class, then repeatedly the one farthest from all selected images.
 
     Args:
         z: Embeddings (C, m, d).
-        valid: Which of them exist: (C, m), at least n of each class.
-        n: Images chosen per class.
+        valid: (C, m) bool, False for padding; at least n per class are True.
+        n: Number of images per class.
 
     Returns:
-        Positions (C, n) int64 in the order of choice.
+        Positions (C, n), int64, in the order of selection.
     """
     z = centered(z, valid)
     norms = z.square().sum(2)

@@ -1,4 +1,4 @@
-"""What a run starts from, and what the baseline ``tiles`` is: canvases of real images, drawn at random, or of noise."""
+"""Initial images of a run, which are also the baseline ``tiles``: canvases of random real images or of noise."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from bacon_pl.errors import BaconError
 from bacon_pl.partition import Scaling, assemble, check_factor
 
 DRAWN = ("tiles", "whole", "noise")
-"""Starts that are drawn; any other is a path."""
+"""Values of ``Start.images`` that stand for drawn images; any other value is a path."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What the synthetic images are before the first step.
+    """The synthetic images before the first step.
 
     Args:
-        images: ``tiles``: factor² real images of the class in each canvas, each scaled by 1/factor; ``whole``: one real
-            image in each canvas, whatever the factor; ``noise``: standard normal in normalized pixel space; or the path
-            of another distilled set, its file or the folder of its run, of as many images with the same factor.
-        scaling: How tiles are scaled down: ``bilinear``, which looks at 4 pixels of the image for each of the tile's,
-            ``nearest``, which takes the one pixel in the middle, or ``antialiased``, which averages over all pixels
-            that become one.
+        images: ``tiles``: each canvas holds factor² real images of its class, each scaled by 1/factor; ``whole``: each
+            canvas is one real image, regardless of the factor; ``noise``: standard normal noise in normalized pixel
+            space; or the path of another distilled set (its file or the folder of its run) with the same number of
+            images per class and the same factor.
+        scaling: How tiles are scaled down: ``bilinear`` interpolates between 4 pixels of the image for each pixel of
+            the tile, ``nearest`` takes the one pixel in the middle, and ``antialiased`` averages over all pixels that
+            become one.
 
     Raises:
-        BaconError: An argument is unknown, or a scaling is given where nothing is scaled.
+        BaconError: An argument is unknown, or a scaling is given although no image is scaled.
     """
 
     images: str = "tiles"
@@ -53,19 +54,22 @@ class Start:
 
 
 def canvases(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, start: Start, seed: int) -> Tensor:
-    """Draw the images that a run starts from.
+    """Draw the initial images of a run.
+
+    The tiles of a canvas are different images unless their class has too few.
 
     Args:
         store: The real training images.
-        meta: What they are.
+        meta: Description of the dataset.
         ipc: Canvases per class.
         factor: Tiles per side of a canvas.
-        start: One of those that are drawn (see :data:`DRAWN`); for another set's file see
-            :func:`bacon_pl.distilled_set.start_images`.
-        seed: Seed of the draw. Tiles of one canvas are different images unless their class has too few.
+        start: One of the drawn starts (see :data:`DRAWN`); :func:`bacon_pl.distilled_set.start_images` also reads
+            another set's file.
+        seed: Seed of the draw.
 
     Returns:
-        (C·ipc, ch, H, W), class by class, in normalized pixel space and torch's default type, where ``store`` is.
+        (C·ipc, ch, H, W), class by class, in normalized pixel space, in torch's default type and on the device of
+        ``store``.
 
     Raises:
         BaconError: A class has fewer than ``ipc`` images, or the factor does not fit the size.
@@ -74,7 +78,7 @@ def canvases(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, sta
     dtype = torch.get_default_dtype()
     if start.images == "noise":
         shape = (meta.num_classes * ipc, meta.channels, *meta.size)
-        # On the CPU: every device starts from the same bits.
+        # Drawn on the CPU, so that every device starts from the same bits.
         generator = torch.Generator().manual_seed(rng.derive(seed, "initial noise"))
         return torch.randn(shape, generator=generator, dtype=dtype).to(store.images.device)
     tiles = 1 if start.images == "whole" else factor

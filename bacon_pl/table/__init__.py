@@ -1,4 +1,4 @@
-"""The published tables: which runs they take, how those are run and resumed, and what comes of them."""
+"""Reproduction of published tables: planning, running and resuming the runs, and collecting their results."""
 
 from bacon_pl.table.command import Table
 

@@ -32,7 +32,7 @@ from bacon_pl.table.sources import Source, locate
 
 DEFAULT_METHODS = "tiles,dm,idm,bacon"
 
-# Sections of the settings of fit and of eval: what is given of them on the command line goes to every run.
+# Sections of the settings of fit and eval. Their options on the command line are passed to every run.
 _SECTIONS = {
     "data": ("fit", "eval"),
     "trainer": ("fit", "eval"),
@@ -46,10 +46,10 @@ _SECTIONS = {
 
 
 class Table:
-    """Fill a table: methods on datasets at numbers of images per class, ours beside the published accuracies.
+    """Make a table of accuracies for methods, datasets and numbers of images per class, with the published values.
 
-    Runs what is missing, resumes what was broken off, and leaves alone what is there. Any option of fit or eval
-    (--data.*, --model.*, --trainer.*, --evaluation.*, --config NAME) goes to every run, on top of the budget.
+    Missing runs are started, interrupted runs are resumed, and finished runs are kept. Any option of fit or eval
+    (--data.*, --model.*, --trainer.*, --evaluation.*, --config NAME) is passed to every run and overrides the budget.
     """
 
     name = "table"
@@ -64,32 +64,35 @@ class Table:
             "--methods",
             type=words,
             default=DEFAULT_METHODS,
-            help="Names of configurations (idm is methods/idm), groups of them (ablation), or YAML files.",
+            help="Names of configurations (idm stands for methods/idm), groups of configurations (ablation), or YAML "
+            "files.",
         )
         parser.add_argument(
             "--datasets",
             type=words,
             default="mnist,fashion_mnist,svhn,cifar10,cifar100,tiny_imagenet",
-            help="Catalog names; NAME=DIR where one lies elsewhere than --data.root.",
+            help="Catalog names; NAME=DIR for a dataset that is not in --data.root.",
         )
         parser.add_argument("--ipcs", type=str | int | list[int], default="1,10,50", help="Images per class.")
-        parser.add_argument("--repeats", type=int, default=5, help="Distillations of each cell, a seed each.")
+        parser.add_argument("--repeats", type=int, default=5, help="Distillations of each cell, with one seed each.")
         parser.add_argument("--seed_everything", type=int, default=0, help="Seed of the first repeat.")
         parser.add_argument(
             "--budget",
             type=str,
             default="full",
-            help="full: the published schedules; small: minutes on two CPU cores; or a YAML file.",
+            help="full: the published schedules; small: a few minutes per run on two CPU cores; or a YAML file.",
         )
-        parser.add_argument("--out", type=str | None, default=None, help="Folder; runs/table-<budget> by default.")
+        parser.add_argument(
+            "--out", type=str | None, default=None, help="Folder of the table; by default runs/table-<budget>."
+        )
         parser.add_argument(
             "--jobs",
             type=int | None,
             default=None,
-            help="Cells side by side: by default one on each GPU, or one on each core of a machine without.",
+            help="Number of runs at the same time; by default one per GPU, or one per CPU core if there is no GPU.",
         )
         parser.add_argument(
-            "--configs", type=str | None, default=None, help="Folder of configurations: the package's own by default."
+            "--configs", type=str | None, default=None, help="Folder of configurations; by default that of the package."
         )
         self.config = parser.parse_args(own)
         self.settings = settings
@@ -98,7 +101,7 @@ class Table:
         """Make the table.
 
         Raises:
-            BaconError: What is asked for makes no sense, or cells failed.
+            BaconError: The arguments are invalid, or runs failed.
         """
         c = self.config
         if c.repeats < 1:
@@ -135,7 +138,7 @@ class Table:
     def _fill(
         self, jobs: Sequence[Job], out: Path, held: BinaryIO, reasons: dict[Cell, str], publish: Callable[[], object]
     ) -> list[Job]:
-        """Run what is missing and publish after every run; returns the jobs that failed, whose reasons are noted."""
+        """Run the missing jobs, publish after each of them, record reasons of failures, and return the failed jobs."""
         missing, cells = [job for job in jobs if not job.done], len({job.cell for job in jobs})
         where = places(self.config.jobs, self._override("--trainer.accelerator") or "auto",
                        self._override("--trainer.devices") is not None)  # fmt: skip
@@ -164,7 +167,7 @@ class Table:
         return failed
 
     def _notes(self, budget: Path, seeds: Sequence[int], sources: dict[str, Source]) -> list[str]:
-        """What a reader of the table has to know."""
+        """Return the notes that explain the table."""
         return [
             f"Budget {budget.stem}{self._changes()}; seeds {', '.join(map(str, seeds))}; bacon_pl {__version__}, "
             f"commit {git_commit() or 'unknown'}.",
@@ -174,10 +177,10 @@ class Table:
         ]
 
     def _check_family(self, cell: Cell, own: Mapping[str, Any], source: Source, out: Path) -> None:
-        """Refuse another family for a row than its method's: it would bear one name and hold another's results.
+        """Check that no option changes the family of a method, since its row would then hold results of another one.
 
         Raises:
-            BaconError: An option, or a configuration for every run, chooses one.
+            BaconError: An option, or a configuration for every run, selects another family.
         """
         for section, (option, *value) in self.overrides:
             word, equals, text = option.partition("=")
@@ -202,7 +205,7 @@ class Table:
     def _sources(
         self, cells: Sequence[Cell], given: dict[str, tuple[str, Path]]
     ) -> tuple[dict[str, Source], dict[Cell, str]]:
-        """Find the datasets; those that are not there become reasons."""
+        """Find the datasets, and return the reasons for the cells whose dataset is missing."""
         sources: dict[str, Source] = {}
         reasons: dict[Cell, str] = {}
         download = (self._override("--data.download") or "false").lower() == "true"
@@ -214,7 +217,7 @@ class Table:
         return sources, reasons
 
     def _jobs(self, cells: Sequence[Cell], seeds: Sequence[int], sources: dict[str, Source], out: Path) -> list[Job]:
-        """Every repeat of the cells; settings are resolved once a cell, for its repeats differ in their seed alone."""
+        """Create the jobs of all repeats; settings are resolved once per cell, as repeats differ only in the seed."""
         if cells:
             print(f"resolving the settings of {len(cells)} cell{'s' if len(cells) > 1 else ''} …", flush=True)
         records = {}
@@ -238,7 +241,7 @@ class Table:
     def _arguments(
         self, cell: Cell, seed: int, source: Source, out: Path, overrides: Sequence[tuple[str, list[str]]] | None = None
     ) -> dict[str, list[str]]:
-        """What ``fit`` and ``eval`` are given for a repeat of a cell; by default with what is given for every run."""
+        """Return the arguments of ``fit`` and ``eval`` for a repeat, by default with the options for every run."""
         overrides = self.overrides if overrides is None else overrides
         common = [part for path in cell.configs for part in ("--config", str(path))]
         fixed = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(cell.folder(out, seed))]
@@ -249,7 +252,7 @@ class Table:
         return arguments
 
     def _override(self, option: str) -> str | None:
-        """The value of an option among those for every run, the last if there are several."""
+        """Return the value of one of the options for every run, or None; if it is repeated, the last value."""
         found = [parts[-1].partition("=")[2] if "=" in parts[0] else parts[-1] for _, parts in self.overrides
                  if parts[0].partition("=")[0] == option]  # fmt: skip
         return found[-1] if found else None
@@ -260,7 +263,7 @@ class Table:
 
 
 def _split(args: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Part the options of every run from the table's own: own ones, and (section, option and value)."""
+    """Separate the table's own options from those for every run, given as (section, [option, value])."""
     own: list[str] = []
     others: list[tuple[str, list[str]]] = []
     rest = list(args)

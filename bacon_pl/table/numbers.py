@@ -1,4 +1,4 @@
-"""The numbers of a table: ours beside the published ones."""
+"""The numbers of a table: our accuracies and the published ones."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from bacon_pl.table.runner import RESULTS
 
 @dataclass(frozen=True)
 class Entry:
-    """What a table says of a cell.
+    """The results of a cell.
 
     Attributes:
         cell: The cell.
-        accuracies: Test accuracy in percent of every network, a tuple for each repeat that is there.
-        wanted: Repeats asked for.
-        published: The published accuracy in percent, or None.
-        reason: Why repeats are missing, or nothing.
+        accuracies: Test accuracy of every network in percent, one tuple per finished repeat.
+        wanted: Number of requested repeats.
+        published: Published accuracy in percent, or None.
+        reason: Reason for missing repeats; empty if none are missing.
     """
 
     cell: Cell
@@ -49,13 +49,13 @@ class Entry:
 
     @property
     def std_of_repeats(self) -> float | None:
-        """Standard deviation of the repeats' means, in percent; None for a single repeat."""
+        """Standard deviation of the means of the repeats, in percent; None for a single repeat."""
         means = torch.tensor([sum(repeat) / len(repeat) for repeat in self.accuracies], dtype=torch.float64)
         return float(spread(means)) if len(means) > 1 else None
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published one, in percentage points."""
+        """Our accuracy minus the published one, in percentage points."""
         return None if self.mean is None or self.published is None else self.mean - self.published
 
     @property
@@ -64,7 +64,7 @@ class Entry:
 
 
 def published() -> dict[tuple[str, str, int], float]:
-    """Accuracies in percent by (method, dataset, ipc), as the papers have them."""
+    """Read the published accuracies in percent by (method, dataset, ipc)."""
     text = resources.files("bacon_pl.table").joinpath("published.csv").read_text(encoding="utf-8")
     found = {}
     for row in csv.DictReader(io.StringIO(text)):
@@ -75,7 +75,7 @@ def published() -> dict[tuple[str, str, int], float]:
 
 
 def read_results(folder: Path) -> tuple[float, ...] | None:
-    """The accuracies that a run's evaluation left, or None if it is not there yet.
+    """Read the accuracies from a run's evaluation; None if it is not finished.
 
     Raises:
         BaconError: The file is damaged.
@@ -91,13 +91,16 @@ def read_results(folder: Path) -> tuple[float, ...] | None:
 
 
 def entries(cells: Sequence[Cell], out: Path, seeds: Sequence[int], reasons: Mapping[Cell, str]) -> list[Entry]:
-    """Collect what is there.
+    """Collect the results of all cells.
 
     Args:
-        cells: The table's.
-        out: Its folder.
-        seeds: One of each repeat.
-        reasons: Why cells lack repeats.
+        cells: Cells of the table.
+        out: Folder of the table.
+        seeds: Seeds of the repeats.
+        reasons: Reasons for missing repeats by cell.
+
+    Returns:
+        One entry per cell.
     """
     known = published()
     found = []

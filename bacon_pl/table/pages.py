@@ -1,4 +1,4 @@
-"""A table as files: Markdown, CSV and a picture."""
+"""Writing a table as Markdown, as CSV and as a figure."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _COLORS = ("#c0504d", "#e3a23c", "#1b6ca8", "#7a9e3f", "#8064a2", "#4bacc6", "#6
 
 
 def write(out: Path, entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[str]) -> list[Path]:
-    """Write ``table.md``, ``table.csv`` and ``table.png``, each whole or not at all.
+    """Write ``table.md``, ``table.csv`` and ``table.png``, each atomically.
 
     Args:
-        out: Their folder.
-        entries: The table's.
-        notes: Sentences that a reader has to know.
-        absent: What has no entry, and why.
+        out: Folder of the files.
+        entries: Entries of the table.
+        notes: Notes that explain the table.
+        absent: Descriptions of combinations without an entry, with reasons.
 
     Returns:
-        The paths.
+        Paths of the files.
     """
     files = [
         write_text(out / "table.md", markdown(entries, notes, absent)),
@@ -47,7 +47,7 @@ def write(out: Path, entries: Sequence[Entry], notes: Iterable[str], absent: Ite
 
 
 def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[str]) -> str:
-    """The table as a page: what there is, then what was not run and why."""
+    """Format the table as Markdown: the results, followed by a list of what was not run and why."""
     rows = []
     for entry in entries:
         if entry.accuracies:
@@ -76,7 +76,7 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
 
 
 def comma_separated(entries: Sequence[Entry]) -> str:
-    """The table for other programs; an empty field is a number that is not there, and ``reason`` says why."""
+    """Format the table as CSV; missing numbers are empty fields, and the column ``reason`` explains them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_FIELDS)
@@ -94,7 +94,7 @@ def comma_separated(entries: Sequence[Entry]) -> str:
 
 
 def picture(entries: Sequence[Entry]) -> Figure:
-    """Draw bars of ours with their deviations, and the published numbers as diamonds; a group is a dataset and ipc."""
+    """Draw our accuracies as bars with standard deviations and the published ones as diamonds, by dataset and ipc."""
     groups = list(dict.fromkeys((e.cell.dataset, e.cell.ipc) for e in entries if e.accuracies))
     methods = list(dict.fromkeys(e.cell.method for e in entries if e.accuracies))
     width = 0.8 / len(methods)

@@ -1,4 +1,4 @@
-"""What a table consists of: cells of a method on a dataset at some images per class, from files in ``configs``."""
+"""The cells of a table: a method on a dataset with a number of images per class, made from configuration files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.evaluation import write_text
 
 Settings = Callable[[str, Sequence[str]], Mapping[str, Any]]
-"""Resolves a command's arguments to all its settings: command name, arguments → settings; refuses bad ones."""
+"""A function from the name and the arguments of a command to its resolved settings. It raises errors for bad arguments.
+"""
 
 RECORD = "cell.json"
 
@@ -29,7 +30,7 @@ class Cell:
         method: Name of the method's overlay.
         dataset: Catalog name.
         ipc: Images per class.
-        configs: YAML files, each on top of those before.
+        configs: YAML files, each of which overrides those before it.
     """
 
     method: str
@@ -38,7 +39,7 @@ class Cell:
     configs: tuple[Path, ...]
 
     def folder(self, out: Path, seed: int) -> Path:
-        """Where the run with a seed lies."""
+        """Return the folder of the run with a given seed."""
         return out / f"{self.dataset}-ipc{self.ipc}" / self.method / f"seed{seed}"
 
     def __str__(self) -> str:
@@ -46,10 +47,10 @@ class Cell:
 
 
 def config_folder(given: str | None) -> Path:
-    """The folder of YAML files: as given, else the package's own.
+    """Return the folder of YAML files: the given one, or by default that of the package.
 
     Raises:
-        BaconError: There is none.
+        BaconError: The folder does not contain configurations.
     """
     folder = Path(given) if given else config_files.folder()
     if not (folder / "methods").is_dir():
@@ -61,17 +62,17 @@ def config_folder(given: str | None) -> Path:
 
 
 def overlays(names: Iterable[str], configs: Path) -> dict[str, Path]:
-    """Find methods: files, names of configurations (``idm`` is ``methods/idm``), or folders with all their files.
+    """Find methods: files, names of configurations (``idm`` stands for ``methods/idm``), or folders of files.
 
     Args:
-        names: As the user gave them.
-        configs: The folder of configurations.
+        names: Names as given by the user.
+        configs: Folder of configurations.
 
     Returns:
-        Method name → file, in order.
+        Files by name of the method, in order.
 
     Raises:
-        BaconError: One is unknown, or two files have one name.
+        BaconError: A method is unknown, there is none, or two files have the same name.
     """
     found: dict[str, Path] = {}
     for name in names:
@@ -93,17 +94,17 @@ def overlays(names: Iterable[str], configs: Path) -> dict[str, Path]:
 
 
 def _overlay(name: str, group: str, configs: Path) -> Path | None:
-    """A file of that path, or the configuration of that name in a group or anywhere."""
+    """Find a file by its path, or a configuration by its name within a group or by its full name."""
     if Path(name).is_file():
         return Path(name)
     return config_files.named(f"{group}/{name}", configs) or config_files.named(name, configs)
 
 
 def budget_file(name: str, configs: Path) -> Path:
-    """The overlay of a budget: a path, or a name of a configuration (``small`` is ``budgets/small``).
+    """Find the file of a budget: a path, or the name of a configuration (``small`` stands for ``budgets/small``).
 
     Raises:
-        BaconError: There is none.
+        BaconError: There is no such budget.
     """
     if path := _overlay(name, "budgets", configs):
         return path
@@ -113,10 +114,17 @@ def budget_file(name: str, configs: Path) -> Path:
 def plan(
     methods: Mapping[str, Path], datasets: Iterable[str], ipcs: Sequence[int], budget: Path, configs: Path
 ) -> tuple[list[Cell], dict[tuple[str, int], str]]:
-    """Lay out the table.
+    """Create the cells of the table.
+
+    Args:
+        methods: Files by name of the method.
+        datasets: Names of the datasets.
+        ipcs: Numbers of images per class.
+        budget: File of the budget.
+        configs: Folder of configurations.
 
     Returns:
-        The cells, and why some (dataset, ipc) have none.
+        The cells, and for every (dataset, ipc) without a schedule the reason why it has no cells.
 
     Raises:
         BaconError: A dataset is unknown.
@@ -134,11 +142,14 @@ def plan(
 
 
 def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What makes a cell's run the same run: settings of its distillation and of its evaluation.
+    """Collect the settings of distillation and evaluation that identify a cell's run.
 
     Args:
-        settings: Resolves arguments.
-        arguments: Those of ``fit`` and of ``eval``.
+        settings: Function that resolves arguments.
+        arguments: Arguments of ``fit`` and of ``eval``.
+
+    Returns:
+        The settings as JSON values.
     """
     fit = dict(settings("fit", arguments["fit"]))
     evaluation = settings("eval", arguments["eval"])["evaluation"]
@@ -151,19 +162,19 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> dict[s
 
 
 def of_seed(own: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The record of another repeat of a cell, which differs in its seed alone."""
+    """Return the record of another repeat of a cell, which differs only in the seed."""
     return {**own, "seed_everything": seed}
 
 
 def check_record(folder: Path, own: Mapping[str, Any]) -> None:
-    """Check that a folder is free for a run, or holds this very run.
+    """Check that a folder is empty or contains the same run.
 
     Raises:
-        BaconError: It holds another, or nothing that can be told.
+        BaconError: The folder contains another run or other files, or its record cannot be read.
     """
     path = folder / RECORD
     if not path.exists():
-        # Hidden files may be left of a record that was being written when the table was killed.
+        # Hidden files may be remains of a record that was being written when the process was killed.
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise BaconError(f"'{folder}' holds files that are no cell of a table: give another --out.")
         return
@@ -178,6 +189,6 @@ def check_record(folder: Path, own: Mapping[str, Any]) -> None:
 
 
 def write_record(folder: Path, own: Mapping[str, Any]) -> None:
-    """Note in a folder which run it holds."""
+    """Record in a folder which run it contains."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / RECORD, json.dumps(own, indent=2, ensure_ascii=False) + "\n")

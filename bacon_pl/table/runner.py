@@ -1,4 +1,4 @@
-"""Runs the cells of a table, each in processes of its own, several side by side; what is there is not run again."""
+"""Running the cells of a table in separate processes, several at a time. Finished runs are not repeated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bacon_pl.table.plan import Cell, write_record
 from bacon_pl.threads import available_cores
 
 RESULTS = "results.json"
-_PATIENCE = 60.0  # seconds for the processes of a table that was killed to write their checkpoints and leave
+_PATIENCE = 60.0  # seconds in which the processes of a killed table may write their checkpoints and exit
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Job:
     Attributes:
         cell: The cell.
         seed: Seed of the run.
-        folder: Where it writes.
-        arguments: Those of ``fit`` and of ``eval``.
-        record: What makes it the same run when it is resumed.
+        folder: Output folder.
+        arguments: Arguments of ``fit`` and of ``eval``.
+        record: Settings that must stay the same when the run is resumed.
     """
 
     cell: Cell
@@ -47,15 +47,15 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether its results are there."""
+        """Whether the results exist."""
         return (self.folder / RESULTS).is_file()
 
     def steps(self) -> list[tuple[str, list[str]]]:
-        """The commands still to be run: name and arguments."""
-        # Only one whose results are missing is run, so there is nothing of worth to overwrite.
+        """Return the names and arguments of the commands that must still be run."""
+        # Only jobs without results are run, so nothing valuable can be overwritten.
         out = ["--out", str(self.folder), "--overwrite", "true"]
         steps = [("eval", [*self.arguments["eval"], "--distilled", str(self.folder), *out])]
-        if not (self.folder / FILE_NAME).is_file():  # written at the end of a distillation, whole
+        if not (self.folder / FILE_NAME).is_file():  # written atomically at the end of a distillation
             steps.insert(0, ("fit", [*self.arguments["fit"], "--ckpt_path", "last"]))
         return steps
 
@@ -67,7 +67,7 @@ class Running:
     Attributes:
         job: The job.
         command: ``fit`` or ``eval``.
-        begun: When the job was begun, by ``time.monotonic``.
+        begun: Time at which the job was started, from ``time.monotonic``.
     """
 
     job: Job
@@ -76,24 +76,27 @@ class Running:
 
     @property
     def log(self) -> Path:
-        """Where it prints."""
+        """File with the output of the command."""
         return self.job.folder / f"{self.command}.log"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one job at a time runs: what its processes find in their environment."""
+    """A slot for one job at a time, with the environment variables of its processes."""
 
     environment: Mapping[str, str]
 
 
 def places(jobs: int | None, accelerator: str, devices_each: bool) -> list[Place]:
-    """Share this machine out.
+    """Divide the resources of this machine among jobs.
 
     Args:
-        jobs: Jobs side by side; by default one for each GPU, or one for each CPU core where there is no GPU.
-        accelerator: The Trainer's.
-        devices_each: Every job asks for devices itself, so only one runs at a time unless ``jobs`` says otherwise.
+        jobs: Number of jobs at the same time; by default one per GPU, or one per CPU core if there is no GPU.
+        accelerator: Accelerator of the Trainer.
+        devices_each: Whether every job requests devices itself. Then only one job runs at a time by default.
+
+    Returns:
+        One slot per job.
 
     Raises:
         BaconError: ``jobs`` is below 1.
@@ -115,13 +118,16 @@ def places(jobs: int | None, accelerator: str, devices_each: bool) -> list[Place
 
 @contextlib.contextmanager
 def claimed(out: Path) -> Iterator[BinaryIO]:
-    """Hold a table's folder for this process and those it starts.
+    """Lock the folder of a table for this process and those it starts.
+
+    Args:
+        out: The folder.
 
     Yields:
-        The file that is locked; whoever inherits it holds the lock, too.
+        The locked file; processes that inherit it hold the lock, too.
 
     Raises:
-        BaconError: Another table is being made there, or the folder cannot be written.
+        BaconError: Another process is using the folder, or it is not writable.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -144,15 +150,15 @@ def run_all(
     after: Callable[[Job, str | None, float], None],
     meanwhile: Callable[[Sequence[Running]], None],
 ) -> None:
-    """Run jobs, as many side by side as there are places.
+    """Run jobs, one at a time in each place.
 
     Args:
-        jobs: In the order in which they are begun.
-        where: Places.
-        held: A file that every process keeps open.
-        after: Called, by one thread at a time, when a job has ended: the job, what went wrong or None, and the seconds
-            it took.
-        meanwhile: Called about twice a second, never during ``after``, with what is running.
+        jobs: The jobs in the order in which they are started.
+        where: The places.
+        held: File that every process keeps open.
+        after: Called when a job has ended, by one thread at a time, with the job, an error message or None, and the
+            duration in seconds.
+        meanwhile: Called about twice per second, never during ``after``, with the running commands.
     """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
@@ -181,14 +187,14 @@ def run_all(
         thread.start()
     try:
         for thread in threads:
-            while thread.is_alive():  # with a time limit, so that Ctrl-C gets through
+            while thread.is_alive():  # joined with a timeout, so that Ctrl-C is handled
                 thread.join(0.5)
                 with one_at_a_time:
                     meanwhile(list(running.values()))
     except BaseException:
         stopping.set()
         try:
-            _end(running, lambda process: process.terminate())  # they write a checkpoint and leave
+            _end(running, lambda process: process.terminate())  # the processes write a checkpoint and exit
             for thread in threads:
                 thread.join()
         except KeyboardInterrupt:  # a second Ctrl-C
@@ -211,9 +217,9 @@ def _run(
     stopping: threading.Event,
     begun: float,
 ) -> str | None:
-    """Run what is left of a job; returns what went wrong."""
+    """Run the remaining commands of a job and return an error message, or None."""
     write_record(job.folder, job.record)
-    # Its processes end with this one, so that a table that was killed can be begun again at once.
+    # The processes end together with this one, so that a killed table can be restarted immediately.
     environment = {**os.environ, **place.environment, PARENT: str(os.getpid())}
     for name, arguments in job.steps():
         if stopping.is_set():
@@ -243,7 +249,7 @@ def _ending(code: int) -> str:
 
 
 def _last_line(log: Path) -> str:
-    """What a process said at last, for its log may be long; an error's own line where there is one."""
+    """Return the last error message in a log or, if there is none, the last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("bacon ") and ": error: " in line]
     return (errors or lines or [""])[-1]

@@ -1,4 +1,4 @@
-"""What a table says while it is filled: a line for every run that ends, and where the others are at intervals."""
+"""Progress output of a table: one line per finished run, and the state of the running ones at intervals."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bacon_pl.pace import Intervals, duration
 from bacon_pl.table.numbers import read_results
 from bacon_pl.table.runner import Job, Running
 
-_TAIL = 1 << 14  # bytes of a log that are looked at
-# The lines of bacon_pl.progress.
+_TAIL = 1 << 14  # number of bytes at the end of a log that are read
+# Matches the lines printed by bacon_pl.progress.
 _PROGRESS = re.compile(r"(?:.*: )?(?P<where>\w+ [\d,]+ of [\d,]+): (?P<parts>.+)")
 
 
 class Screen:
-    """Prints where a table is.
+    """Prints the progress of a table.
 
     Args:
-        missing: Runs to be made.
-        places: How many are made side by side.
-        clock: Tells seconds.
+        missing: Number of runs to make.
+        places: Number of runs at the same time.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(self, missing: int, places: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,12 +36,12 @@ class Screen:
         self._intervals = Intervals(first=30.0, longest=600.0)
 
     def ended(self, job: Job, flaw: str | None, seconds: float) -> None:
-        """Say how a run ended.
+        """Print the result of a run.
 
         Args:
             job: The run.
-            flaw: What went wrong, or None.
-            seconds: How long it took.
+            flaw: Error message, or None.
+            seconds: Duration in seconds.
         """
         self._took.append(seconds)
         self._running = [one for one in self._running if one.job != job]
@@ -50,7 +50,7 @@ class Screen:
         print(f"[{len(self._took)}/{self.missing}] {_name(job)}: {said} ({duration(seconds)}){left}", flush=True)
 
     def meanwhile(self, running: Sequence[Running]) -> None:
-        """Say where the runs are, if it is time for that."""
+        """Print the progress of the running commands if the interval has passed."""
         self._running = running
         elapsed = self.clock() - self._begun
         if not running or not self._intervals.due(elapsed):
@@ -62,7 +62,7 @@ class Screen:
             print(f"    {_name(one.job)}: {one.command}, {where(one.log) or self._since(one)}", flush=True)
 
     def _left(self) -> str:
-        """How long the rest takes, if the runs that are left take as long as those that have ended."""
+        """Estimate the remaining time from the mean duration of the finished runs."""
         mean = sum(self._took) / len(self._took)
         done = sum(min(self.clock() - one.begun, mean) for one in self._running)
         left = self.missing - len(self._took)
@@ -73,13 +73,13 @@ class Screen:
 
 
 def where(log: Path) -> str | None:
-    """Where a command is by its log's last line of progress, as ``iteration 20 of 300, 14 seconds left``.
+    """Read the progress of a command from its log, e.g. ``iteration 20 of 300, 14 seconds left``.
 
     Args:
-        log: What it and, above, earlier starts of it have printed.
+        log: Output of the command, which may be preceded by that of earlier starts.
 
     Returns:
-        None if it has said nothing yet.
+        The progress, or None if the command has not printed any yet.
     """
     try:
         with open(log, "rb") as file:
@@ -88,7 +88,7 @@ def where(log: Path) -> str | None:
     except OSError:
         return None
     for line in reversed(lines):
-        if line.startswith("$ bacon "):  # what is above is of an earlier start
+        if line.startswith("$ bacon "):  # the lines before this one belong to an earlier start
             return None
         if found := _PROGRESS.fullmatch(line):
             times = [part for part in found["parts"].split(", ") if part.endswith((" left", " in all"))]
@@ -97,7 +97,7 @@ def where(log: Path) -> str | None:
 
 
 def accuracy(job: Job) -> str:
-    """The mean accuracy of a run's networks."""
+    """Format the mean accuracy of a run's networks."""
     values = read_results(job.folder) or ()
     return f"{sum(values) / len(values):.1f} %" if values else "no result"
 

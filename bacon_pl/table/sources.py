@@ -1,4 +1,4 @@
-"""Where a table's datasets lie, and which of them are there."""
+"""Locating the datasets of a table."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Source:
     """A dataset on disk.
 
     Attributes:
-        arguments: How ``fit`` and ``eval`` are told of it.
-        note: What a reader of the table has to know of it, or nothing.
+        arguments: Arguments of ``fit`` and ``eval`` that select the dataset.
+        note: Note for readers of the table; may be empty.
     """
 
     arguments: tuple[str, ...]
@@ -24,18 +24,21 @@ class Source:
 
 
 def locate(name: str, root: Path, download: bool = False) -> Source:
-    """Find a dataset: in its own format, or as image files in class folders (``root`` or ``root/<name>``).
+    """Find a dataset in its own format, or as image files in class folders (``root`` or ``root/<name>``).
 
-    Image files are normalized as the dataset itself. The data are read once, so that what is wrong with them is told
-    before hours are spent.
+    Image files are normalized in the same way as the original dataset. The data is read once, so that errors in it are
+    reported before any run starts.
 
     Args:
         name: Catalog name, or ``module.NAME`` of a DatasetSpec.
         root: Folder of the data.
-        download: Fetch what is missing.
+        download: Download missing files.
+
+    Returns:
+        The dataset.
 
     Raises:
-        BaconError: It is not there, or damaged.
+        BaconError: The dataset is missing or damaged.
     """
     spec = find(name)
     try:
@@ -45,7 +48,7 @@ def locate(name: str, root: Path, download: bool = False) -> Source:
             if spec.name != "folder" and (folder / "train").is_dir() and (folder / "test").is_dir():
                 return _as_files(spec, folder)
         raise error
-    own = name if "." in name else spec.name  # of one's own, by its module
+    own = name if "." in name else spec.name  # a user's own dataset is selected by its module
     return Source(("--data.name", own, "--data.root", str(root)))
 
 

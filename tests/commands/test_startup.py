@@ -1,4 +1,4 @@
-"""What is said at once is said without torch; and help shows the package's own options first."""
+"""Short commands and early errors do not load torch, and the help shows the package's own options first."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""When two sets are the same one."""
+"""Equality of distilled sets."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Files that want to do harm: loading takes no memory on their word, runs nothing and writes nowhere else."""
+"""Malicious files: loading allocates no memory for claimed sizes, runs no code and writes no files."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What stands between the brackets: one image, several, and what is no index."""
+"""Indexing of a distilled set: one image, several images, and invalid indices."""
 
 from typing import Any
 

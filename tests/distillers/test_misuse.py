@@ -1,4 +1,4 @@
-"""Runs that end early or never begin, and what is told of it from Python."""
+"""Runs that end early or never start, and the errors raised in Python."""
 
 import pytest
 import torch

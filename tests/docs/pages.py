@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.paths import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+# A block that shows fences itself has a longer one.
+_FENCE = re.compile(r"^( *)(`{3,})([^\s`]*)[^\n`]*\n(.*?)^\1\2$", re.MULTILINE | re.DOTALL)
 _REASON = re.compile(r"<!-- not run: (.+?) -->\s*\Z", re.DOTALL)
 _FILE = re.compile(r"# ([\w.]+\.(?:py|yaml))\b")
 
@@ -44,7 +45,7 @@ def blocks(page: Path) -> list[Block]:
     found = []
     for match in _FENCE.finditer(text):
         reason = _REASON.search(text[: match.start()])
-        found.append(Block(match[2], match[3], reason and reason[1]))
+        found.append(Block(match[3], match[4], reason and reason[1]))
     return found
 
 

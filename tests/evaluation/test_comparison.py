@@ -1,4 +1,4 @@
-"""What cannot be compared is told before anything is trained."""
+"""Impossible comparisons are reported before any training."""
 
 import pytest
 import torch

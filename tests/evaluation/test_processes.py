@@ -1,4 +1,4 @@
-"""Several processes share an evaluation's networks out and end with one process's result, to the bit."""
+"""Several processes divide the networks of an evaluation and get the result of a single process, bit for bit."""
 
 import multiprocessing
 import os

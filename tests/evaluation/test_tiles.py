@@ -1,4 +1,4 @@
-"""The baseline ``tiles``: what a run starts from, never distilled, beside the set that came of it."""
+"""The baseline ``tiles``: the initial images of a run without distillation, compared with the distilled set."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pickles that ask for more than data: nothing of them is run."""
+"""Pickles that contain more than data: no code in them is executed."""
 
 import builtins
 import os

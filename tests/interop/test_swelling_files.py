@@ -1,4 +1,4 @@
-"""Files that claim more than they hold, or are damaged: they take no memory and end in one sentence."""
+"""Damaged files, and files that claim more data than they contain: they take no memory and cause a plain error."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Other projects' pickles of tensors: every form that is read, and what is told of what is no set."""
+"""Pickles of tensors from other projects: all supported forms, and the errors for other files."""
 
 import pickle
 import warnings

@@ -1,4 +1,4 @@
-"""What a run starts from: tiles as published and scaled otherwise, whole images, noise."""
+"""The initial images of a run: tiles with the published and other scalings, whole images, and noise."""
 
 import re
 

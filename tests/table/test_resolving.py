@@ -1,4 +1,4 @@
-"""How ``bacon table`` resolves its plan: once for every cell, aloud, and for any family."""
+"""``bacon table`` resolves its plan once for every cell, says so, and supports any family."""
 
 import json
 import re

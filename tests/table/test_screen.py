@@ -1,4 +1,4 @@
-"""What a table says while it is filled, by a clock that the tests turn, and how its runs are ended."""
+"""The progress output of a table, with a clock controlled by the tests, and the termination of its runs."""
 
 import json
 import os

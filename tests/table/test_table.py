@@ -1,4 +1,4 @@
-"""The command that fills tables: its plan, its numbers, and runs of it that are broken off and begun again."""
+"""The command ``bacon table``: its plan, its numbers, and the resuming of interrupted runs."""
 
 import csv
 import json
