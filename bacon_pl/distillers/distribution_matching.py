@@ -186,7 +186,7 @@ class DistributionMatching(Distiller):
         self.bound_log = BoundLog(bound, self.seed)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the images' optimizer, which takes the steps of all classes at once if the schedule is one per class."""
+        """Return the optimizer, which takes all classes' steps at once if the schedule is one step per class."""
         if self.optimizer == "adamw":
             pixels = self.space == "pixels"
             mean, std = (self.meta.mean, self.meta.std) if pixels else ((0.0,), (1.0,))

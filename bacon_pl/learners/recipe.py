@@ -97,8 +97,8 @@ class Recipe:
             default the same as ``epochs``.
         coreset_steps: Steps, rounded up to whole epochs, of training on the real images for the networks in whose
             feature spaces herding and k-center select images.
-        milestones: Shares of the epochs, ascending, between 0 and 1 and rounded to whole epochs, after which the schedule
-            ``milestones`` drops the learning rate.
+        milestones: Shares of the epochs, ascending, between 0 and 1 and rounded to whole epochs, after which the
+            schedule ``milestones`` drops the learning rate.
 
     Raises:
         BaconError: An argument is out of range.
