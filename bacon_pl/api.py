@@ -16,14 +16,12 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from bacon_pl import config_files
 from bacon_pl.commands.evaluate import Eval
 from bacon_pl.commands.fit import Fit
-from bacon_pl.commands.settings import silenced
 from bacon_pl.data import CATALOG, DataModule, InMemoryData, labeled_images
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError, StoppedError, one_line
 from bacon_pl.evaluation import Baseline, Results
-from bacon_pl.opening import Opening
-from bacon_pl.quiet import quietly
+from bacon_pl.quiet import quietly, silenced
 
 _SCHEDULE = 10
 """Images per class of the schedule that is used if a dataset has none for the requested number."""
@@ -105,9 +103,7 @@ def distill(
         with _as_library(progress):
             command = Fit([*args, *(["--ckpt_path=last"] if resume else [])])
             _check_folder(command, out)
-            if not progress:
-                trainer: Any = command.trainer
-                trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, Opening)]
+            command.talks = progress
             command.distill(images and images(command.config.data))
             return command.model.distilled()
 

@@ -16,7 +16,7 @@ from typing import NoReturn, Protocol
 from bacon_pl.errors import BaconError, StoppedError, one_line
 from bacon_pl.quiet import quiet
 from bacon_pl.runtime import end_with_parent, keep_memory, standard_streams
-from bacon_pl.threads import limit_threads, sleep_while_waiting
+from bacon_pl.threads import choose_waiting, limit_threads
 
 
 class Command(Protocol):
@@ -171,7 +171,7 @@ def main(args: Sequence[str] | None = None) -> None:
             raise BaconError(f"unknown command '{command}'; the commands are {', '.join(COMMANDS)}.")
         find_modules_here()
         check(command, rest)
-        sleep_while_waiting()
+        choose_waiting()
         if command != "table":  # divides the cores among its runs itself
             limit_threads()
         with interrupts_end(f"bacon {command}: interrupted."):

@@ -67,8 +67,8 @@ def describe_data(data: DataModule) -> list[str]:
         f"{len(data.test):,} for testing",
     ]
     where = []
-    if data.name != "digits" and Path(data.root).exists():  # the digits are part of scikit-learn
-        where.append(f"in {Path(data.root)}")
+    if data.folder is not None and data.folder.exists():
+        where.append(f"in {data.folder}")
     where += [f"decoded in the cache, {path} ({_size(path)})" for path in data.cache_files]
     return [", ".join(parts), *(["; ".join(where)] if where else [])]
 

@@ -42,6 +42,19 @@ def quietly() -> Iterator[None]:
                 logging.getLogger(name).removeFilter(is_news)
 
 
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Suppress all informational messages through Lightning's loggers during a ``with`` block."""
+    before = {logging.getLogger(name): logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        for logger in before:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)
+
+
 def is_news(record: logging.LogRecord) -> bool:
     """Return whether to keep a message: other warnings, and messages that this package sends to Lightning's loggers."""
     if record.levelno < logging.WARNING:

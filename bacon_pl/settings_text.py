@@ -92,6 +92,10 @@ def load(text: str, what: str) -> dict[str, Any]:
             raise _FlawError(f"is no YAML of settings ({one_line(found, 80)})")
         return _spread(found)
     except yaml.YAMLError as error:
+        if "nesting depth" in str(error):  # newer versions of PyYAML have a limit of their own, which is larger
+            mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+            where = f" in line {mark.line + 1}" if mark else ""
+            raise BaconError(f"{what} nests more than {_MOST_LEVELS} levels deep{where}: {GIVE}.") from error
         raise BaconError(f"{what} is no YAML ({one_line(error).rstrip('.')}): {GIVE}.") from error
     except _FlawError as flaw:
         raise BaconError(f"{what} {flaw}: {flaw.remedy}.") from flaw

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands have it, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as commands on an idle machine; before torch is loaded
 
 import torch
 

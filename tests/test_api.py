@@ -165,6 +165,19 @@ def test_test_images_in_memory_give_the_same_numbers(chosen, digits):
     assert set(bacon_pl.evaluate(chosen, digits[1], train=digits[0], **whole).baselines) == {"tiles"}
 
 
+def test_images_in_memory_are_recorded_as_what_they_are(tmp_path, monkeypatch, capsys, chosen, digits):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()  # where a catalog dataset would be looked for
+    made = bacon_pl.distill(digits[0], 2, "random", out="run")
+    assert "images: 1,437 training images of 10 classes" in (said := capsys.readouterr().out)
+    assert "in data" not in said
+    found = bacon_pl.evaluate(chosen, digits[1], train=digits[0], **QUICK).numbers["config"]["data"]
+    for data, name in ((made.config["data"], "images"), (found, "digits")):
+        assert data["name"] == name and "root" not in data
+        assert data["train"]["images"]["shape"] == [1437, 1, 8, 8]
+    assert not list((tmp_path / "run").rglob("config.yaml"))  # no file of settings could name them
+
+
 def test_the_recipe_is_the_one_that_the_set_records(chosen):
     recipe = chosen.config["evaluation"]
     assert recipe["epochs"] == 300  # of the schedule digits/ipc1
@@ -210,7 +223,7 @@ def test_what_is_wrong_with_an_evaluation_is_a_sentence(arguments, said, chosen)
 
 def test_results_read_as_a_table(chosen):
     found = bacon_pl.evaluate(chosen, baselines=["random"], **QUICK)
-    assert found._repr_markdown_().startswith("| network | distilled | random |")
+    assert found._repr_markdown_().startswith("| network | distilled | random real |")
     assert f"{found.accuracy:.1f}" in repr(found) and "random" in repr(found)
     with pytest.raises(BaconError, match="no evaluation's results"):
         Results({})

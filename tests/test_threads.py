@@ -24,10 +24,53 @@ def test_waiting_threads_sleep():
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
+def stat(root, *idle_then):
+    """A machine of four cores, of which some are idle between two looks: writes what the kernel would say of it."""
+    (root / "proc").mkdir()
+    looks = iter([(0, 0), idle_then])
+
+    def look(seconds=0):
+        idle, total = next(looks)
+        (root / "proc/stat").write_text(f"cpu  {total - idle} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1 2 3\n")
+
+    look()
+    return look
+
+
+@pytest.mark.parametrize(
+    ("idle", "mine", "chosen"),
+    [
+        (40, 4, {"GOMP_SPINCOUNT": "10000"}),
+        (36, 4, {"GOMP_SPINCOUNT": "10000"}),
+        (30, 4, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        (0, 4, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        (20, 2, {"GOMP_SPINCOUNT": "10000"}),  # a container's two cores are free, though others work
+        (10, 2, {"OMP_WAIT_POLICY": "PASSIVE"}),
+    ],
+)
+def test_threads_sleep_where_cores_are_taken_and_spin_briefly_where_they_are_free(
+    tmp_path, monkeypatch, idle, mine, chosen
+):
+    monkeypatch.setattr(threads.time, "sleep", stat(tmp_path, idle, 40))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(threads, "available_cores", lambda root: mine)
+    threads.choose_waiting(tmp_path)
+    assert {key: os.environ[key] for key in SETTINGS if key in os.environ} == chosen
+
+
+@pytest.mark.parametrize("text", ["", "cpu", "intr 1 2 3", "cpu a b c d e f g h"])
+def test_threads_sleep_where_the_system_does_not_tell(tmp_path, text):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text(text)
+    threads.choose_waiting(tmp_path)
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_WAIT_POLICY"])
 def test_what_a_user_says_of_waiting_stays(monkeypatch, name):
     monkeypatch.setenv(name, "1")
     threads.sleep_while_waiting()
+    threads.choose_waiting()
     assert {key: os.environ[key] for key in SETTINGS if key in os.environ} == {name: "1"}
 
 
@@ -92,7 +135,7 @@ def displayed(**environment):
     """What torch's OpenMP says of its settings when a command loads it."""
     said = subprocess.run(
         [sys.executable, "-m", "bacon_pl", "convert", "--help"], check=True, capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, "OMP_DISPLAY_ENV": "true", **environment},
+        env={**os.environ, "OMP_DISPLAY_ENV": "verbose", **environment},
     ).stderr  # fmt: skip
     if "OMP_WAIT_POLICY" not in said:
         pytest.skip("torch has another OpenMP than GNU's")
@@ -100,5 +143,6 @@ def displayed(**environment):
 
 
 def test_a_command_tells_openmp_before_torch_is_loaded():
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in displayed()
+    said = displayed()
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in said or "GOMP_SPINCOUNT = '10000'" in said
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in displayed(OMP_WAIT_POLICY="ACTIVE")

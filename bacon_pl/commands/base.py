@@ -55,6 +55,8 @@ class LightningCommand(LightningCLI):
     """
 
     name: str
+    talks = True
+    """Whether the command prints its progress and results."""
     builds_model = False
     """Whether the command builds the module of a family; otherwise it ignores the settings of the model."""
 
@@ -62,6 +64,7 @@ class LightningCommand(LightningCLI):
         # The parser prints and exits at --print_config, so options after it would be ignored; move it to the end.
         args = sorted(args, key=lambda word: word.startswith("--print_config"))
         self._check_own(args)
+        self._given: DataModule | None = None
         self.command_line = CommandLine(args)
         if self.builds_model:
             self.command_line.check_methods()
@@ -224,7 +227,18 @@ class LightningCommand(LightningCLI):
         check_devices(trainer)
         return trainer
 
+    def use(self, data: DataModule) -> None:
+        """Use the given real images instead of those named in the settings, which no file then saves."""
+        self.datamodule, self._given = data, data
+        self.leave_out(SaveConfig)
+
+    def leave_out(self, kind: type[pl.Callback]) -> None:
+        """Remove the callbacks of a class from the Trainer."""
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [callback for callback in callbacks if not isinstance(callback, kind)]
+
     @property
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration of this run as plain values."""
-        return yaml.safe_load(self.parser.dump(self.config))
+        settings = yaml.safe_load(self.parser.dump(self.config))
+        return settings if self._given is None else {**settings, "data": dict(self._given.hparams)}

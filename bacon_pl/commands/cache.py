@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from bacon_pl.cache_files import Entry, clear, entries
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.runtime import cache_dir
@@ -21,7 +23,6 @@ it is needed. The cache lies in $BACON_CACHE, else in $XDG_CACHE_HOME/bacon_pl, 
   --older_than DAYS    remove only what was written more than so many days ago
 """
 _KINDS = {"images": "decoded images", "kernels": "compiled kernels", "part": "unfinished file"}
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 class Cache:
@@ -55,7 +56,7 @@ class Cache:
         elif self.clears:
             removed = clear(self.older_than)
             what = f"{len(removed)} file{'s' * (len(removed) != 1)}"
-            print(f"removed {what} from {cache_dir()}: {size_text(sum(entry.size for entry in removed))} freed")
+            print(f"removed {what} from {cache_dir()}: {decimal(sum(entry.size for entry in removed))} freed")
         else:
             print("\n".join(listing()))
 
@@ -72,17 +73,9 @@ def listing() -> list[str]:
         )
     if others:
         lines.append(f"  {len(others)} other files or folders lie there, which are not the cache's")
-    total = size_text(sum(entry.size for entry in own))
+    total = decimal(sum(entry.size for entry in own))
     lines.append(f"total: {len(own)} file{'s' * (len(own) != 1)}, {total}" if own else "total: nothing is kept")
     return lines
-
-
-def size_text(size: int) -> str:
-    """Format a number of bytes with three digits and a decimal unit."""
-    value, unit = float(size), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.3g} {_UNITS[unit]}"
 
 
 def _row(entry: Entry) -> tuple[str, str, str, str, str]:
@@ -93,7 +86,7 @@ def _row(entry: Entry) -> tuple[str, str, str, str, str]:
     if entry.source is not None:
         gone = "" if Path(entry.source).exists() else " (no longer there)"
         source = f"{one_line(entry.source)}{gone}"
-    return _KINDS[entry.kind], one_line(entry.name, 40), size_text(entry.size), date, source
+    return _KINDS[entry.kind], one_line(entry.name, 40), decimal(entry.size), date, source
 
 
 def _chosen_by() -> str:

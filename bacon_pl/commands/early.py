@@ -40,11 +40,12 @@ def check(command: str, args: Sequence[str]) -> None:
         BaconError: An option is misspelled, no configuration is given, or one is missing or not a YAML file with
             settings.
     """
-    if not any(word in ("-h", "--version") or word.startswith("--print") or "help" in word for word in args):
+    only_shows = any(word in ("-h", "--version") or word.startswith("--print") or "help" in word for word in args)
+    if not only_shows:
         _check_names(args)
-        _check_missing(command, args)
-    for given in _configurations(args):
-        _read(given)
+    read = [_read(given) for given in _configurations(args)]
+    if not only_shows:
+        _check_missing(command, args, read)
 
 
 def _check_names(args: Sequence[str]) -> None:
@@ -58,7 +59,7 @@ def _check_names(args: Sequence[str]) -> None:
             raise BaconError(f"unknown option {option}. Did you mean --{near[0]}{dot}{rest}? `--help` lists all.")
 
 
-def _check_missing(command: str, args: Sequence[str]) -> None:
+def _check_missing(command: str, args: Sequence[str], read: Sequence[list[Layer] | None]) -> None:
     """Reject a command line without a required option or configuration."""
     names = [word.partition("=")[0] for word in args]
     if command == "fit" and all(name in _NO_SETTINGS for name in names if name.startswith("-")):
@@ -66,12 +67,11 @@ def _check_missing(command: str, args: Sequence[str]) -> None:
             "no configuration is given: add --config NAME, e.g. --config digits/ipc1 (`bacon configs` lists the "
             "names), or --config FILE with a YAML file of your own."
         )
-    if command == "eval" and "--distilled" not in names:
-        read = [_read(given) for given in _configurations(args)]
-        if None not in read and not any("distilled" in layer.settings for found in read for layer in found or ()):
-            raise BaconError(
-                "--distilled is missing: give the set, its file or the folder of its run, as `--help` describes."
-            )
+    named = any("distilled" in layer.settings for found in read for layer in found or ())
+    if command == "eval" and "--distilled" not in names and None not in read and not named:
+        raise BaconError(
+            "--distilled is missing: give the set, its file or the folder of its run, as `--help` describes."
+        )
 
 
 def _configurations(args: Sequence[str]) -> Iterator[str]:

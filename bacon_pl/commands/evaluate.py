@@ -69,8 +69,6 @@ class Eval(LightningCommand):
     """Train new networks on a distilled set, test them, and write results.json to the folder of the evaluation."""
 
     name = "eval"
-    talks = True
-    """Whether the command prints its progress and results."""
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the data, but no model, since there is one per training set."""
@@ -161,7 +159,8 @@ class Eval(LightningCommand):
         Returns:
             The results.
         """
-        self.datamodule = data or self.datamodule
+        if data is not None:
+            self.use(data)
         networks = self.architectures(distilled.meta)
         folder = self.place(distilled, list(networks))
         with contextlib.ExitStack() as stack:

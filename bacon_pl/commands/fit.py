@@ -94,12 +94,12 @@ class Fit(LightningCommand):
 
     def _distill(self, data: DataModule | None) -> None:
         if data is not None:
-            self.datamodule = data
+            self.use(data)
+        if not self.talks:
+            self.leave_out(Opening)
         self.check()
         # Options for resuming are not recorded, so that a resumed run gives the same file as an uninterrupted one.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
-        if data is not None:
-            self.model.config["data"] = dict(data.hparams)
         if recipe := self.command_line.section("evaluation"):  # record the intended recipe of the evaluation
             self.model.config["evaluation"] = recipe
         root, config = Path(self.trainer.default_root_dir), self.config

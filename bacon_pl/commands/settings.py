@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bacon_pl.commands.evaluate import Eval
 from bacon_pl.commands.fit import Fit
+from bacon_pl.quiet import silenced
 
 
 def settings_of(command: str, args: Sequence[str]) -> dict[str, Any]:
@@ -26,17 +25,3 @@ def settings_of(command: str, args: Sequence[str]) -> dict[str, Any]:
     if isinstance(run, Fit):
         run.check_settings()
     return run.resolved
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Suppress Lightning's informational messages."""
-    names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
-    before = {logging.getLogger(name): logging.getLogger(name).level for name in names}
-    try:
-        for logger in before:
-            logger.setLevel(logging.WARNING)
-        yield
-    finally:
-        for logger, level in before.items():
-            logger.setLevel(level)

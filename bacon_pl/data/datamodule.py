@@ -128,6 +128,11 @@ class DataModule(Configured, LightningDataModule):
         """Height and width of the images, or None if they are unknown until the data is read."""
         return (self.image_size, self.image_size) if self.image_size else find(self.name).size
 
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the data's files, or None if there are none."""
+        return None if self.name == "digits" else Path(self.root)  # the digits are part of scikit-learn
+
     def prepare_data(self) -> None:
         """Download the data if requested. Lightning calls this in one process only."""
         if self.download and not self._loaded:

@@ -155,6 +155,11 @@ class InMemoryData(DataModule):
         """Height and width of the images."""
         return self._meta.size
 
+    @property
+    def folder(self) -> None:
+        """The images are not in a folder."""
+        return
+
     def _load(self, download: bool) -> tuple[LabeledImages, LabeledImages, DatasetMeta]:
         return self._train, self._test, self._meta
 

@@ -35,11 +35,6 @@ _PLACE = re.compile(
 _ROWS_IN_A_GROUP = 100  # the number of rows that the Hub's viewer reads at once
 
 
-def is_on_hub(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is an address on the Hub."""
-    return os.fspath(path).startswith(("hf://", "hf:/"))
-
-
 def fetch(place: str | os.PathLike[str]) -> Path:
     """Download a set's file from the Hub, unless it is already in Hugging Face's cache.
 

@@ -5,7 +5,6 @@ from bacon_pl.evaluation.comparison import Baseline, Comparison, Run
 from bacon_pl.evaluation.curve import LearningCurve
 from bacon_pl.evaluation.lines import (
     LABELS,
-    accuracy_cells,
     accuracy_rule,
     recipe_line,
     run_line,
@@ -15,6 +14,7 @@ from bacon_pl.evaluation.lines import (
     training_name,
     trainings_line,
 )
+from bacon_pl.evaluation.markdown import accuracy_table, escaped, markdown_table
 from bacon_pl.evaluation.module import EvalModule
 from bacon_pl.evaluation.report import of_main, results, write_results, write_text
 from bacon_pl.evaluation.results_file import Results
@@ -33,10 +33,12 @@ __all__ = [
     "RobustScores",
     "Run",
     "VIEWS",
-    "accuracy_cells",
     "accuracy_rule",
+    "accuracy_table",
     "bound_line",
     "bounds",
+    "escaped",
+    "markdown_table",
     "measure_set",
     "of_main",
     "radius",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bacon_pl.errors import BaconError, one_line
-from bacon_pl.evaluation.lines import accuracy_cells, accuracy_rule, summary
+from bacon_pl.evaluation.lines import accuracy_rule, summary
+from bacon_pl.evaluation.markdown import accuracy_table
 
 
 class Results:
@@ -92,7 +93,4 @@ class Results:
         return f"Results({self.numbers['network']}: {self.accuracy:.1f}{std} %{others})"
 
     def _repr_markdown_(self) -> str:
-        sets, rows = accuracy_cells(self.numbers["runs"])
-        lines = [["network", *sets], ["---", *["---:"] * len(sets)], *([name, *cells] for name, cells in rows.items())]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"{table}\n\n{accuracy_rule(self.numbers).capitalize()}."
+        return f"{accuracy_table(self.numbers['runs'])}\n\n{accuracy_rule(self.numbers).capitalize()}."

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from bacon_pl.evaluation import LABELS, VIEWS, accuracy_cells, accuracy_rule, radius, recipe_line, with_error
+from bacon_pl.evaluation import (
+    LABELS,
+    VIEWS,
+    accuracy_rule,
+    accuracy_table,
+    escaped,
+    markdown_table,
+    radius,
+    recipe_line,
+    with_error,
+)
 
 _ROWS = 20
 """Number of rows above which the table of classes is split into blocks side by side."""
@@ -27,38 +37,25 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     if numbers["storage_share"] is not None:
         size += f", {100 * numbers['storage_share']:.2g} % of the training set"
     parts = [
-        f"# {_plain(numbers['dataset'])}, {numbers['ipc']} image{'s' * (numbers['ipc'] > 1)} per class",
-        f"Method {_plain(numbers['method'] or 'unknown')}, factor {numbers['factor']}: {numbers['train_images']} "
+        f"# {escaped(numbers['dataset'])}, {numbers['ipc']} image{'s' * (numbers['ipc'] > 1)} per class",
+        f"Method {escaped(numbers['method'] or 'unknown')}, factor {numbers['factor']}: {numbers['train_images']} "
         f"training images ({size}). {_which(numbers['distilled'])}",
         f"Recipe: {recipe_line(numbers['runs'][0]['recipe'], numbers['runs'][0]['seed'])}.",
         "## Accuracy",
         f"Top-1 {accuracy_rule(numbers)}.",
-        _accuracies(numbers["runs"]),
+        accuracy_table(numbers["runs"]),
     ]
     if numbers["scores"] is not None:
         parts += ["## Robust scores", _scores(numbers["scores"], numbers["network"])]
     if numbers["bound"] is not None:
         parts += ["## Bound and risk", _bound(numbers["bound"], numbers["network"])]
-    parts += ["## Accuracy by class", f"{_plain(numbers['network'])}, in percent.", _classes(numbers)]
+    parts += ["## Accuracy by class", f"{escaped(numbers['network'])}, in percent.", _classes(numbers)]
     return "\n\n".join(parts) + "\n"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a table whose first column is text and whose other columns are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _which(distilled: Mapping[str, Any]) -> str:
-    where = "" if distilled["path"] is None else f" from {_plain(distilled['path'])}"
+    where = "" if distilled["path"] is None else f" from {escaped(distilled['path'])}"
     return f"The set has the checksum {distilled['checksum']}{where}."
-
-
-def _accuracies(runs: Sequence[Mapping[str, Any]]) -> str:
-    sets, rows = accuracy_cells(runs)
-    return table(
-        ["network", *(LABELS[name] for name in sets)], [[_plain(network), *cells] for network, cells in rows.items()]
-    )
 
 
 def _scores(scores: Mapping[str, Any], network: str) -> str:
@@ -73,8 +70,8 @@ def _scores(scores: Mapping[str, Any], network: str) -> str:
             f"{a['syn_aug']:.3f} - {a['random_aug']:.3f} augmented, {a['syn_plain']:.3f} - {a['random_plain']:.3f} not",
         ],
     ]
-    heading = f"DD-Ranking's scores on {_plain(network)}, from mean accuracies in [0, 1]."
-    return f"{heading}\n\n{table(['score', 'value', 'from'], rows)}"
+    heading = f"DD-Ranking's scores on {escaped(network)}, from mean accuracies in [0, 1]."
+    return f"{heading}\n\n{markdown_table(['score', 'value', 'from'], rows)}"
 
 
 def _bound(bound: Mapping[str, Any], network: str) -> str:
@@ -84,13 +81,13 @@ def _bound(bound: Mapping[str, Any], network: str) -> str:
         f"Bound: of the logarithm of the probability that a real embedding lies within ε of a synthetic one, in nats, "
         f"from below (λ {settings['tv_weight']:g}, clip {settings['clip']}, {settings['samples']} draws). Risk: the "
         f"share of pairs of a real and a synthetic embedding that are further apart than ε ({settings['real_images']} "
-        f"real images a class at most). Means over classes ± standard errors; {_plain(network)}; ε is {own}."
+        f"real images a class at most). Means over classes ± standard errors; {escaped(network)}; ε is {own}."
     )
     rows = [
         [VIEWS[name], with_error(n, "bound", 1), with_error(n, "risk", 3), radius(n)]
         for name, n in bound["networks"].items()
     ]
-    return f"{heading}\n\n{table(['weights', 'bound', 'risk', 'ε'], rows)}"
+    return f"{heading}\n\n{markdown_table(['weights', 'bound', 'risk', 'ε'], rows)}"
 
 
 def _classes(numbers: Mapping[str, Any]) -> str:
@@ -98,14 +95,9 @@ def _classes(numbers: Mapping[str, Any]) -> str:
     cells = []
     for c, name in enumerate(numbers["classes"]):
         values = (run["per_class"]["mean"][c] for run in runs)
-        cells.append([_plain(name), *("" if value is None else f"{value:.1f}" for value in values)])
+        cells.append([escaped(name), *("" if value is None else f"{value:.1f}" for value in values)])
     head = ["class", *(LABELS[run["training_set"]] for run in runs)]
     columns = max(1, min(-(-len(cells) // _ROWS), _MOST_COLUMNS // len(head)))
     rows = -(-len(cells) // columns)
     cells += [[""] * len(head)] * (rows * columns - len(cells))
-    return table(head * columns, ([part for row in cells[r::rows] for part in row] for r in range(rows)))
-
-
-def _plain(text: str) -> str:
-    """Escape text from files, so that it is not interpreted as Markdown."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~" else c if c.isprintable() else "?" for c in text)
+    return markdown_table(head * columns, ([part for row in cells[r::rows] for part in row] for r in range(rows)))

@@ -11,8 +11,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bacon_pl.evaluation import write_text
-from bacon_pl.report.tables import table
+from bacon_pl.evaluation import markdown_table, write_text
 from bacon_pl.runtime import replacing
 from bacon_pl.table.numbers import Entry
 
@@ -61,7 +60,7 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
         parts += [
             "Top-1 on the test set in percent: mean ± standard deviation over all networks of all repeats, where they "
             "are several. Published numbers are those of arXiv 2406.01112.",
-            table(head, rows),
+            markdown_table(head, rows),
         ]
         if any(entry.accuracies for entry in entries):
             parts.append("![ours and published](table.png)")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.filesize import decimal
 from safetensors.torch import save_file
 
 from bacon_pl.cli import main
-from bacon_pl.commands.cache import size_text
 from bacon_pl.data.cache import cached
 from tests.paths import ROOT
 
@@ -69,7 +69,7 @@ def test_what_is_kept_is_shown(cache: Path, tmp_path: Path, capsys: pytest.Captu
     assert "(today)" in cats and cats.endswith(str(tmp_path / "cats")) and " kB " in cats
     assert "(3 days ago)" in dogs and dogs.endswith(f"{tmp_path / 'dogs'} (no longer there)")
     total = sum(path.stat().st_size for path in cache.iterdir())
-    assert lines[-1] == f"total: 3 files, {size_text(total)}"
+    assert lines[-1] == f"total: 3 files, {decimal(total)}"
 
 
 def test_an_empty_cache(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +84,7 @@ def test_all_is_cleared_but_what_is_being_written(cache: Path, capsys: pytest.Ca
     (cache / "cats-0123456789abcdef12345678.tmp").write_bytes(b"half")
     aged(Path(_made(cache / "dogs-0123456789abcdef12345678.tmp")), 1)  # whoever wrote it was killed
     (cache / "tmp12345678").mkdir()  # kernels are being compiled
-    assert run(capsys, "clear") == f"removed 3 files from {cache}: {size_text(size + 504)} freed\n"
+    assert run(capsys, "clear") == f"removed 3 files from {cache}: {decimal(size + 504)} freed\n"
     assert sorted(os.listdir(cache)) == ["cats-0123456789abcdef12345678.tmp", "tmp12345678"]
     aged(cache / "tmp12345678", 1)
     run(capsys, "clear")

@@ -21,14 +21,12 @@ def test_nothing_stops_being_compiled(tmp_path, monkeypatch):
     # The programs are what counts, not what is done with them: without a compiler this takes seconds.
     monkeypatch.setattr(torch, "compile", lambda f, **settings: compile_slowly(f, backend="eager", **settings))
     monkeypatch.setattr("bacon_pl.networks.stateless.MOST_PROGRAMS", LIMIT)
-    monkeypatch.setattr(config, "recompile_limit", 8)
-    monkeypatch.setattr(config, "fail_on_recompile_limit_hit", True)
     torch.compiler.reset()
     counters.clear()
     data = DataModule(name="digits")
     data.setup()
     DistilledSet(torch.randn(20, 1, 8, 8), torch.arange(10).repeat_interleave(2), data.meta, factor=2).save(tmp_path)
-    main([
+    arguments = [
         "eval", "--config", str(ROOT / "configs/digits/ipc1.yaml"), "--distilled", str(tmp_path), "--networks",
         "mlp,convnet", "--baselines", "[random, herding, whole]", "--scores", "true",
         "--evaluation.network", "ConvNet", "--evaluation.network.width", "8", "--evaluation.soft_labels", "{steps: 5}",
@@ -36,7 +34,10 @@ def test_nothing_stops_being_compiled(tmp_path, monkeypatch):
         "--evaluation.batch_size", "48", "--evaluation.num_networks", "2", "--evaluation.acceleration", "on",
         "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.logger", "false",
         "--trainer.default_root_dir", str(tmp_path), "--data.val_fraction", "0",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    # Not by monkeypatch, which takes settings away for good that torch keeps in a way of its own.
+    with config.patch(recompile_limit=8, fail_on_recompile_limit_hit=True):
+        main(arguments)
     assert len(json.loads((evaluation_in(tmp_path) / "results.json").read_text())["runs"]) == 12
     assert counters["stats"]["unique_graphs"] > LIMIT  # so they would not have fitted all at once
     torch.compiler.reset()
