@@ -65,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(checkpoint.get("bacon_pl"), dict) or checkpoint["bacon_pl"].get("format") != CHECKPOINT_FORMAT:
         raise BaconError(
             f"the checkpoint '{path}' is of another version of this package, or no distillation's: use the version "
-            "that wrote it, or start anew in another --trainer.default_root_dir."
+            "that wrote it, or start a new run in another --trainer.default_root_dir."
         )
     return checkpoint
 
@@ -101,8 +101,8 @@ def newest(root: str | os.PathLike[str]) -> Path | None:
             return path
     if paths:
         raise BaconError(
-            f"all checkpoints in '{Path(root, FOLDER)}' are damaged: start anew with --overwrite true, or in another "
-            "--trainer.default_root_dir."
+            f"all checkpoints in '{Path(root, FOLDER)}' are damaged: start a new run with --overwrite true, or in "
+            "another --trainer.default_root_dir."
         )
     return None
 

@@ -47,7 +47,7 @@ def explain(error: Exception, options: Iterable[str] = (), family: str = "") -> 
     """
     text = one_line(error, _LONGEST)
     if isinstance(error, UnicodeDecodeError):
-        return f"--config: the file is no text ({text}): {_GIVE_YAML}."
+        return f"--config: the file is not text ({text}): {_GIVE_YAML}."
     if not isinstance(error, argparse.ArgumentError):
         return text
     options = list(options)
@@ -59,7 +59,7 @@ def explain(error: Exception, options: Iterable[str] = (), family: str = "") -> 
     if bare := re.search(r"argument (?:-\w/)?(--\S+): expected one argument", text):
         return f"{bare[1]}, or an option within it, needs a value: give one, as `--help` describes."
     if text.startswith(("Problems parsing config: ", "Unexpected config: ")):
-        return f"--config: the file is no YAML of settings ({text.partition(': ')[2].rstrip('.')}): {_GIVE_YAML}."
+        return f"--config: the file is not YAML with settings ({text.partition(': ')[2].rstrip('.')}): {_GIVE_YAML}."
     where = _path(text)
     if where == "--config":
         return f"{_KEY.sub('--config', text).rstrip('.')}: {_GIVE_YAML}."

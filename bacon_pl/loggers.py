@@ -168,7 +168,7 @@ def open_loggers(loggers: Iterable[Any]) -> None:
             _ = logger.experiment
         except Exception as error:  # every service raises exceptions of its own
             raise BaconError(
-                f"{type(logger).__name__} cannot start ({one_line(error).rstrip('.')}): mend its --trainer.logger "
+                f"{type(logger).__name__} cannot start ({one_line(error).rstrip('.')}): fix its --trainer.logger "
                 "options, or give --trainer.logger false."
             ) from error
 

@@ -60,7 +60,7 @@ def read(path: Path, option: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BaconError(f"{file_is} no text ({error}): {GIVE}.") from error
+        raise BaconError(f"{file_is} not text ({error}): {GIVE}.") from error
 
 
 def load(text: str, what: str) -> dict[str, Any]:
@@ -89,14 +89,14 @@ def load(text: str, what: str) -> dict[str, Any]:
                 f"leave it out, or write {{}} if it is to say nothing; else {GIVE}",
             )
         if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-            raise _FlawError(f"is no YAML of settings ({one_line(found, 80)})")
+            raise _FlawError(f"is not YAML with settings ({one_line(found, 80)})")
         return _spread(found)
     except yaml.YAMLError as error:
         if "nesting depth" in str(error):  # newer versions of PyYAML have a limit of their own, which is larger
             mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
             where = f" in line {mark.line + 1}" if mark else ""
             raise BaconError(f"{what} nests more than {_MOST_LEVELS} levels deep{where}: {GIVE}.") from error
-        raise BaconError(f"{what} is no YAML ({one_line(error).rstrip('.')}): {GIVE}.") from error
+        raise BaconError(f"{what} is not YAML ({one_line(error).rstrip('.')}): {GIVE}.") from error
     except _FlawError as flaw:
         raise BaconError(f"{what} {flaw}: {flaw.remedy}.") from flaw
 

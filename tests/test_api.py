@@ -225,5 +225,5 @@ def test_results_read_as_a_table(chosen):
     found = bacon_pl.evaluate(chosen, baselines=["random"], **QUICK)
     assert found._repr_markdown_().startswith("| network | distilled | random real |")
     assert f"{found.accuracy:.1f}" in repr(found) and "random" in repr(found)
-    with pytest.raises(BaconError, match="no evaluation's results"):
+    with pytest.raises(BaconError, match="not the results of an evaluation"):
         Results({})

@@ -124,7 +124,7 @@ def test_a_checkpoint_that_would_unpack_to_more_than_it_is_is_refused(tmp_path):
 
 def test_folders_keep_what_is_in_them(tmp_path):
     with claimed(tmp_path, "last", False) as path:
-        assert path is None  # nothing yet: start anew
+        assert path is None  # nothing yet: start a new run
         with pytest.raises(BaconError, match="another process"), claimed(tmp_path, None, True):
             pass
     distill(tmp_path, 2)

@@ -124,7 +124,7 @@ def test_a_logger_that_cannot_start_is_told_in_a_sentence(tmp_path):
         def experiment(self):
             raise ConnectionError("no route to host")
 
-    with pytest.raises(BaconError, match="Refuses cannot start .no route to host.: mend its --trainer.logger options"):
+    with pytest.raises(BaconError, match="Refuses cannot start .no route to host.: fix its --trainer.logger options"):
         open_loggers([Refuses()])
 
 

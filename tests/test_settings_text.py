@@ -43,11 +43,11 @@ def refused(text):
         (SWELLING, "stands for more than 100,000 values"),
         (f"a: &a {'x' * 1_000_000}\nb: [{', '.join(['*a'] * 20)}]\n", "stands for more than"),
         (f"a: {'[' * 5000}{']' * 5000}", "nests more than 50 levels deep in line 1"),
-        ("- a\n", "is no YAML of settings"),
-        ("3: 4\n", "is no YAML of settings"),
-        ("? [a]\n: b\n", "is no YAML"),
-        ("model: {ipc: 1\n", "is no YAML"),
-        ("a: 1\n---\nb: 2\n", "is no YAML"),
+        ("- a\n", "is not YAML with settings"),
+        ("3: 4\n", "is not YAML with settings"),
+        ("? [a]\n: b\n", "is not YAML"),
+        ("model: {ipc: 1\n", "is not YAML"),
+        ("a: 1\n---\nb: 2\n", "is not YAML"),
     ],
 )
 def test_what_is_refused(text, said):

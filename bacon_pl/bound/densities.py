@@ -31,7 +31,7 @@ def check_prior(tv_weight: float, clip: F.ClipVariant) -> None:
         raise unknown_name("clip variant", str(clip), get_args(F.ClipVariant))
     if tv_weight == 0 and clip == "none":
         raise BaconError(
-            "the bound's prior with tv_weight 0 and clip none is flat everywhere, which is no density: give a "
+            "the bound's prior with tv_weight 0 and clip none is flat everywhere, which is not a density: give a "
             "tv_weight above 0, or clip acting or symmetric."
         )
 

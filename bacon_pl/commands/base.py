@@ -221,7 +221,7 @@ class LightningCommand(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
             raise BaconError(
-                f"the Trainer refuses its settings ({one_line(error).rstrip('.')}): mend the --trainer options, e.g. "
+                f"the Trainer refuses its settings ({one_line(error).rstrip('.')}): fix the --trainer options, e.g. "
                 "--trainer.accelerator auto --trainer.devices auto."
             ) from error
         check_devices(trainer)

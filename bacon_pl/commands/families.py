@@ -47,7 +47,7 @@ def find_family(name: str, option: str = "--model.class_path") -> type[Any]:
         return families[name]
     module, _, attribute = name.rpartition(".")
     if (new := new_value("model", name)) in families:
-        raise BaconError(f"{option}: '{name}' has another name today: write {new}.")
+        raise BaconError(f"{option}: '{name}' has been renamed: write {new}.")
     if not module:
         raise BaconError(f"{option}: {unknown_name('family of methods', name, families)} {_HINT}")
     try:
@@ -59,7 +59,7 @@ def find_family(name: str, option: str = "--model.class_path") -> type[Any]:
         ) from error
     if not (inspect.isclass(found) and issubclass(found, BASE)):
         raise BaconError(
-            f"{option}: '{one_line(name)}' is no family of methods: give a subclass of {class_path(BASE)}."
+            f"{option}: '{one_line(name)}' is not a family of methods: give a subclass of {class_path(BASE)}."
         )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))

@@ -98,7 +98,7 @@ def _make(settings: dict[str, Any], folder: Path, place: Mapping[str, Any] | Non
             _take_over(logger, first_step)
     except Exception as error:  # every service raises exceptions of its own
         raise BaconError(
-            f"{name} cannot be made ({one_line(error).rstrip('.')}): mend its --trainer.logger options, or give "
+            f"{name} cannot be made ({one_line(error).rstrip('.')}): fix its --trainer.logger options, or give "
             "--trainer.logger false."
         ) from error
     return logger

@@ -74,7 +74,7 @@ def sentence(given: Iterable[tuple[str, Any]], refused: str | None, exists: Call
         if refused is None and name not in _UNHEARD:
             continue
         if (new := new_option(name, exists)) and (refused is None or name.rpartition(".")[2] in refused):
-            return f"the option --{name} has another name today: write --{new}."
+            return f"the option --{name} has been renamed: write --{new}."
         if refused is not None and (new := new_value(name, value)) and str(value) in refused:
-            return f"--{name}: '{value}' has another name today: write {new}."
+            return f"--{name}: '{value}' has been renamed: write {new}."
     return None

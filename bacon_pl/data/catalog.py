@@ -100,7 +100,7 @@ def _imported(path: str) -> DatasetSpec:
             f"cannot import the dataset '{path}' ({error}): give a catalog name, or module.NAME of a DatasetSpec."
         ) from error
     if not isinstance(spec, DatasetSpec):
-        raise BaconError(f"'{path}' is no DatasetSpec: give module.NAME of one.")
+        raise BaconError(f"'{path}' is not a DatasetSpec: give module.NAME of one.")
     if CATALOG.get(spec.name) is not spec:
         try:
             register(spec)

@@ -226,10 +226,10 @@ def _unreadable(root: Path, bad: Sequence[tuple[str, Exception]], count: int) ->
     remedy = "or give --data.on_bad_image skip"
     if len(bad) == 1:
         path, error = bad[0]
-        do = "scale it down, remove it," if _is_too_large(error) else "mend or remove it,"
+        do = "scale it down, remove it," if _is_too_large(error) else "fix or remove it,"
         return BaconError(f"cannot read the image file '{root / path}' ({_reason(error)}): {do} {remedy}.")
     return BaconError(
-        f"cannot read {len(bad)} of the {count} image files under '{root}': {_listed(bad)}; mend or remove them, "
+        f"cannot read {len(bad)} of the {count} image files under '{root}': {_listed(bad)}; fix or remove them, "
         f"{remedy}."
     )
 

@@ -111,4 +111,4 @@ def _check_left(split: LabeledImages, folder: Path, names: list[str]) -> None:
     # Skipping unreadable files may have left a class empty.
     if not bool((counts := split.counts).all()):
         name = names[int(torch.nonzero(counts == 0)[0])]
-        raise BaconError(f"no image in the class folder '{folder / name}' can be read: mend its files or remove it.")
+        raise BaconError(f"no image in the class folder '{folder / name}' can be read: fix its files or remove it.")

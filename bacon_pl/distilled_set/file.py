@@ -123,7 +123,7 @@ def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
             held = {name: file.get_slice(name) for name in _DTYPES if name in set(file.keys())}
             if entry is None or len(held) < len(_DTYPES):
                 raise BaconError(
-                    f"'{source}' is a safetensors file but no distilled set (it lacks the "
+                    f"'{source}' is a safetensors file but not a distilled set (it lacks the "
                     f"{'description' if entry is None else 'images or labels'}); give a file that DistilledSet.save "
                     "wrote."
                 )

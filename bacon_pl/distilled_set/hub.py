@@ -52,7 +52,7 @@ def fetch(place: str | os.PathLike[str]) -> Path:
     found = _PLACE.fullmatch(given.rstrip("/"))
     if found is None:
         raise BaconError(
-            f"'{one_line(given)}' is no address of a set on the Hub: write {_SCHEME}user/name, "
+            f"'{one_line(given)}' is not the address of a set on the Hub: write {_SCHEME}user/name, "
             f"{_SCHEME}user/name@revision or {_SCHEME}user/name/path."
         )
     repo, revision, name = found["repo"], found["revision"] and unquote(found["revision"]), found["file"] or ""

@@ -45,7 +45,7 @@ class FiniteCheck:
             at = min(first.values())
             names = ", ".join(name for name, t in first.items() if t == at)
             raise DivergedError(
-                f"numbers went wrong at iteration {at}: not finite: {names}. Lower the learning rates, or set "
+                f"the run diverged at iteration {at}: not finite: {names}. Lower the learning rates, or set "
                 "--model.clip_gradient where the method has it; the last good state is in the newest checkpoint.",
                 state_is_good,
             )

@@ -273,15 +273,15 @@ class Lifecycle(Configured, pl.LightningModule, ABC):
         found = checkpoint.get("bacon_pl")
         if not isinstance(found, dict) or found.get("format") != CHECKPOINT_FORMAT:
             raise BaconError(
-                "the checkpoint is of another version of this package, or no distillation's: start anew in another "
-                "default_root_dir, or use the version that wrote it."
+                "the checkpoint is of another version of this package, or no distillation's: start a new run in "
+                "another default_root_dir, or use the version that wrote it."
             )
         self._pending = found["extra"]
         if self._trainer is None:
             return  # load_from_checkpoint has made this module from the checkpoint's own settings
         if flaw := difference(found["run"], identity(self._own_settings(), self.free_settings)):
             raise BaconError(
-                f"the checkpoint is of another run: {flaw}. Give the settings it was made with, or start anew in "
+                f"the checkpoint is of another run: {flaw}. Give the settings it was made with, or start a new run in "
                 "another --trainer.default_root_dir."
             )
         # The last iteration of a shorter run is not the last one of this run.

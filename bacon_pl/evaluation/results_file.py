@@ -39,7 +39,9 @@ class Results:
 
     def __init__(self, numbers: Mapping[str, Any]) -> None:
         if missing := [name for name in ("network", "accuracy", "runs", "baselines") if name not in numbers]:
-            raise BaconError(f"these are no evaluation's results: they lack '{missing[0]}'; give a results.json.")
+            raise BaconError(
+                f"these are not the results of an evaluation: they lack '{missing[0]}'; give a results.json."
+            )
         self.numbers = dict(numbers)
 
     @classmethod
@@ -61,7 +63,7 @@ class Results:
         except (OSError, ValueError) as error:
             raise BaconError(f"cannot read results from '{file}' ({one_line(error)}): give a results.json.") from error
         if not isinstance(numbers, dict):
-            raise BaconError(f"'{file}' holds no evaluation's results: give a results.json.")
+            raise BaconError(f"'{file}' does not contain the results of an evaluation: give a results.json.")
         return cls(numbers)
 
     @property

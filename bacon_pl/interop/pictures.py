@@ -73,7 +73,7 @@ def _picture(path: Path, meta: DatasetMeta) -> Tensor:
         raise
     except Exception as error:  # Pillow's plugins raise exceptions of many types for damaged files
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise BaconError(f"cannot read the picture '{path}' ({reason}): mend or remove it.") from error
+        raise BaconError(f"cannot read the picture '{path}' ({reason}): fix or remove it.") from error
     if len(image) > meta.channels:
         raise BaconError(f"the picture '{path}' is in color, but the images of {meta.name} are gray.")
     return image.expand(meta.channels, -1, -1)

@@ -105,7 +105,7 @@ def _form(distilled: DistilledSet, path: Path, canvases: bool | None) -> _Form:
             raise BaconError(f"'{path}' keeps a set's canvases and its factor in any case: leave --canvases out.")
         canvases = True
     elif canvases and distilled.factor == 1:
-        raise BaconError("the set has factor 1, so its images are no canvases of tiles: leave --canvases out.")
+        raise BaconError("the set has factor 1, so its images are not canvases of tiles: leave --canvases out.")
     if canvases or distilled.factor == 1:
         return _Form(distilled, distilled.images, distilled.labels, distilled.factor)
     # Expanded images are ordered by tile and then by class, but a set in a file is ordered by class.

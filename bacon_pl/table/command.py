@@ -132,7 +132,7 @@ class Table:
         if failed:
             raise BaconError(
                 f"{len(failed)} of {len(jobs)} runs failed, the first in '{failed[0].folder}' "
-                f"({reasons[failed[0].cell]}): mend it and give the same command."
+                f"({reasons[failed[0].cell]}): fix it and give the same command."
             )
 
     def _fill(

@@ -176,7 +176,7 @@ def check_record(folder: Path, own: Mapping[str, Any]) -> None:
     if not path.exists():
         # Hidden files may be remains of a record that was being written when the process was killed.
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise BaconError(f"'{folder}' holds files that are no cell of a table: give another --out.")
+            raise BaconError(f"'{folder}' holds files that do not belong to a table: give another --out.")
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))

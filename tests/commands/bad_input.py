@@ -48,14 +48,14 @@ ROWS: dict[str, Row] = {
     "train without test": (f"{FOLDER} --data.root {{half}}", ["neither test/ nor val/", "add one"]),
     "other classes to test": (f"{FOLDER} --data.root {{differ}}", ["different classes", "'c' is only in test/"]),
     # image files
-    "image truncated": (f"{FOLDER} --data.root {{truncated}}", ["train/b/bad.png", "mend or", "on_bad_image skip"]),
+    "image truncated": (f"{FOLDER} --data.root {{truncated}}", ["train/b/bad.png", "fix or", "on_bad_image skip"]),
     "image of no bytes": (f"{FOLDER} --data.root {{zero}}", ["train/b/bad.png", "not an image", "on_bad_image skip"]),
     "image of text": (f"{FOLDER} --data.root {{text}}", ["train/b/bad.png", "not an image", "on_bad_image skip"]),
     "image behind a dead link": (f"{FOLDER} --data.root {{link}}", ["train/b/bad.png", "No such file", "skip"]),
     "image that is a folder": (f"{FOLDER} --data.root {{image_folder}}", ["bad.png", "Is a directory", "skip"]),
     "image of floats": (f"{FOLDER} --data.root {{floats}}", ["bad.tif", "floating point", "skip"]),
     "nothing left after skipping": (
-        f"{FOLDER} --data.root {{spoilt}} --data.on_bad_image skip", ["no image in .*test/b' can be read", "mend"]
+        f"{FOLDER} --data.root {{spoilt}} --data.on_bad_image skip", ["no image in .*test/b' can be read", "fix"]
     ),
     "mixed sizes": (f"{FOLDER} --data.root {{mixed}}", ["differ in size", "bad.png' has 8x20", "--data.image_size N"]),
     "two bad images": (
@@ -155,7 +155,7 @@ ROWS: dict[str, Row] = {
     "results are there": (f"{EVAL} --distilled {{set}} --out {{out}}", ["'{out}' holds results", "--overwrite true"]),
     "steps 0": (f"{EARLY} --trainer.max_steps 0", ["--trainer.max_steps N, at least 1"]),
     "epochs 0": (f"{EARLY} --trainer.max_epochs 0", ["--trainer.max_epochs 0", "--trainer.max_steps N"]),
-    "steps negative": (f"{EARLY} --trainer.max_steps -5", ["max_steps", "-5", "mend the --trainer options"]),
+    "steps negative": (f"{EARLY} --trainer.max_steps -5", ["max_steps", "-5", "fix the --trainer options"]),
     "seed negative": (f"{EARLY} --seed_everything -1", ["--seed_everything must be a whole number from 0", "got -1"]),
     "seed text": (f"{EARLY} --seed_everything one", ["--seed_everything must be .* a whole number, got one"]),
     "mean text": (f"{EARLY} --data.mean [a]", ["--data.mean must be a list of numbers or null, got", "'a'"]),
@@ -168,20 +168,20 @@ ROWS: dict[str, Row] = {
     "bad-image rule": (f"{EARLY} --data.on_bad_image skp", ["must be one of error, skip, got skp", "mean skip"]),
     # devices
     "GPUs": (
-        f"{EARLY} --trainer.accelerator gpu --trainer.devices 64", ["gpu", "mend the --trainer options"],
+        f"{EARLY} --trainer.accelerator gpu --trainer.devices 64", ["gpu", "fix the --trainer options"],
         {"env": {"CUDA_VISIBLE_DEVICES": ""}},
     ),
     "CPUs": (f"{EARLY} --trainer.devices 4096", ["--trainer.devices 4096", "4096|processes", "give at most"]),
-    "devices 0": (f"{EARLY} --trainer.devices 0", ["devices", "mend the --trainer options"]),
-    "devices text": (f"{EARLY} --trainer.devices some", ["devices", "mend the --trainer options"]),
-    "accelerator": (f"{EARLY} --trainer.accelerator warp", ["'warp'", "Available names", "mend the --trainer"]),
-    "strategy": (f"{EARLY} --trainer.strategy nope", ["'nope'", "mend the --trainer options"]),
+    "devices 0": (f"{EARLY} --trainer.devices 0", ["devices", "fix the --trainer options"]),
+    "devices text": (f"{EARLY} --trainer.devices some", ["devices", "fix the --trainer options"]),
+    "accelerator": (f"{EARLY} --trainer.accelerator warp", ["'warp'", "Available names", "fix the --trainer"]),
+    "strategy": (f"{EARLY} --trainer.strategy nope", ["'nope'", "fix the --trainer options"]),
     "precision": (f"{EARLY} --trainer.precision 12", ["--trainer.precision must be one of .*bf16-mixed.*, got 12"]),
     # files that settings name
     "config missing": (f"{EARLY} --config {{no}}", ["--config: .*not exist", "{no}", "give a YAML file"]),
     "config a folder": (f"{EARLY} --config {{empty}}", ["--config: .*not a file", "{empty}", "give a YAML file"]),
-    "config binary": (f"{EARLY} --config {{binary}}", ["--config", "no text", "utf-8", "give a YAML file"]),
-    "config a list": (f"{EARLY} --config {{list}}", ["--config", "no YAML of settings", "give a YAML file"]),
+    "config binary": (f"{EARLY} --config {{binary}}", ["--config", "not text", "utf-8", "give a YAML file"]),
+    "config a list": (f"{EARLY} --config {{list}}", ["--config", "not YAML with settings", "give a YAML file"]),
     "config empty": (f"{EARLY} --config {{empty_file}}", ["{empty_file}' is empty", "leave it out"]),
     "config with a setting twice": (
         f"{EARLY} --config {{twice}}", ["{twice}' gives 'model.ipc' twice, in lines 2 and 4"]
@@ -190,7 +190,7 @@ ROWS: dict[str, Row] = {
     "config without end": (f"{EARLY} --config /dev/zero", ["'/dev/zero' is a device", "give a YAML file"]),
     "config a pipe": (f"{EARLY} --config {{pipe}}", ["{pipe}' is a pipe", "give a YAML file"]),
     "config without settings": (f"{EARLY} --config {{nulls}}", ["unknown option --nonsense", "{nulls}"]),
-    "config no YAML": (f"{EARLY} --config {{yaml}}", ["--config", "no YAML", "line 2", "give a YAML file"]),
+    "config no YAML": (f"{EARLY} --config {{yaml}}", ["--config", "not YAML", "line 2", "give a YAML file"]),
     "checkpoint missing": (f"{EARLY} --ckpt_path {{no}}", ["no checkpoint at '{no}'", "--ckpt_path", "give a .ckpt"]),
     # where the output goes
     "output a file": (f"{EARLY} --trainer.default_root_dir {{file}}", ["{file}", "default_root_dir", "write to"]),

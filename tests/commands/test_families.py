@@ -192,7 +192,7 @@ def test_the_last_layer_chooses_and_loses_no_setting_that_fits(place, capsys):
         (["--model", "Patience"], "unknown family of methods 'Patience'.*Known: .*my_module.MyClass works"),
         (["--model", "broken_of_mine.Patient"], "cannot import 'broken_of_mine.Patient'.*no_such_package"),
         (["--model", "no_such_module.Patient"], "cannot import.*No module named 'no_such_module'"),
-        (["--model", f"{MODULE}.NoFamily"], f"'{MODULE}.NoFamily' is no family of methods: give a subclass of"),
+        (["--model", f"{MODULE}.NoFamily"], f"'{MODULE}.NoFamily' is not a family of methods: give a subclass of"),
         (["--model", f"{MODULE}.Unfinished"], "leaves .*missing.* undefined"),
         (["--model", f"{MODULE}.Seedless"], "Seedless takes no 'seed'.*super"),
         (["--config", "model: {class_path: [1]}\n"], "class_path must be the name of a class"),
@@ -277,7 +277,7 @@ def test_an_old_name_ends_in_a_sentence_with_the_new_one(command, given, says, p
     if isinstance(given, str):
         given = ["--config", write(place, "old.yaml", given)]
     found = refused(capsys, command, *given, *(["--distilled", "x"] if command == "eval" else []))
-    assert "another name today" in found and re.search(says, found), found
+    assert "has been renamed" in found and re.search(says, found), found
 
 
 def test_the_table_of_old_names():

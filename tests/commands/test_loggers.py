@@ -168,7 +168,7 @@ def test_eval_shows_its_results_in_all_loggers_that_it_is_given(forked_cli, tmp_
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["CometLogger"], "CometLogger cannot be made (.*comet-ml.*): mend its --trainer.logger options"),
+        (["CometLogger"], "CometLogger cannot be made (.*comet-ml.*): fix its --trainer.logger options"),
         (["MLFlowLogger", "--trainer.logger.run_id", "12"], "MLFlowLogger cannot start (Run with id=12 not found)"),
     ],
 )

@@ -147,9 +147,9 @@ def test_the_environment_names_the_hub(hub: StandInHub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("hf://toy", "'hf://toy' is no address of a set on the Hub: write hf://user/name"),
-        ("hf://", "is no address"),
-        ("hf://me/toy@/x", "is no address"),
+        ("hf://toy", "'hf://toy' is not the address of a set on the Hub: write hf://user/name"),
+        ("hf://", "is not the address"),
+        ("hf://me/toy@/x", "is not the address"),
         ("hf://me/to y", "cannot read 'hf://me/to y'"),
         ("hf://me/nothing", "there is no dataset 'me/nothing' on http://.*, or it is private"),
         ("hf://me/toy@v9", "'me/toy' on http://.* has no revision 'v9'"),

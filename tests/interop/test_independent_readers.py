@@ -106,7 +106,7 @@ def test_canvases_are_refused_where_they_mean_nothing(
             "out.safetensors",
             "keeps a set's canvases and its factor in any case: leave --canvases out",
         ),
-        ("plain.safetensors", "out.pt", "has factor 1, so its images are no canvases of tiles: leave --canvases out"),
+        ("plain.safetensors", "out.pt", "has factor 1, so its images are not canvases of tiles: leave --canvases out"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["convert", str(tmp_path / source), str(tmp_path / target), "--canvases", "true"])

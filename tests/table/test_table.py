@@ -147,7 +147,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
     (tmp_path / "digits-ipc1/dm/seed0/thesis.tex").write_text("mine")
     with pytest.raises(SystemExit):
         main(["table", "--out", str(tmp_path), *QUICK, "--methods", "dm", "--repeats", "1"])
-    assert "holds files that are no cell of a table" in capsys.readouterr().err
+    assert "holds files that do not belong to a table" in capsys.readouterr().err
 
 
 def test_missing_data_and_schedules_are_listed(tmp_path, capsys):
