@@ -16,13 +16,14 @@ from jsonargparse import ArgumentParser
 import bacon_pl
 from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
-from bacon_pl.data import DatasetMeta, InMemoryData, LabeledImages, load_dataset
+from bacon_pl.data import DatasetMeta, InMemoryData, LabeledImages
 from bacon_pl.data.catalog import find
 from bacon_pl.data.split import stratified_split
 from bacon_pl.distilled_set import git_commit
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.pace import duration
 from bacon_pl.runtime import replacing
+from bacon_pl.table.sources import training_images
 from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class _Split:
 
 
 def _split(dataset: str, root: str, share: float) -> _Split:
-    train, _, meta = load_dataset(dataset, root, test=False)
+    train, meta = training_images(dataset, Path(root).expanduser())
     kept, held = stratified_split(train.labels, share, 0, "tuning split")
     if not len(held):
         raise BaconError(f"--held_out {share} holds no image of {dataset} out: give a larger share.")
