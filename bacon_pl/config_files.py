@@ -44,8 +44,8 @@ class Layer:
         return f"'{self.origin}' (which '{self.given}' extends)"
 
 
-OF_THE_DATA = ("ipc", "factor", "start", "network", "augment")
-"""Settings of the model that depend on the data rather than the method, and so apply to all methods of a schedule."""
+OF_THE_DATA = ("ipc", "factor", "start", "network", "augment", "pretraining")
+"""Settings of the model that depend on the data or the budget rather than the method, and so apply to all methods."""
 
 
 def is_own(layer: Layer) -> bool:

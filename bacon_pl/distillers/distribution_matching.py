@@ -19,7 +19,7 @@ from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pairs import PairPool, PairSettings
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
-from bacon_pl.distillers.reference import RealTraining, Reference, ReferenceNetworks
+from bacon_pl.distillers.reference import Pretraining, RealTraining, Reference, ReferenceNetworks
 from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import TrainedNetworks, trained_networks
@@ -86,6 +86,7 @@ class DistributionMatching(Distiller):
             in NCFM. They replace the pool, whose settings are then ignored. null uses the pool.
         reference: Networks trained on the real images, for an objective that reads one of their embeddings of the
             synthetic images (IID). They are trained before the first run that needs them. null has none.
+        pretraining: Most that is spent on ``pairs`` and ``reference``, as a budget sets it.
         bound: How and when BACON's bound and risk are logged, if embeddings are compared. They are not part of the
             loss.
         accuracy_window: Number of iterations after which the running accuracies are reset.
@@ -126,6 +127,7 @@ class DistributionMatching(Distiller):
         pool: PoolSettings = PoolSettings(),
         pairs: PairSettings | None = None,
         reference: Reference | None = None,
+        pretraining: Pretraining = Pretraining(),
         bound: LoggedBound = LoggedBound(),
         accuracy_window: int = 100,
         real_chunk: int = 512,
@@ -176,8 +178,9 @@ class DistributionMatching(Distiller):
         self.clamp_pixels = clamp_pixels
         self.per_class_steps = per_class_steps
         self.pool_settings = pool
-        self.pairs = pairs
-        self.reference = reference
+        self.pretraining = pretraining
+        self.pairs = pairs and pretraining.limit(pairs)
+        self.reference = reference and pretraining.limit(reference)
         self.references: ReferenceNetworks | None = None
         self.accuracy_window = accuracy_window
         self.real_chunk = real_chunk

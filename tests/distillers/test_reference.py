@@ -8,7 +8,10 @@ import torch
 from bacon_pl import rng
 from bacon_pl.augment import DSA
 from bacon_pl.checkpoints import Checkpoints, in_folder
+from bacon_pl.commands.settings import settings_of
 from bacon_pl.distillers import DistributionMatching, Reference
+from bacon_pl.distillers.pairs import PairSettings
+from bacon_pl.distillers.reference import Pretraining
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import Learners
 from bacon_pl.networks import ConvNet
@@ -155,3 +158,20 @@ def test_they_are_refused_where_nothing_reads_them():
 def test_bad_settings_are_named(settings, sentence):
     with pytest.raises(BaconError, match=sentence):
         Reference(**settings)
+
+
+def test_a_budget_limits_what_is_trained_on_the_real_images_and_nothing_else() -> None:
+    limit = Pretraining(count=3, epochs=4, network=OTHER)
+    assert limit.limit(Reference()) == Reference(count=3, epochs=4, network=OTHER)
+    assert limit.limit(Reference(count=2, epochs=1)) == Reference(count=2, epochs=1, network=OTHER)
+    assert limit.limit(PairSettings(calibration=0.5)) == PairSettings(count=3, epochs=4, calibration=0.5)
+    assert Pretraining().limit(Reference(count=100)) == Reference(count=100)
+    with pytest.raises(BaconError, match="--model.pretraining.epochs must be at least 1, got 0"):
+        Pretraining(epochs=0)
+
+
+@pytest.mark.parametrize("method", ["iid", "ncfm", "idm", "random", "tiles", "herding"])
+def test_the_small_budget_narrows_pretraining_of_the_methods_that_have_it(method: str) -> None:
+    found = settings_of("fit", ["--config=cifar10/ipc10", f"--config=methods/{method}", "--config=budgets/small"])
+    limits = found["model"].get("pretraining", {})
+    assert limits.get("count") == (None if method in ("random", "tiles", "herding") else 3)
