@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jsonargparse import lazy_instance
@@ -261,13 +261,14 @@ class DistributionMatching(Distiller):
         images *= max(self.trainer.max_steps, 0)
         return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device)
 
-    def extra_state(self) -> dict[str, Tensor]:
-        """Return the state of the pool."""
-        return self.pool.state_dict()
+    def extra_state(self) -> dict[str, Any]:
+        """Return the state of the pool, and of the parameters of the objective if it has any."""
+        return {**self.pool.state_dict(), **self.matching.ascent.state_dict()}
 
-    def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Restore the state of the pool."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore a state from :meth:`extra_state`."""
         self.pool.load_state_dict(state)
+        self.matching.ascent.load_state_dict(state)
 
     def iterate(self, batch: IterationBatch) -> None:
         """Run one iteration. Several devices share its work.
@@ -284,9 +285,11 @@ class DistributionMatching(Distiller):
         accuracy = self.pool.accuracy(network_id).clone()
         terms, gradient = self.matching.match(batch, network_id, accuracy)
         # Checked before they affect the images.
-        self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": [gradient]}, True)
+        gradients = [gradient, *self.matching.ascent.gradients()]
+        self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": gradients}, True)
         with self.profile("update"):
             self.update(gradient)
+            self.matching.ascent.step()
         if self.pairs is not None and self.pairs.calibration:
             with self.profile("calibration"):
                 terms[TERM], gradient = calibrate(self, t, self.pairs.calibration)
