@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from bacon_pl.settings_text import GIVE
 
 EXTENDS = "extends"
 """The key under which a file names the files that it extends: a name, a path or a list; later ones override earlier."""
+
+FOR = "for"
+"""The key under which a file holds settings for a dataset, ``mnist``, or a schedule of it, ``mnist/ipc10``."""
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -180,6 +183,35 @@ def _expanded(path: Path, origin: str, option: str, above: tuple[Path, ...]) -> 
 def _add(below: list[Layer], more: Iterable[Layer]) -> None:
     known = {layer.path and layer.path.resolve() for layer in below}
     below += [layer for layer in more if layer.path is None or layer.path.resolve() not in known]
+
+
+def for_data(layer: Layer, name: Any, ipc: Any) -> list[Layer]:
+    """Divide a layer into its general settings and those that it holds for the data of a run.
+
+    Args:
+        layer: The layer, which may have a section ``for``.
+        name: Name of the dataset that is selected by the layers below; None if none is.
+        ipc: Images per class that are selected by the layers below.
+
+    Returns:
+        The general settings, followed by those for the dataset and then by those for its number of images per class,
+        where there are any.
+
+    Raises:
+        BaconError: The section does not hold settings by name.
+    """
+    if FOR not in layer.settings:
+        return [layer]
+    settings = dict(layer.settings)
+    found = settings.pop(FOR)
+    if not (isinstance(found, Mapping) and all(isinstance(part, Mapping) for part in found.values())):
+        raise BaconError(
+            f"--config: `{FOR}` in {layer.where} must hold settings by the name of a dataset or of a schedule, as in "
+            "mnist/ipc10: {model: {lr: 0.1}}, got "
+            f"{one_line(found, 80)}."
+        )
+    own = [found[key] for key in (name, f"{name}/ipc{ipc}") if key in found]
+    return [replace(layer, settings=dict(part)) for part in (settings, *own)]
 
 
 def _extended(settings: dict[str, Any], option: str, origin: str) -> list[str]:

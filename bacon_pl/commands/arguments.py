@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from bacon_pl.commands.families import DEFAULT, find_family
-from bacon_pl.config_files import OF_THE_DATA, Layer, is_own, laid_over, layers, method_of, parsed, read
+from bacon_pl.config_files import OF_THE_DATA, Layer, for_data, is_own, laid_over, layers, method_of, parsed, read
 from bacon_pl.errors import BaconError, one_line
 
 CLASS_PATH = "--model.class_path"
@@ -67,7 +67,9 @@ class CommandLine:
             value = value if equals else rest.pop(0)
             if name in ("--config", "-c"):
                 for layer in layers(value):
-                    self.parts += _flat(replace(layer, given=value if layer.origin else ""))
+                    below = self.section("data").get("name"), self.section("model").get("ipc")
+                    for part in for_data(replace(layer, given=value if layer.origin else ""), *below):
+                        self.parts += _flat(part)
             else:
                 self.parts += _flat(
                     Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}})

@@ -1,8 +1,9 @@
 """Distillation methods: the base class, and one file per family of methods."""
 
 from bacon_pl.distillers.base import Distiller
+from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import LoggedBound
-from bacon_pl.distillers.distribution_matching import DistributionMatching, batched_sgd
+from bacon_pl.distillers.distribution_matching import DistributionMatching
 from bacon_pl.distillers.pairs import PairSettings
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.reference import Reference

@@ -35,7 +35,7 @@ def calibrate(distiller: DistributionMatching, iteration: int, weight: float) ->
     gradient = torch.zeros_like(d.synthetic.by_class())
     found = gradient.new_zeros(len(gradient))
     entropy = CrossEntropy(weight, accuracy="none")
-    for classes in d.matching.own_blocks():
+    for _, classes in d.matching.own_blocks():
         canvases = d.synthetic.by_class()[classes].requires_grad_()
         x = d.augment.siamese(expand(canvases, d.synthetic.factor), classes, d.seed, "calibration augment", iteration)
         logits = d.pool.trained_forward(iteration, x.flatten(0, 1))[1].unflatten(0, x.shape[:2])  # type: ignore[union-attr]

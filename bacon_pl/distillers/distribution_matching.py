@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jsonargparse import lazy_instance
@@ -13,6 +13,7 @@ from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
+from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.calibration import TERM, calibrate
 from bacon_pl.distillers.matching import Matching
@@ -20,6 +21,7 @@ from bacon_pl.distillers.pairs import PairPool, PairSettings
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.reference import Pretraining, RealTraining, Reference, ReferenceNetworks
+from bacon_pl.distillers.schedules import ImageSchedule, observe, scheduled
 from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import TrainedNetworks, trained_networks
@@ -29,23 +31,6 @@ from bacon_pl.selection.tiles import Start
 
 ImageOptimizer = Literal["sgd", "adamw"]
 Space = Literal["normalized", "pixels"]
-
-
-def batched_sgd(lr: float, momentum: float, num_classes: int) -> tuple[float, float]:
-    """Convert one SGD step per class to an equivalent single step for all classes.
-
-    The published implementations of IDM and BACON update the whole image tensor once per class. The gradients of the
-    other classes are then zero, but their images still move by their momentum.
-
-    Args:
-        lr: Learning rate of the step of one class.
-        momentum: Momentum m of the step of one class.
-        num_classes: Number of classes C, with one step each.
-
-    Returns:
-        Learning rate lr·(1 - m^C)/(1 - m) and momentum m^C of the single step.
-    """
-    return lr * (1 - momentum**num_classes) / (1 - momentum), momentum**num_classes
 
 
 class DistributionMatching(Distiller):
@@ -74,6 +59,9 @@ class DistributionMatching(Distiller):
         optimizer: Optimizer of the images: ``sgd``, or ``adamw``, which needs another learning rate, such as 0.001, and
             does not use ``momentum``.
         weight_decay: Weight decay of AdamW.
+        schedule: Schedule of the images' learning rate: ``cosine`` lowers it from ``lr`` to 0 over the iterations of
+            the run (if it is resumed with another number of them, it follows the new curve from there on); ``plateau``
+            halves it after 500 iterations without a better loss, as for NCFM; null keeps it.
         space: Space in which steps are taken: ``normalized``, as published for BACON, IDM and DM, or that of ``pixels``
             in [0, 1], as for M3D and NCFM. The same learning rate means different steps in the two spaces.
         clip_gradient: Largest allowed norm of an image's gradient; longer gradients are scaled down to it. 0 turns
@@ -120,6 +108,7 @@ class DistributionMatching(Distiller):
         momentum: float = 0.5,
         optimizer: ImageOptimizer = "sgd",
         weight_decay: float = 0.0,
+        schedule: ImageSchedule | None = None,
         space: Space = "normalized",
         clip_gradient: float = 0.0,
         clamp_pixels: bool = False,
@@ -155,6 +144,8 @@ class DistributionMatching(Distiller):
                 "--model.weight_decay must be zero or positive and finite, and is AdamW's alone (--model.optimizer "
                 f"adamw), got {weight_decay} with {optimizer}."
             )
+        if schedule not in (None, *get_args(ImageSchedule)):
+            raise unknown_name("--model.schedule", str(schedule), get_args(ImageSchedule))
         self.objective = made(objective)
         if reference is not None and not self.objective.uses_reference:
             raise BaconError(
@@ -173,6 +164,7 @@ class DistributionMatching(Distiller):
         self.momentum = momentum
         self.optimizer: ImageOptimizer = optimizer
         self.weight_decay = weight_decay
+        self.schedule: ImageSchedule | None = schedule
         self.space: Space = space
         self.clip_gradient = clip_gradient
         self.clamp_pixels = clamp_pixels
@@ -188,8 +180,12 @@ class DistributionMatching(Distiller):
         self.acceleration: Acceleration = acceleration
         self.bound_log = BoundLog(bound, self.seed)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimizer, which takes all classes' steps at once if the schedule is one step per class."""
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer of the images with the schedule of its learning rate."""
+        return scheduled(self._optimizer(), self.schedule, self.trainer.max_steps)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Make the optimizer, which takes all classes' steps at once if the schedule is one step per class."""
         if self.optimizer == "adamw":
             pixels = self.space == "pixels"
             mean, std = (self.meta.mean, self.meta.std) if pixels else ((0.0,), (1.0,))
@@ -264,13 +260,14 @@ class DistributionMatching(Distiller):
         images *= max(self.trainer.max_steps, 0)
         return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device)
 
-    def extra_state(self) -> dict[str, Tensor]:
-        """Return the state of the pool."""
-        return self.pool.state_dict()
+    def extra_state(self) -> dict[str, Any]:
+        """Return the state of the pool, and of the parameters of the objective if it has any."""
+        return {**self.pool.state_dict(), **self.matching.ascent.state_dict()}
 
-    def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Restore the state of the pool."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore a state from :meth:`extra_state`."""
         self.pool.load_state_dict(state)
+        self.matching.ascent.load_state_dict(state)
 
     def iterate(self, batch: IterationBatch) -> None:
         """Run one iteration. Several devices share its work.
@@ -287,9 +284,11 @@ class DistributionMatching(Distiller):
         accuracy = self.pool.accuracy(network_id).clone()
         terms, gradient = self.matching.match(batch, network_id, accuracy)
         # Checked before they affect the images.
-        self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": [gradient]}, True)
+        gradients = [gradient, *self.matching.ascent.gradients()]
+        self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": gradients}, True)
         with self.profile("update"):
             self.update(gradient)
+            self.matching.ascent.step()
         if self.pairs is not None and self.pairs.calibration:
             with self.profile("calibration"):
                 terms[TERM], gradient = calibrate(self, t, self.pairs.calibration)
@@ -297,6 +296,7 @@ class DistributionMatching(Distiller):
                 self.update(gradient)
         with self.profile("pool"):
             self.train_pool(batch)
+        observe(self._schedulers(), terms)
         self.report(terms, accuracy)
         self.bound_log.write(self.loggers)
 

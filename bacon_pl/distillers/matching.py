@@ -9,7 +9,7 @@ of the graph. The gradients with respect to the leaves are then propagated throu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from bacon_pl import rng
 from bacon_pl.data import IterationBatch
+from bacon_pl.distillers.ascent import Ascent
 from bacon_pl.distributed import all_reduce_sum, shard
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import Network, Read, embedding
@@ -58,7 +59,8 @@ class Matching:
         """Number of classes for which the pass of the synthetic images fits into the memory."""
         self.whole = not template.rows_are_independent or draws(template, image)
         """Whether all images must go through the network in one pass, because their results depend on each other."""
-        self.embeddings = self._embeddings(image)
+        kept_of_two = self._kept_of_blank(image)
+        self.embeddings = next((name for name in kept_of_two if name.rpartition(".")[2] == "z"), None)
         """Name under which the objective keeps embeddings, for the bound and the risk; None if it does not."""
         if self.whole and self.fits < meta.num_classes:
             raise BaconError(
@@ -66,20 +68,22 @@ class Matching:
                 f"{meta.num_classes} classes have to be in one, which takes "
                 f"{meta.num_classes * keeps / 2**30:.1f} GiB: raise --model.memory_gib, or use another norm."
             )
+        self.ascent = Ascent(distiller.objective, kept_of_two, distiller.seed)
+        """The objective's own parameters, which maximize the loss, if it has any."""
         self._found: dict[str, tuple[int, ...]] | None = None
         self._drawn: tuple[int, Readings] = (-1, {})
 
-    def _embeddings(self, image: tuple[int, int, int]) -> str | None:
-        """Test what the objective keeps of blank images, and return the name of the embeddings."""
+    def _kept_of_blank(self, image: tuple[int, int, int]) -> Readings:
+        """Test what the objective keeps of two blank images, and return it."""
         x = torch.zeros(2, *image, device=self.distiller.device, dtype=self.distiller.images.dtype)
-        kept, _ = _tried(self.distiller.pool.template, x, self.read)
+        kept: Readings = _tried(self.distiller.pool.template, x, self.read)[0]
         for name, value in kept.items():
             if value.ndim < 1 or len(value) != len(x) or not value.is_floating_point():
                 raise BaconError(
                     f"{type(self.distiller.objective).__name__} keeps '{name}' of shape {tuple(value.shape)} and type "
                     f"{value.dtype} of {len(x)} images: it must be floating-point, with a row for each image."
                 )
-        return next((name for name in kept if name.rpartition(".")[2] == "z"), None)
+        return kept
 
     # Blocks.
 
@@ -101,10 +105,10 @@ class Matching:
         blocks = MIN_CPU_BLOCKS if d.device.type == "cpu" else d.trainer.world_size
         return even_rows(classes, min(self.fits, -(-classes // blocks)))
 
-    def own_blocks(self) -> Iterator[Tensor]:
-        """This process's blocks of classes."""
+    def own_blocks(self) -> Sequence[tuple[int, Tensor]]:
+        """This process's blocks of classes, each with its number."""
         d = self.distiller
-        yield from shard(self.class_blocks(), d.global_rank, d.trainer.world_size)
+        return shard(list(enumerate(self.class_blocks())), d.global_rank, d.trainer.world_size)
 
     # Matching.
 
@@ -124,6 +128,7 @@ class Matching:
         gradient = torch.zeros_like(d.synthetic.by_class())
         logged = bool(d.loggers) and self.embeddings is not None
         d.bound_log.begin(batch.iteration, gradient.new_zeros(len(gradient)), logged)
+        self.ascent.draw(d.seed, "objective", batch.iteration)
         across = self._match_across if d.objective.cross_class else self._match_apart
         terms = across(batch, network_id, accuracy, gradient)
         return terms, gradient.flatten(0, 1)
@@ -132,7 +137,8 @@ class Matching:
         """Match block by block, for objectives that treat classes separately; fill in the gradient, return terms."""
         d = self.distiller
         found: Readings = {}
-        for classes in self.own_blocks():
+        up = self.ascent.by_block(len(self.class_blocks()))
+        for block, classes in self.own_blocks():
             with d.profile("real"):
                 real, mask = self.read_real(batch, network_id, classes)
             with d.profile("synthetic"):
@@ -144,18 +150,22 @@ class Matching:
             with d.profile("bound"):
                 self._measure(syn, real, mask, classes)
             with d.profile("backward"):
-                gradient[classes] = self.gradient(terms, canvases)
+                total = torch.stack(list(terms.values())).sum()
+                gradient[classes], *parts = torch.autograd.grad(total, [canvases, *self.ascent.leaves.values()])
+                for rows, part in zip(up, parts, strict=True):
+                    rows[block] = part
             for name, value in terms.items():
                 found.setdefault(name, value.new_zeros(len(gradient)))[classes] = value.detach()
         with d.profile("share"):
             self._fill_in(found, gradient)
-            all_reduce_sum([gradient, *found.values(), *d.bound_log.values])
+            all_reduce_sum([gradient, *found.values(), *d.bound_log.values, *up])
+        self.ascent.differentiate([rows.sum(0) for rows in up])
         return found
 
     def _match_across(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:
         """Match all classes at once, for objectives that compare classes; fill in the gradient and return the terms."""
         d = self.distiller
-        blocks = list(self.own_blocks())
+        blocks = [classes for _, classes in self.own_blocks()]
         # If all blocks of this process fit into the memory, their passes are kept; otherwise they are run again.
         keeps = sum(map(len, blocks)) <= self.fits
         passes: list[tuple[Tensor, Tensor, Readings, Tensor]] = []
@@ -191,7 +201,9 @@ class Matching:
                     f"the terms of {type(d.objective).__name__} do not depend on what it keeps of the synthetic images "
                     "in a way that has a gradient."
                 )
-            by_leaf = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+            ends = [*leaves.values(), *self.ascent.leaves.values()]
+            by_leaf = torch.autograd.grad(total, ends, allow_unused=True)
+            self.ascent.differentiate(by_leaf[len(leaves) :])  # complete, since every process has all classes here
         terms = {name: value.detach() for name, value in terms.items()}
         ce = gradient.new_zeros(len(gradient))
         for i, classes in enumerate(blocks):
@@ -204,7 +216,8 @@ class Matching:
             with d.profile("backward"):
                 own: Readings = {}
                 self.add_cross_entropy(own, logits, classes, accuracy)
-                used = [(syn[k], g[classes]) for k, g in zip(leaves, by_leaf, strict=True) if g is not None]
+                pairs = zip(leaves, by_leaf[: len(leaves)], strict=True)
+                used = [(syn[k], g[classes]) for k, g in pairs if g is not None]
                 ends = [value for value, _ in used] + list(own.values())
                 weights = [g for _, g in used] + [torch.ones_like(value) for value in own.values()]
                 gradient[classes] = torch.autograd.grad(ends, canvases, weights)[0]
@@ -224,7 +237,8 @@ class Matching:
         d = self.distiller
         if self._drawn[0] != d.iteration:  # one draw for all blocks of classes
             self._drawn = (d.iteration, d.objective.draw(real, d.seed, "objective", d.iteration))
-        found = dict(d.objective.terms(syn, {**real, **self._drawn[1]}, mask))
+        with torch.autocast(d.device.type, enabled=False):  # distances in full precision, whatever the networks have
+            found = dict(d.objective.terms(syn, {**real, **self._drawn[1], **self.ascent.leaves}, mask))
         wrong = [f"'{name}' of shape {tuple(v.shape)}" for name, v in found.items() if tuple(v.shape) != (classes,)]
         if wrong or not found:
             raise BaconError(
@@ -242,11 +256,6 @@ class Matching:
         """Add the term ``ce`` if the method uses the cross-entropy."""
         if self.distiller.cross_entropy is not None:
             terms["ce"] = self.distiller.cross_entropy.term(logits, classes, accuracy)
-
-    @staticmethod
-    def gradient(terms: Mapping[str, Tensor], canvases: Tensor) -> Tensor:
-        """Compute the gradient of the sum of the terms with respect to the images."""
-        return torch.autograd.grad(torch.stack(list(terms.values())).sum(), canvases)[0]
 
     def _measure(self, syn: Mapping[str, Tensor], real: Mapping[str, Tensor], mask: Tensor | None, ids: Tensor) -> None:
         """Measure the bound and the risk if the objective keeps embeddings."""

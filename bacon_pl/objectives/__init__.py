@@ -1,5 +1,6 @@
 """Matching objectives. To add one, write a subclass of Objective, here or in any importable module."""
 
+from bacon_pl.objectives.adversary import Adversary
 from bacon_pl.objectives.bacon import BaconObjective
 from bacon_pl.objectives.base import Objective, Readings
 from bacon_pl.objectives.combined import Combined
@@ -8,10 +9,11 @@ from bacon_pl.objectives.datadam import DataDAM
 from bacon_pl.objectives.iid import IID
 from bacon_pl.objectives.m3d import M3D
 from bacon_pl.objectives.mean_matching import MeanMatching
-from bacon_pl.objectives.ncfm import NCFM
+from bacon_pl.objectives.ncfm import NCFM, Sampler
 
 __all__ = [
     "AccuracyScale",
+    "Adversary",
     "BaconObjective",
     "Combined",
     "CrossEntropy",
@@ -22,4 +24,5 @@ __all__ = [
     "NCFM",
     "Objective",
     "Readings",
+    "Sampler",
 ]

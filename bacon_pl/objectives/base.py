@@ -11,6 +11,7 @@ from torch import Tensor
 from bacon_pl import rng
 from bacon_pl.configured import Configured
 from bacon_pl.networks import Network, Trace, embedding
+from bacon_pl.objectives.adversary import Adversary
 
 Readings = Mapping[str, Tensor]
 
@@ -73,6 +74,19 @@ class Objective(Configured, ABC):
             Tensors by name, which :meth:`terms` finds among ``real``.
         """
         return {}
+
+    def adversary(self, real: Readings) -> Adversary | None:
+        """Make the parameters that maximize the terms while the images minimize them; here there are none.
+
+        Their initial values may be drawn from torch's global generator, which depends on the seed alone here.
+
+        Args:
+            real: What is kept of some images, (C, n, …) each, for shapes.
+
+        Returns:
+            The parameters, whose pass gives tensors that :meth:`terms` finds among ``real``, or None.
+        """
+        return None
 
     @abstractmethod
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from bacon_pl import rng
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import Trace
+from bacon_pl.objectives.adversary import Adversaries, Adversary
 from bacon_pl.objectives.base import Objective, Readings
 
 
@@ -68,6 +69,12 @@ class Combined(Objective):
         """See :meth:`Objective.draw`: what each objective draws, its number before it."""
         parts = enumerate(o.draw(self._own(real, i), *keys, i) for i, o in enumerate(self.objectives))
         return {f"{i}.{name}": value for i, part in parts for name, value in part.items()}
+
+    def adversary(self, real: Readings) -> Adversary | None:
+        """See :meth:`Objective.adversary`: those of all objectives that have one."""
+        found = {i: objective.adversary(self._own(real, i)) for i, objective in enumerate(self.objectives)}
+        parts = {i: part for i, part in found.items() if part is not None}
+        return Adversaries(parts) if parts else None
 
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`; repeated names are numbered, as in ``match`` and ``match_2``."""

@@ -3,14 +3,68 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bacon_pl import rng
 from bacon_pl.errors import BaconError
 from bacon_pl.objectives import functional as F
+from bacon_pl.objectives.adversary import Adversary
 from bacon_pl.objectives.base import Objective, Readings
+
+SHARE = 16
+"""Number of frequencies to which the sampling network gives the same scales."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Training of the network that scales NCFM's frequencies.
+
+    Args:
+        lr: Learning rate of its SGD, positive.
+        momentum: Momentum of its SGD, in [0, 1).
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    lr: float = 1e-3
+    momentum: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise BaconError(f"NCFM's sampler.lr must be positive and finite, got {self.lr}.")
+        if not 0 <= self.momentum < 1:
+            raise BaconError(f"NCFM's sampler.momentum must be in [0, 1), got {self.momentum}.")
+
+
+class SamplingNetwork(Adversary):
+    """Maps noise to scales of frequencies in [-1, 1], so that scales times normal numbers are a mixture of normals.
+
+    Args:
+        features: Number of features d of an embedding.
+        rows: Number of different scales, each of which serves :data:`SHARE` frequencies.
+        settings: How it is trained.
+    """
+
+    def __init__(self, features: int, rows: int, settings: Sampler) -> None:
+        super().__init__(settings.lr, settings.momentum)
+        self.rows = rows
+        d = features
+        self.layers = nn.Sequential(
+            *(nn.Linear(d, d), nn.BatchNorm1d(d), nn.LeakyReLU(0.2)),
+            *(nn.Linear(d, d), nn.BatchNorm1d(d), nn.LeakyReLU(0.2)),
+            *(nn.Linear(d, d), nn.BatchNorm1d(d), nn.Tanh()),
+        )
+
+    def forward(self, *keys: rng.Key) -> dict[str, Tensor]:
+        """See :meth:`Adversary.forward`: the ``scales`` (k / 16, d) for fresh noise."""
+        weight = next(self.layers.parameters())
+        where = torch.arange(self.rows * weight.shape[1], device=weight.device)
+        noise = rng.normal(*keys, "sampler noise", where).view(self.rows, -1)
+        return {"scales": self.layers(noise.to(weight.dtype))}
 
 
 class NCFM(Objective):
@@ -21,13 +75,17 @@ class NCFM(Objective):
     mean distance |Φ − Φ̃|. The root is not squared, so the gradient does not fade as the images become better.
 
     The frequencies are standard normal and fresh in every iteration, the same for all classes, where the published code
-    draws some for every class.
+    draws some for every class. With a ``sampler``, each is multiplied by the scales that a network gives it, which is
+    trained to maximize the loss: the paper's ψ. In the published code that network is switched off, and does not learn
+    where it is switched on.
 
     Args:
         weight: Weight of the term, positive; 300 in the published code.
         amplitude: Share α of the difference in amplitude, zero or positive; the rest, 1 − α, is that of the phase.
         frequencies: Number of frequencies k: 4,096 in the published code, 1,024 in the paper.
         unit: Divide embeddings by their length first, as published.
+        sampler: Training of a network that scales the frequencies such that the loss is large; {} selects the paper's
+            settings. null leaves the frequencies standard normal.
 
     Raises:
         BaconError: An argument is out of range.
@@ -40,7 +98,12 @@ class NCFM(Objective):
     """
 
     def __init__(
-        self, weight: float = 300.0, amplitude: float = 0.5, frequencies: int = 1024, unit: bool = True
+        self,
+        weight: float = 300.0,
+        amplitude: float = 0.5,
+        frequencies: int = 1024,
+        unit: bool = True,
+        sampler: Sampler | None = None,
     ) -> None:
         if not (weight > 0 and math.isfinite(weight)):
             raise BaconError(f"NCFM's weight must be positive and finite, got {weight}.")
@@ -48,10 +111,16 @@ class NCFM(Objective):
             raise BaconError(f"NCFM's amplitude must be in [0, 1], got {amplitude}.")
         if frequencies < 1:
             raise BaconError(f"NCFM's frequencies must be at least 1, got {frequencies}.")
+        if sampler is not None and (frequencies % SHARE or frequencies < 2 * SHARE):
+            raise BaconError(
+                f"NCFM's frequencies must be a multiple of {SHARE} and at least {2 * SHARE} for a sampler, got "
+                f"{frequencies}."
+            )
         self.weight = weight
         self.amplitude = amplitude
         self.frequencies = frequencies
         self.unit = unit
+        self.sampler = sampler
 
     def draw(self, real: Readings, *keys: rng.Key) -> dict[str, Tensor]:
         """See :meth:`Objective.draw`: the ``frequencies`` (k, d)."""
@@ -59,9 +128,17 @@ class NCFM(Objective):
         where = torch.arange(self.frequencies * features, device=real["z"].device)
         return {"frequencies": rng.normal(*keys, "frequencies", where).view(self.frequencies, features)}
 
+    def adversary(self, real: Readings) -> Adversary | None:
+        """See :meth:`Objective.adversary`: the sampling network, if there is one."""
+        if self.sampler is None:
+            return None
+        return SamplingNetwork(real["z"].shape[-1], self.frequencies // SHARE, self.sampler)
+
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`; the one term is ``characteristic``."""
         t = real["frequencies"]
+        if "scales" in real:
+            t = t.to(real["scales"].dtype) * real["scales"].repeat(SHARE, 1)
         re_syn, im_syn = self._function(syn["z"], t)
         re_real, im_real = self._function(real["z"], t, mask)
         amplitude = (torch.hypot(re_real, im_real) - torch.hypot(re_syn, im_syn)).square()

@@ -256,6 +256,44 @@ def test_mistakes_with_configs_are_one_sentence(args, says, capsys):
     assert says in refused(capsys, "configs", *args)
 
 
+OF_DATA = """
+model: {lr: 1.0, momentum: 0.25}
+for:
+  mnist: {model: {lr: 2.0}, evaluation: {lr: 0.5}}
+  mnist/ipc10: {model: {lr: 3.0}}
+"""
+
+
+@pytest.mark.parametrize(("schedule", "lr"), [("cifar10/ipc10", 1.0), ("mnist/ipc1", 2.0), ("mnist/ipc10", 3.0)])
+def test_settings_for_data_are_laid_over_those_of_their_file(schedule, lr, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(OF_DATA)
+    (tmp_path / "above.yaml").write_text("extends: mine.yaml\nmodel: {momentum: 0.75}")
+    model = printed(capsys, "fit", "--config", schedule, "--config", "mine.yaml")["model"]
+    assert (model["lr"], model["momentum"]) == (lr, 0.25)
+    model = printed(capsys, "fit", "--config", schedule, "--config", "above.yaml", "--model.lr", 7)["model"]
+    assert (model["lr"], model["momentum"]) == (7.0, 0.75)
+    evaluation = printed(capsys, "eval", "--config", schedule, "--config", "above.yaml")["evaluation"]
+    assert evaluation["lr"] == (0.5 if lr > 1 else 0.01)
+    before = printed(capsys, "fit", "--config", "mine.yaml", "--config", schedule)["model"]
+    assert before["momentum"] == 0.5 and before["lr"] == 0.2  # what the schedule says later
+
+
+def test_a_copy_keeps_settings_for_data(tmp_path, capsys):
+    main(["configs", "copy", "methods/ncfm", "mine.yaml"])
+    for schedule in ("cifar100/ipc10", "tiny_imagenet/ipc10"):
+        own, copied = (
+            printed(capsys, "fit", "--config", schedule, "--config", c) for c in ("methods/ncfm", "mine.yaml")
+        )
+        assert own == copied
+
+
+@pytest.mark.parametrize("section", ["for: 3", "for: {mnist: 3}", "for: [mnist]", "for:"])
+def test_settings_for_data_must_be_settings(section, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(f"model: {{lr: 1.0}}\n{section}")
+    said = refused(capsys, "fit", "--config", "mnist/ipc10", "--config", "mine.yaml")
+    assert "`for` in 'mine.yaml' must hold settings by the name of a dataset" in said
+
+
 def test_a_package_without_its_configurations_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(config_files, "__file__", str(tmp_path / "bacon_pl/config_files.py"))
     with pytest.raises(BaconError, match="configurations are missing"):

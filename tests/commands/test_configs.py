@@ -1,5 +1,6 @@
 """Every configuration file, alone and under every overlay: it composes, loses nothing and says what is published."""
 
+import copy
 import subprocess
 import sys
 import warnings
@@ -40,7 +41,11 @@ SCHEDULES = {
     ("tiny_imagenet", 10): (0.5, 256, 30, 50, 500),
 }
 # Not of the paper.
-OWN = {("digits", 1): (0.5, 128, 5, 10, 100), ("folder", 10): (0.5, 256, 30, 10, 100)}
+OWN = {
+    ("digits", 1): (0.5, 128, 5, 10, 100),
+    ("folder", 10): (0.5, 256, 30, 10, 100),
+    ("tiny_imagenet", 50): (0.5, 256, 30, 50, 500),
+}
 
 BAYES = {"class_path": "BaconObjective", "init_args": {"tv_weight": 0.8, "clip": "none"}}
 MEANS = {"class_path": "MeanMatching"}
@@ -51,7 +56,11 @@ OBJECTIVES |= {
     "iid": {"class_path": "IID", "init_args": {"covariance": 0.03, "center": 0.01, "rows": 1}},
     "iid-dm": {"class_path": "IID", "init_args": {"covariance": 0.01, "center": 0.05, "rows": 1}},
     "m3d": {"class_path": "M3D", "init_args": {"kernel": "gaussian", "bandwidth": None}},
-    "ncfm": {"class_path": "NCFM", "init_args": {"weight": 300.0, "frequencies": 4096}},
+    "ncfm": {"class_path": "NCFM", "init_args": {"weight": 300.0, "frequencies": 4096, "sampler": None}},
+    "ncfm-sampler": {
+        "class_path": "NCFM",
+        "init_args": {"weight": 300.0, "frequencies": 1024, "sampler": {"lr": 1e-3, "momentum": 0.5}},
+    },
 }
 # Methods that have a frame of their own, not IDM's: factor, cross-entropy, learning rate, momentum, a step per class;
 # what the pool is; and real images of a class.
@@ -63,7 +72,12 @@ FRAMES = {
     "datadam": (*DM, 64),
     "m3d": ((2, 0.0, 10.0, 0.5, True), (1, 5, 1, 0), 128),
     "ncfm": ((2, 0.0, 0.001, 0.5, True), None, 1024),  # pairs in place of the pool
+    "ncfm-sampler": ((2, 0.0, 0.001, 0.5, True), None, 1024),
 }
+# What differs on some data, and the methods whose networks are deeper on TinyImageNet.
+RATES = {("ncfm", "cifar100", 10): 0.01, ("ncfm-sampler", "cifar100", 10): 0.01}
+ROWS = {("iid", "tiny_imagenet"): 2}
+DEEPER = ("datadam", "ncfm", "ncfm-sampler")
 
 # What each file changes, beside the method's name.
 ABLATIONS = {
@@ -158,7 +172,12 @@ def printed(capsys, known):
         out, err = capsys.readouterr()
         assert not end.value.code and not err
         settings = plain(load(out))
-        given = reduce(laid_over, map(written, configs))
+        given = {}
+        for config in configs:
+            given = laid_over(given, written(config))
+            name = given.get("data", {}).get("name")
+            for key in (name, f"{name}/ipc{given.get('model', {}).get('ipc')}"):
+                given = laid_over(given, written(config).get("for", {}).get(key, {}))
         read = {"fit": ("data", "trainer", "model", "validation"), "eval": ("data", "trainer", "evaluation")}[command]
         if "Selection" in str(given.get("model", {}).get("class_path")):  # trains no networks before a run
             given["model"].pop("pretraining", None)
@@ -229,18 +248,24 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
     key = config.parent.name, int(config.stem[3:])
     weight, batch_real, push, steps, window = {**SCHEDULES, **OWN}[key]
     evaluation = printed("eval", config, method, SMALL)
-    assert evaluation["evaluation"] == printed("eval", config, SMALL)["evaluation"]
+    depth = 4 if method.stem in DEEPER and key[0] == "tiny_imagenet" else 2 if key[0] == "digits" else 3
+    wanted = copy.deepcopy(printed("eval", config, SMALL)["evaluation"])
+    wanted["network"]["init_args"]["depth"] = depth
+    assert evaluation["evaluation"] == wanted
     assert (evaluation["evaluation"]["epochs"], evaluation["evaluation"]["num_networks"]) == (200, 3)
     whole, small = printed("fit", config, method), printed("fit", config, method, SMALL)
     assert small["model"]["network"] == evaluation["evaluation"]["network"]
     for fit in (whole, small):
         model, pool = fit["model"], fit["model"]["pool"]
-        assert model["method"] == method.stem and says(model["objective"], OBJECTIVES[method.stem])
+        objective = copy.deepcopy(OBJECTIVES[method.stem])
+        if (rows := ROWS.get((method.stem, key[0]))) is not None:
+            objective["init_args"]["rows"] = rows
+        assert model["method"] == method.stem and says(model["objective"], objective)
         life = pool["initial"], pool["push_every"], pool["capacity"], pool["train_networks"]
         frame = model["factor"], ce_weight(model), model["lr"], model["momentum"], model["per_class_steps"]
         if method.stem in FRAMES:
             own, networks, _ = FRAMES[method.stem]
-            assert frame == own
+            assert frame == (*own[:2], RATES.get((method.stem, *key), own[2]), *own[3:])
             assert life == networks or (networks is None and model["pairs"]["count"] == 20)
         else:
             assert frame == (1 if key[0] == "digits" else 2, weight, 0.2, 0.5, True)
@@ -250,7 +275,7 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
     assert small["data"]["batch_real"] == evaluation["data"]["batch_real"] == 128
     assert (small["trainer"]["max_steps"], small["data"]["pool_batch"]) == (200, 64)
     assert small["model"]["network"]["init_args"]["width"] == 32
-    assert small["model"]["network"]["init_args"]["depth"] == (2 if key[0] == "digits" else 3)
+    assert small["model"]["network"]["init_args"]["depth"] == depth
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=named)

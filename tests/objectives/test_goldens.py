@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bacon_pl.networks import ConvNet
-from bacon_pl.objectives import IID, M3D, NCFM, DataDAM
+from bacon_pl.objectives import IID, M3D, NCFM, DataDAM, Sampler
 from bacon_pl.objectives.datadam import attention
+from bacon_pl.objectives.ncfm import SHARE, SamplingNetwork
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -186,3 +187,36 @@ def test_ncfm_without_unit_length(golden):
     found = NCFM(1.0, unit=False).terms({"z": z}, {"z": data["z_real"], "frequencies": data["t"]})["characteristic"]
     close(found, data["plain_loss"])
     close(torch.autograd.grad(found.sum(), z)[0], data["plain_grad_syn"])
+
+
+def test_ncfm_sampling_network(golden):
+    data = golden("ncfm_loss")
+    network = SamplingNetwork(8, 4, Sampler()).double()
+    layers = {k[len("sampler__layer") :].replace("__", "."): v for k, v in data.items() if k.startswith("sampler__")}
+    network.layers.load_state_dict(layers, strict=False)  # running statistics are not in the file
+    assert {name for name, _ in network.layers.named_parameters()} == layers.keys()
+    close(network.layers(data["sampler_noise"]).repeat(SHARE, 1), data["sampler_t"])
+
+
+@pytest.mark.parametrize(("name", "amplitude"), [("half", 0.5), ("amplitude", 0.9), ("phase", 0.1)])
+def test_ncfm_scales_multiply_frequencies(golden, name, amplitude):
+    data = golden("ncfm_loss")
+    scales = (0.5 + torch.arange(3.0 * 40, dtype=torch.float64) / 120).view(3, 40).requires_grad_()
+    normal = data["t"] / scales.detach().repeat(SHARE, 1)
+    drawn = {"z": data["z_real"], "frequencies": normal, "scales": scales}
+    found = NCFM(300.0, amplitude, 48).terms({"z": data["z_syn"]}, drawn)["characteristic"]
+    close(found, data[f"loss_{name}"])
+    found.sum().backward()
+    close(scales.grad, (data[f"grad_t_{name}"] * normal).view(SHARE, 3, 40).sum(0))
+
+
+def test_ncfm_draws_are_functions_of_their_coordinates():
+    objective = NCFM(frequencies=64, sampler=Sampler())
+    real = {"z": torch.zeros(1, 2, 8)}
+    torch.manual_seed(0)
+    network = objective.adversary(real)
+    first = network(3, "objective", 5)["scales"]
+    torch.rand(3)
+    assert torch.equal(network(3, "objective", 5)["scales"], first)
+    assert not torch.equal(network(3, "objective", 6)["scales"], first)
+    assert first.shape == (4, 8) and first.abs().max() <= 1

@@ -152,11 +152,11 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
 
 def test_missing_data_and_schedules_are_listed(tmp_path, capsys):
     main(["table", "--out", str(tmp_path), "--methods", "dm,bacon", "--datasets", "svhn,tiny_imagenet",
-          "--ipcs", "1,50", "--data.root", str(tmp_path / "nowhere")])  # fmt: skip
+          "--ipcs", "1,5,50", "--data.root", str(tmp_path / "nowhere")])  # fmt: skip
     page = (tmp_path / "table.md").read_text()
-    assert "tiny_imagenet, ipc 50: there is no schedule tiny_imagenet/ipc50.yaml" in page
-    assert page.count("SVHN not found") == 4 and page.count("TinyImageNet not found") == 2
-    assert [row["mean"] for row in rows(tmp_path)] == [""] * 6
+    assert "tiny_imagenet, ipc 5: there is no schedule tiny_imagenet/ipc5.yaml" in page
+    assert page.count("SVHN not found") == 4 and page.count("TinyImageNet not found") == 4
+    assert [row["mean"] for row in rows(tmp_path)] == [""] * 8
     assert all(row["reason"] for row in rows(tmp_path))
     assert "0 runs" in capsys.readouterr().out
 
@@ -185,13 +185,13 @@ def test_methods_are_names_folders_and_files(tmp_path):
 
 def test_plan_puts_the_budget_on_top():
     budget = budget_file("small", CONFIGS)
-    cells, without = plan(overlays(["dm", "idm"], CONFIGS), ["MNIST", "tiny_imagenet"], [10, 50], budget, CONFIGS)
+    cells, without = plan(overlays(["dm", "idm"], CONFIGS), ["MNIST", "folder"], [10, 50], budget, CONFIGS)
     assert [(c.method, c.dataset, c.ipc) for c in cells] == [
         ("dm", "mnist", 10), ("idm", "mnist", 10), ("dm", "mnist", 50), ("idm", "mnist", 50),
-        ("dm", "tiny_imagenet", 10), ("idm", "tiny_imagenet", 10),
+        ("dm", "folder", 10), ("idm", "folder", 10),
     ]  # fmt: skip
     assert [path.name for path in cells[0].configs] == ["ipc10.yaml", "dm.yaml", "small.yaml"]
-    assert list(without) == [("tiny_imagenet", 50)]
+    assert list(without) == [("folder", 50)]
 
 
 def finished(out, cell, seed, accuracies):

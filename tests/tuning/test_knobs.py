@@ -6,6 +6,7 @@ from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.errors import BaconError
 from bacon_pl.tuning import SECTION, Knob, read_knobs
+from bacon_pl.tuning.command import _knobs
 
 TUNED = [name for name in config_files.names() if SECTION in config_files.layers(name)[-1].settings]
 
@@ -50,6 +51,11 @@ def test_a_methods_own_settings_are_among_those_it_can_have(name):
         for part in knob.name.split("."):
             value = value[part]
         assert knob.place(value) is not None, knob.name
+
+
+def test_a_method_that_extends_another_has_its_knobs():
+    found = [_knobs(config_files.find(f"methods/{method}"), method) for method in ("ncfm-sampler", "ncfm")]
+    assert found[0] == found[1]
 
 
 def test_all_optimizing_methods_can_be_tuned():
