@@ -29,6 +29,7 @@ from bacon_pl.table.plan import (
 from bacon_pl.table.runner import Job, claimed, places, run_all
 from bacon_pl.table.screen import Screen
 from bacon_pl.table.sources import Source, locate
+from bacon_pl.table.tuned import Tuned, tuned_settings, tuning_note
 
 DEFAULT_METHODS = "tiles,dm,idm,bacon"
 
@@ -83,6 +84,13 @@ class Table:
             help="full: the published schedules; small: a few minutes per run on two CPU cores; or a YAML file.",
         )
         parser.add_argument(
+            "--tuned",
+            type=str | None,
+            default=None,
+            help="Folder of tuned settings, METHOD-DATASET-ipcK.yaml, that bacon tune has written: they have rows of "
+            "their own beside those of the methods' own settings.",
+        )
+        parser.add_argument(
             "--out", type=str | None, default=None, help="Folder of the table; by default runs/table-<budget>."
         )
         parser.add_argument(
@@ -112,15 +120,20 @@ class Table:
         out = Path(c.out or f"runs/table-{budget.stem}")
         given = {find(name).name: (name, root) for name, root in map(self._root, _words(c.datasets, "--datasets"))}
         methods = overlays(_words(c.methods, "--methods"), configs)
-        cells, without = plan(methods, given, _whole(c.ipcs), budget, configs)
+        folder = Path(c.tuned).expanduser() if c.tuned else None
+        cells, without = plan(methods, given, _whole(c.ipcs), budget, configs, folder)
         absent = [f"{dataset}, ipc {ipc}: {reason}" for (dataset, ipc), reason in without.items()]
         if not cells:
             raise BaconError(f"there is nothing to run: {'; '.join(absent)}. `bacon configs` lists the schedules.")
-        sources, reasons = self._sources(cells, given)
-        jobs = self._jobs([cell for cell in cells if cell.dataset in sources], seeds, sources, out)
+        words = {name: f"{word}={root}" for name, (word, root) in given.items()}
+        tuned, reasons = tuned_settings(cells, budget, c.budget, words)
+        sources, without_data = self._sources(cells, given)
+        made = [cell for cell in cells if cell.dataset in sources and cell not in reasons]
+        reasons.update(without_data)
+        jobs = self._jobs(made, seeds, sources, out, tuned)
         for job in jobs:
             check_record(job.folder, job.record)
-        notes = self._notes(budget, seeds, sources)
+        notes = [*self._notes(budget, seeds, sources), *tuning_note(list(tuned.values()))]
 
         def publish() -> list[Path]:
             return write(out, entries(cells, out, seeds, reasons), notes, absent)
@@ -216,7 +229,14 @@ class Table:
                 reasons.update({cell: str(error) for cell in cells if cell.dataset == name})
         return sources, reasons
 
-    def _jobs(self, cells: Sequence[Cell], seeds: Sequence[int], sources: dict[str, Source], out: Path) -> list[Job]:
+    def _jobs(
+        self,
+        cells: Sequence[Cell],
+        seeds: Sequence[int],
+        sources: dict[str, Source],
+        out: Path,
+        tuned: Mapping[Cell, Tuned],
+    ) -> list[Job]:
         """Create the jobs of all repeats; settings are resolved once per cell, as repeats differ only in the seed."""
         if cells:
             print(f"resolving the settings of {len(cells)} cell{'s' if len(cells) > 1 else ''} …", flush=True)
@@ -226,6 +246,8 @@ class Table:
             asked = [*arguments["eval"], "--distilled", str(cell.folder(out, seeds[0]))]
             records[cell] = record(self.settings, {**arguments, "eval": asked})
             self._check_family(cell, records[cell], sources[cell.dataset], out)
+            if cell in tuned:
+                tuned[cell].check_kept(records[cell])
         return [
             Job(
                 cell,
