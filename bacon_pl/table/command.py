@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from jsonargparse import ArgumentParser
 
 from bacon_pl import __version__
@@ -26,6 +27,7 @@ from bacon_pl.table.plan import (
     plan,
     record,
 )
+from bacon_pl.table.risk import measure_sets
 from bacon_pl.table.runner import Job, claimed, places, run_all
 from bacon_pl.table.screen import Screen
 from bacon_pl.table.sources import Source, locate
@@ -91,6 +93,14 @@ class Table:
             "their own beside those of the methods' own settings.",
         )
         parser.add_argument(
+            "--bound",
+            type=bool,
+            default=False,
+            nargs="?",
+            const=True,
+            help="Also measure BACON's bound and the risk of all sets, and say whether it ranks them as accuracy does.",
+        )
+        parser.add_argument(
             "--out", type=str | None, default=None, help="Folder of the table; by default runs/table-<budget>."
         )
         parser.add_argument(
@@ -136,10 +146,13 @@ class Table:
         notes = [*self._notes(budget, seeds, sources), *tuning_note(list(tuned.values()))]
 
         def publish() -> list[Path]:
-            return write(out, entries(cells, out, seeds, reasons), notes, absent)
+            return write(out, entries(cells, out, seeds, reasons, c.bound), notes, absent)
 
         with claimed(out) as held:
             failed = self._fill(jobs, out, held, reasons, publish)
+            if c.bound:
+                gpu = self._accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+                measure_sets(jobs, given, seeds[0], torch.device("cuda" if gpu else "cpu"))
             files = publish()
         print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
         if failed:
@@ -153,8 +166,7 @@ class Table:
     ) -> list[Job]:
         """Run the missing jobs, publish after each of them, record reasons of failures, and return the failed jobs."""
         missing, cells = [job for job in jobs if not job.done], len({job.cell for job in jobs})
-        where = places(self.config.jobs, self._override("--trainer.accelerator") or "auto",
-                       self._override("--trainer.devices") is not None)  # fmt: skip
+        where = places(self.config.jobs, self._accelerator, self._override("--trainer.devices") is not None)
         print(
             f"{cells} cell{'s' * (cells != 1)}: {len(jobs)} run{'s' * (len(jobs) != 1)}, "
             f"{len(jobs) - len(missing)} of them there; "
@@ -278,6 +290,10 @@ class Table:
         found = [parts[-1].partition("=")[2] if "=" in parts[0] else parts[-1] for _, parts in self.overrides
                  if parts[0].partition("=")[0] == option]  # fmt: skip
         return found[-1] if found else None
+
+    @property
+    def _accelerator(self) -> str:
+        return self._override("--trainer.accelerator") or "auto"
 
     def _changes(self) -> str:
         changed = [" ".join(parts) for section, parts in self.overrides if not parts[0].startswith("--data.root")]

@@ -14,10 +14,13 @@ from matplotlib.figure import Figure
 from bacon_pl.evaluation import markdown_table, write_text
 from bacon_pl.runtime import replacing
 from bacon_pl.table.numbers import Entry
+from bacon_pl.table.risk import SEEN_BY, risk_note
 
 _FIELDS = (
     *("dataset", "ipc", "method", "mean", "std", "std_of_repeats", "repeats", "networks"),
-    *("published", "difference", "tuned_from", "gain", "reason"),
+    *("published", "difference", "tuned_from", "gain"),
+    *(f"{number}_{view}" for view in SEEN_BY for number in ("bound", "risk")),
+    "reason",
 )
 _COLORS = ("#c0504d", "#e3a23c", "#1b6ca8", "#7a9e3f", "#8064a2", "#4bacc6", "#666666", "#b8860b")
 
@@ -57,6 +60,7 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
         ]
         if any(entry.accuracies for entry in entries):
             parts.append("![ours and published](table.png)")
+    parts += risk_note(entries)
     missing = list(absent)
     for entry in entries:
         if entry.reason:
@@ -116,6 +120,11 @@ def comma_separated(entries: Sequence[Entry]) -> str:
             + [len(entry.accuracies), networks]
             + ["" if number is None else f"{number:.3f}" for number in (entry.published, entry.difference)]
             + [entry.cell.tuned_from, "" if (gain := gain_of(entry, entries)) is None else f"{gain:.3f}"]
+            + [
+                "" if (value := entry.seen(view, number)) is None else f"{value:.5g}"
+                for view in SEEN_BY
+                for number in ("bound", "risk")
+            ]
             + [entry.reason]
         )
     return text.getvalue()
