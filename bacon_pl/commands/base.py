@@ -29,8 +29,8 @@ from bacon_pl.preflight import check_devices
 # The same YAML file can be used with both commands, so each accepts the other's sections and options in files and
 # ignores them. On the command line they are errors.
 _SECTIONS = {
-    "fit": ("evaluation", "bound_settings", "tune"),
-    "eval": ("model", "image_grid", "validation", "checkpoint", "tune"),
+    "fit": ("evaluation", "bound_settings", "tune", "tuned"),
+    "eval": ("model", "image_grid", "validation", "checkpoint", "tune", "tuned"),
 }
 _OPTIONS = {
     "fit": ("distilled", "out", "factor", "epoch_index", "baselines", "networks", "scores", "bound", "figures"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from jsonargparse import ArgumentParser
 
 from bacon_pl import __version__
@@ -26,9 +27,11 @@ from bacon_pl.table.plan import (
     plan,
     record,
 )
+from bacon_pl.table.risk import measure_sets
 from bacon_pl.table.runner import Job, claimed, places, run_all
 from bacon_pl.table.screen import Screen
 from bacon_pl.table.sources import Source, locate
+from bacon_pl.table.tuned import Tuned, tuned_settings, tuning_note
 
 DEFAULT_METHODS = "tiles,dm,idm,bacon"
 
@@ -83,6 +86,21 @@ class Table:
             help="full: the published schedules; small: a few minutes per run on two CPU cores; or a YAML file.",
         )
         parser.add_argument(
+            "--tuned",
+            type=str | None,
+            default=None,
+            help="Folder of tuned settings, METHOD-DATASET-ipcK.yaml, that bacon tune has written: they have rows of "
+            "their own beside those of the methods' own settings.",
+        )
+        parser.add_argument(
+            "--bound",
+            type=bool,
+            default=False,
+            nargs="?",
+            const=True,
+            help="Also measure BACON's bound and the risk of all sets, and say whether it ranks them as accuracy does.",
+        )
+        parser.add_argument(
             "--out", type=str | None, default=None, help="Folder of the table; by default runs/table-<budget>."
         )
         parser.add_argument(
@@ -112,21 +130,29 @@ class Table:
         out = Path(c.out or f"runs/table-{budget.stem}")
         given = {find(name).name: (name, root) for name, root in map(self._root, _words(c.datasets, "--datasets"))}
         methods = overlays(_words(c.methods, "--methods"), configs)
-        cells, without = plan(methods, given, _whole(c.ipcs), budget, configs)
+        folder = Path(c.tuned).expanduser() if c.tuned else None
+        cells, without = plan(methods, given, _whole(c.ipcs), budget, configs, folder)
         absent = [f"{dataset}, ipc {ipc}: {reason}" for (dataset, ipc), reason in without.items()]
         if not cells:
             raise BaconError(f"there is nothing to run: {'; '.join(absent)}. `bacon configs` lists the schedules.")
-        sources, reasons = self._sources(cells, given)
-        jobs = self._jobs([cell for cell in cells if cell.dataset in sources], seeds, sources, out)
+        words = {name: f"{word}={root}" for name, (word, root) in given.items()}
+        tuned, reasons = tuned_settings(cells, budget, c.budget, words)
+        sources, without_data = self._sources(cells, given)
+        made = [cell for cell in cells if cell.dataset in sources and cell not in reasons]
+        reasons.update(without_data)
+        jobs = self._jobs(made, seeds, sources, out, tuned)
         for job in jobs:
             check_record(job.folder, job.record)
-        notes = self._notes(budget, seeds, sources)
+        notes = [*self._notes(budget, seeds, sources), *tuning_note(list(tuned.values()))]
 
         def publish() -> list[Path]:
-            return write(out, entries(cells, out, seeds, reasons), notes, absent)
+            return write(out, entries(cells, out, seeds, reasons, c.bound), notes, absent)
 
         with claimed(out) as held:
             failed = self._fill(jobs, out, held, reasons, publish)
+            if c.bound:
+                gpu = self._accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+                measure_sets(jobs, given, seeds[0], torch.device("cuda" if gpu else "cpu"))
             files = publish()
         print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
         if failed:
@@ -140,8 +166,7 @@ class Table:
     ) -> list[Job]:
         """Run the missing jobs, publish after each of them, record reasons of failures, and return the failed jobs."""
         missing, cells = [job for job in jobs if not job.done], len({job.cell for job in jobs})
-        where = places(self.config.jobs, self._override("--trainer.accelerator") or "auto",
-                       self._override("--trainer.devices") is not None)  # fmt: skip
+        where = places(self.config.jobs, self._accelerator, self._override("--trainer.devices") is not None)
         print(
             f"{cells} cell{'s' * (cells != 1)}: {len(jobs)} run{'s' * (len(jobs) != 1)}, "
             f"{len(jobs) - len(missing)} of them there; "
@@ -216,7 +241,14 @@ class Table:
                 reasons.update({cell: str(error) for cell in cells if cell.dataset == name})
         return sources, reasons
 
-    def _jobs(self, cells: Sequence[Cell], seeds: Sequence[int], sources: dict[str, Source], out: Path) -> list[Job]:
+    def _jobs(
+        self,
+        cells: Sequence[Cell],
+        seeds: Sequence[int],
+        sources: dict[str, Source],
+        out: Path,
+        tuned: Mapping[Cell, Tuned],
+    ) -> list[Job]:
         """Create the jobs of all repeats; settings are resolved once per cell, as repeats differ only in the seed."""
         if cells:
             print(f"resolving the settings of {len(cells)} cell{'s' if len(cells) > 1 else ''} …", flush=True)
@@ -226,6 +258,8 @@ class Table:
             asked = [*arguments["eval"], "--distilled", str(cell.folder(out, seeds[0]))]
             records[cell] = record(self.settings, {**arguments, "eval": asked})
             self._check_family(cell, records[cell], sources[cell.dataset], out)
+            if cell in tuned:
+                tuned[cell].check_kept(records[cell])
         return [
             Job(
                 cell,
@@ -256,6 +290,10 @@ class Table:
         found = [parts[-1].partition("=")[2] if "=" in parts[0] else parts[-1] for _, parts in self.overrides
                  if parts[0].partition("=")[0] == option]  # fmt: skip
         return found[-1] if found else None
+
+    @property
+    def _accelerator(self) -> str:
+        return self._override("--trainer.accelerator") or "auto"
 
     def _changes(self) -> str:
         changed = [" ".join(parts) for section, parts in self.overrides if not parts[0].startswith("--data.root")]

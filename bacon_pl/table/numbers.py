@@ -16,6 +16,7 @@ import torch
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import spread
 from bacon_pl.table.plan import Cell
+from bacon_pl.table.risk import read_bounds
 from bacon_pl.table.runner import RESULTS
 
 
@@ -29,6 +30,7 @@ class Entry:
         wanted: Number of requested repeats.
         published: Published accuracy in percent, or None.
         reason: Reason for missing repeats; empty if none are missing.
+        bounds: Bound and risk of the sets that were measured (see :func:`~bacon_pl.table.risk.read_bounds`).
     """
 
     cell: Cell
@@ -36,6 +38,7 @@ class Entry:
     wanted: int
     published: float | None
     reason: str = ""
+    bounds: tuple[Mapping[str, Mapping[str, float | None]], ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -57,6 +60,11 @@ class Entry:
     def difference(self) -> float | None:
         """Our accuracy minus the published one, in percentage points."""
         return None if self.mean is None or self.published is None else self.mean - self.published
+
+    def seen(self, view: str, number: str) -> float | None:
+        """Mean over repeats of the bound or the risk as one of the networks sees it; None if there are no numbers."""
+        known = [value for one in self.bounds if (value := one[view][number]) is not None]
+        return sum(known) / len(known) if known else None
 
     @property
     def _all(self) -> torch.Tensor:
@@ -90,7 +98,9 @@ def read_results(folder: Path) -> tuple[float, ...] | None:
         raise BaconError(f"cannot read '{path}' ({error}): remove it, and it is made again.") from error
 
 
-def entries(cells: Sequence[Cell], out: Path, seeds: Sequence[int], reasons: Mapping[Cell, str]) -> list[Entry]:
+def entries(
+    cells: Sequence[Cell], out: Path, seeds: Sequence[int], reasons: Mapping[Cell, str], bound: bool = False
+) -> list[Entry]:
     """Collect the results of all cells.
 
     Args:
@@ -98,6 +108,7 @@ def entries(cells: Sequence[Cell], out: Path, seeds: Sequence[int], reasons: Map
         out: Folder of the table.
         seeds: Seeds of the repeats.
         reasons: Reasons for missing repeats by cell.
+        bound: Whether to read the bound and the risk, too.
 
     Returns:
         One entry per cell.
@@ -109,5 +120,6 @@ def entries(cells: Sequence[Cell], out: Path, seeds: Sequence[int], reasons: Map
         there = tuple(repeat for repeat in repeats if repeat)
         reason = "" if len(there) == len(seeds) else reasons.get(cell, "not yet run")
         number = known.get((cell.method, cell.dataset, cell.ipc))
-        found.append(Entry(cell, there, len(seeds), number, reason))
+        measured = [read_bounds(cell.folder(out, seed)) for seed in seeds] if bound else []
+        found.append(Entry(cell, there, len(seeds), number, reason, tuple(one for one in measured if one)))
     return found

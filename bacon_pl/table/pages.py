@@ -14,10 +14,13 @@ from matplotlib.figure import Figure
 from bacon_pl.evaluation import markdown_table, write_text
 from bacon_pl.runtime import replacing
 from bacon_pl.table.numbers import Entry
+from bacon_pl.table.risk import SEEN_BY, risk_note
 
 _FIELDS = (
     *("dataset", "ipc", "method", "mean", "std", "std_of_repeats", "repeats", "networks"),
-    *("published", "difference", "reason"),
+    *("published", "difference", "tuned_from", "gain"),
+    *(f"{number}_{view}" for view in SEEN_BY for number in ("bound", "risk")),
+    "reason",
 )
 _COLORS = ("#c0504d", "#e3a23c", "#1b6ca8", "#7a9e3f", "#8064a2", "#4bacc6", "#666666", "#b8860b")
 
@@ -47,14 +50,7 @@ def write(out: Path, entries: Sequence[Entry], notes: Iterable[str], absent: Ite
 
 def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[str]) -> str:
     """Format the table as Markdown: the results, followed by a list of what was not run and why."""
-    rows = []
-    for entry in entries:
-        if entry.accuracies:
-            networks = sum(map(len, entry.accuracies))
-            count = f"{len(entry.accuracies)} × {networks // len(entry.accuracies)}"
-            ours = f"{entry.mean:.1f}" + ("" if entry.std is None else f" ± {entry.std:.1f}")
-            rows.append([_label(entry), entry.cell.method, ours, count, _number(entry.published), _signed(entry)])
-    head = ["dataset", "method", "ours", "repeats × networks", "published", "difference"]
+    head, rows = _beside(entries) if any(entry.cell.tuned_from for entry in entries) else _plain(entries)
     parts = ["# Accuracy beside the published table", *notes]
     if rows:
         parts += [
@@ -64,6 +60,7 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
         ]
         if any(entry.accuracies for entry in entries):
             parts.append("![ours and published](table.png)")
+    parts += risk_note(entries)
     missing = list(absent)
     for entry in entries:
         if entry.reason:
@@ -72,6 +69,41 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
     if missing:
         parts += ["## Not run", "\n".join(f"- {line}" for line in missing)]
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table without tuned settings."""
+    rows = [
+        [_label(e), e.cell.method, _ours(e), _count(e), _number(e.published), _signed(e.difference)]
+        for e in entries
+        if e.accuracies
+    ]
+    return ["dataset", "method", "ours", "repeats × networks", "published", "difference"], rows
+
+
+def _beside(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table in which each row has the results of a method's own settings and of the tuned ones."""
+    tuned = {_row(entry): entry for entry in entries if entry.cell.tuned_from}
+    rows = []
+    for entry in entries:
+        other = tuned.get(_row(entry))
+        if entry.cell.tuned_from or not (entry.accuracies or (other and other.accuracies)):
+            continue
+        both = [entry] if other is None else [entry, other]
+        count = ", ".join(dict.fromkeys(_count(e) for e in both if e.accuracies))
+        gain = None if other is None else gain_of(other, entries)
+        rows.append([_label(entry), entry.cell.method, _ours(entry), "–" if other is None else _ours(other),
+                     _signed(gain), count, _number(entry.published), _signed(entry.difference)])  # fmt: skip
+    head = ["dataset", "method", "its own settings", "tuned", "gain", "repeats × networks", "published", "difference"]
+    return head, rows
+
+
+def gain_of(entry: Entry, entries: Sequence[Entry]) -> float | None:
+    """What tuned settings gain over the method's own, in percentage points; None unless there are results of both."""
+    own = next((e for e in entries if not e.cell.tuned_from and _row(e) == _row(entry)), None)
+    if not entry.cell.tuned_from or own is None or own.mean is None or entry.mean is None:
+        return None
+    return entry.mean - own.mean
 
 
 def comma_separated(entries: Sequence[Entry]) -> str:
@@ -87,25 +119,37 @@ def comma_separated(entries: Sequence[Entry]) -> str:
             + ["" if number is None else f"{number:.3f}" for number in numbers]
             + [len(entry.accuracies), networks]
             + ["" if number is None else f"{number:.3f}" for number in (entry.published, entry.difference)]
+            + [entry.cell.tuned_from, "" if (gain := gain_of(entry, entries)) is None else f"{gain:.3f}"]
+            + [
+                "" if (value := entry.seen(view, number)) is None else f"{value:.5g}"
+                for view in SEEN_BY
+                for number in ("bound", "risk")
+            ]
             + [entry.reason]
         )
     return text.getvalue()
 
 
 def picture(entries: Sequence[Entry]) -> Figure:
-    """Draw our accuracies as bars with standard deviations and the published ones as diamonds, by dataset and ipc."""
+    """Draw our accuracies as bars with standard deviations and the published ones as diamonds, by dataset and ipc.
+
+    A method's tuned settings have its color, hatched.
+    """
     groups = list(dict.fromkeys((e.cell.dataset, e.cell.ipc) for e in entries if e.accuracies))
-    methods = list(dict.fromkeys(e.cell.method for e in entries if e.accuracies))
+    methods = {e.cell.method: e.cell.tuned_from for e in entries if e.accuracies}
+    own_names = list(dict.fromkeys(tuned_from or method for method, tuned_from in methods.items()))
     width = 0.8 / len(methods)
     figure = Figure(figsize=(2.5 + len(groups) * max(1.2, 0.3 * len(methods)), 3.8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for i, method in enumerate(methods):
+    for i, (method, tuned_from) in enumerate(methods.items()):
         own = [e for e in entries if e.cell.method == method and e.accuracies]
         at = [groups.index((e.cell.dataset, e.cell.ipc)) + (i - (len(methods) - 1) / 2) * width for e in own]
         spreads = [math.nan if e.std is None else e.std for e in own]
-        axes.bar(at, [e.mean or 0 for e in own], width, yerr=spreads, capsize=2, label=method,
-                 color=_COLORS[i % len(_COLORS)])  # fmt: skip
+        color = _COLORS[own_names.index(tuned_from or method) % len(_COLORS)]
+        hatch = "///" if tuned_from else None
+        axes.bar(at, [e.mean or 0 for e in own], width, yerr=spreads, capsize=2, label=method, color=color, hatch=hatch,
+                 edgecolor="white" if hatch else None, linewidth=0)  # fmt: skip
         known = [(x, e.published) for x, e in zip(at, own, strict=True) if e.published is not None]
         axes.scatter([x for x, _ in known], [y for _, y in known], marker="D", s=22, color="black", zorder=3)
     axes.scatter([], [], marker="D", s=22, color="black", label="published")
@@ -123,5 +167,18 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}".removesuffix("0")
 
 
-def _signed(entry: Entry) -> str:
-    return "–" if entry.difference is None else f"{entry.difference:+.1f}"
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1f}"
+
+
+def _ours(entry: Entry) -> str:
+    return "–" if entry.mean is None else f"{entry.mean:.1f}" + ("" if entry.std is None else f" ± {entry.std:.1f}")
+
+
+def _count(entry: Entry) -> str:
+    repeats = len(entry.accuracies)
+    return f"{repeats} × {sum(map(len, entry.accuracies)) // repeats}" if repeats else "–"
+
+
+def _row(entry: Entry) -> tuple[str, int, str]:
+    return entry.cell.dataset, entry.cell.ipc, entry.cell.tuned_from or entry.cell.method

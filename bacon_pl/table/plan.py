@@ -21,6 +21,9 @@ Settings = Callable[[str, Sequence[str]], Mapping[str, Any]]
 
 RECORD = "cell.json"
 
+KNOBS = "tune"
+"""The section of a configuration that names what ``bacon tune`` chooses; other commands leave it unread."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -30,13 +33,17 @@ class Cell:
         method: Name of the method's overlay.
         dataset: Catalog name.
         ipc: Images per class.
-        configs: YAML files, each of which overrides those before it.
+        configs: YAML files, each of which overrides those before it: schedule, method, budget.
+        tuned_from: For a cell with tuned settings, the method that they were tuned for; else empty.
+        asked: For such a cell, the method's name or file, as ``bacon tune`` takes it; else empty.
     """
 
     method: str
     dataset: str
     ipc: int
     configs: tuple[Path, ...]
+    tuned_from: str = ""
+    asked: str = ""
 
     def folder(self, out: Path, seed: int) -> Path:
         """Return the folder of the run with a given seed."""
@@ -112,7 +119,12 @@ def budget_file(name: str, configs: Path) -> Path:
 
 
 def plan(
-    methods: Mapping[str, Path], datasets: Iterable[str], ipcs: Sequence[int], budget: Path, configs: Path
+    methods: Mapping[str, Path],
+    datasets: Iterable[str],
+    ipcs: Sequence[int],
+    budget: Path,
+    configs: Path,
+    tuned: Path | None = None,
 ) -> tuple[list[Cell], dict[tuple[str, int], str]]:
     """Create the cells of the table.
 
@@ -122,14 +134,19 @@ def plan(
         ipcs: Numbers of images per class.
         budget: File of the budget.
         configs: Folder of configurations.
+        tuned: Folder of tuned settings, by which every method that can be tuned has a second cell, after its own.
 
     Returns:
         The cells, and for every (dataset, ipc) without a schedule the reason why it has no cells.
 
     Raises:
-        BaconError: A dataset is unknown.
+        BaconError: A dataset is unknown, or there is no such folder.
     """
-    cells, without = [], {}
+    tunable: set[str] = set()
+    if tuned is not None:
+        tunable = _tunable(methods, tuned)
+    cells: list[Cell] = []
+    without = {}
     for dataset in datasets:
         name = find(dataset).name
         for ipc in ipcs:
@@ -137,8 +154,35 @@ def plan(
             if not schedule.is_file():
                 without[name, ipc] = f"there is no schedule {schedule.parent.name}/{schedule.name}"
                 continue
-            cells += [Cell(method, name, ipc, (schedule, path, budget)) for method, path in methods.items()]
+            for method, path in methods.items():
+                cells.append(Cell(method, name, ipc, (schedule, path, budget)))
+                if tuned is not None and method in tunable:
+                    file = tuned / tuned_name(method, name, ipc)
+                    asked = method if path == config_files.named(f"methods/{method}") else str(path)
+                    cells.append(Cell(f"{method}-tuned", name, ipc, (schedule, file, budget), method, asked))
     return cells, without
+
+
+def tuned_name(method: str, dataset: str, ipc: int) -> str:
+    """Return the name of the file of a method's tuned settings."""
+    return f"{method}-{dataset}-ipc{ipc}.yaml"
+
+
+def _tunable(methods: Mapping[str, Path], tuned: Path) -> set[str]:
+    """Return the methods that have knobs.
+
+    Raises:
+        BaconError: There is no folder of tuned settings, or a method has the name of a row with tuned settings.
+    """
+    if not tuned.is_dir():
+        raise BaconError(
+            f"there is no folder '{tuned}' of tuned settings: give the one that `bacon tune` writes into as --tuned."
+        )
+    layers = {method: config_files.layers(str(path), "--methods") for method, path in methods.items()}
+    found = {method for method, parts in layers.items() if any(KNOBS in part.settings for part in parts)}
+    if twice := sorted(methods.keys() & {f"{method}-tuned" for method in found}):
+        raise BaconError(f"--tuned has a row '{twice[0]}' of its own: leave that name out of --methods.")
+    return found
 
 
 def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ from bacon_pl.distilled_set import git_commit
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.pace import duration
 from bacon_pl.runtime import replacing
+from bacon_pl.table.plan import tuned_name
 from bacon_pl.table.sources import training_images
+from bacon_pl.table.tuned import HISTORY, value_at
 from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ class Tune:
         dataset = find(name).name
         file = _overlay(c.method, "methods")
         knobs = _knobs(file, c.method)
-        out = Path(c.out or f"tuned/{file.stem}-{dataset}-ipc{c.ipc}.yaml")
+        out = Path(c.out or f"tuned/{tuned_name(file.stem, dataset, c.ipc)}")
         settings = self._resolved(dataset, file, out)
         steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
         study = self._study(out, dataset, steps, knobs, settings)
@@ -152,12 +154,12 @@ class Tune:
             changed = ", ".join(name for name in own if there.get(name) != own[name])
             raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({changed}): give another --out.")
         study.set_user_attr("settings", own)
-        first = {knob.name: knob.place(_at(settings, knob.name)) for knob in knobs}
+        first = {knob.name: knob.place(value_at(settings, knob.name)) for knob in knobs}
         missing = [name for name, place in first.items() if place is None]
         if missing:
             raise BaconError(
-                f"the method's own {missing[0]}, {_at(settings, missing[0])}, is none of the values that `{SECTION}` "
-                "gives it: widen its range, for the first trial has the method's own settings."
+                f"the method's own {missing[0]}, {value_at(settings, missing[0])}, is none of the values that "
+                f"`{SECTION}` gives it: widen its range, for the first trial has the method's own settings."
             )
         study.enqueue_trial(first, skip_if_exists=True)
         return study
@@ -195,8 +197,9 @@ class Tune:
         done = sorted(_finished(study), key=lambda trial: trial.number)[: self.config.trials]
         best = max(done, key=lambda trial: (trial.value, -trial.number))
         settings: dict[str, Any] = {}
-        for knob in knobs:
-            _put(settings, knob.name, knob.value(best.params[knob.name]))
+        chosen = {knob.name: knob.value(best.params[knob.name]) for knob in knobs}
+        for name, value in chosen.items():
+            _put(settings, name, value)
         own = study.user_attrs["settings"]
         lines = [
             f"# {file.stem} tuned for {own['dataset']}, {own['ipc']} images per class: trial {best.number} of "
@@ -213,7 +216,14 @@ class Tune:
         above = f"methods/{file.stem}" if known == file else str(file.resolve())
         method = f"{file.stem}-tuned"
         settings.setdefault("model", {})["method"] = method
-        text = yaml.safe_dump({config_files.EXTENDS: above, **settings}, sort_keys=False)
+        history = {
+            "method": file.stem, "dataset": own["dataset"], "ipc": own["ipc"],
+            "budget": _overlay(own["budget"], "budgets").stem, "trials": len(done), "iterations": own["iterations"],
+            "held_out": own["held_out"], "seed": own["seed"], "best": best.number, "accuracy": best.value,
+            "settings": chosen, "version": bacon_pl.__version__,
+            "commits": list(dict.fromkeys(trial.user_attrs["commit"] or "unknown" for trial in done)),
+        }  # fmt: skip
+        text = yaml.safe_dump({config_files.EXTENDS: above, **settings, HISTORY: history}, sort_keys=False)
         with replacing(out) as written:
             written.write("\n".join([*lines, text]).encode())
         print(f"best: trial {best.number}, {best.value:.1f} % on held-out training images\nconfiguration: {out}")
@@ -283,13 +293,6 @@ def _knobs(file: Path, method: str) -> list[Knob]:
 def _finished(study: Study) -> list[FrozenTrial]:
     optuna = _optuna()
     return list(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
-
-
-def _at(settings: Mapping[str, Any], name: str) -> Any:
-    value: Any = settings
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _put(settings: dict[str, Any], name: str, value: Any) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bacon_pl.errors import BaconError, one_line
+from bacon_pl.table.plan import KNOBS
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-SECTION = "tune"
-"""The section of a configuration that names the knobs; ``fit`` and ``eval`` leave it unread."""
+SECTION = KNOBS
+"""The section of a configuration that names the knobs."""
 
 _FORM = (
     "give each setting of `tune` {low: NUMBER, high: NUMBER, log: true} or {choices: [...]}, as in model.lr: {low: "

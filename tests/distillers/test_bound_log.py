@@ -16,6 +16,7 @@ from bacon_pl.distillers import DistributionMatching, LoggedBound, NetworkPool, 
 from bacon_pl.distillers.bound_log import BoundLog
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
+from bacon_pl.objectives import IID, M3D, NCFM, Combined, DataDAM, MeanMatching
 from tests.paths import ROOT
 
 NAMES = ("bound", "bound_se", "risk", "risk_se", "epsilon")
@@ -25,10 +26,10 @@ def small(channels, size, num_classes):
     return ConvNet(channels, size, num_classes, width=4, depth=2)
 
 
-def distill(folder, bound, steps=5, batch_real=8, logged=True):
+def distill(folder, bound, steps=5, batch_real=8, logged=True, **settings):
     """Run the real trainer on the digits; returns the module and what was logged, name → {iteration: value}."""
     module = DistributionMatching(
-        ipc=1, network=small, pool=PoolSettings(push_every=2, train_steps=2), bound=bound, seed=7
+        ipc=1, network=small, pool=PoolSettings(push_every=2, train_steps=2), bound=bound, seed=7, **settings
     )
     logger = TensorBoardLogger(folder) if logged else False
     pl.Trainer(
@@ -74,6 +75,17 @@ def test_logged_on_time_and_only_where_somebody_listens(tmp_path):
         )
     module, _ = distill(tmp_path, LoggedBound(every_n_steps=1), logged=False)
     assert module.bound_log.values == ()
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [MeanMatching(), DataDAM(), IID(), M3D(), NCFM(), Combined([NCFM(), DataDAM()])],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_logged_for_every_objective_that_compares_embeddings(tmp_path, objective):
+    _, logged = distill(tmp_path, LoggedBound(samples=2, every_n_steps=1), steps=2, objective=objective)
+    assert {name: list(values) for name, values in logged.items()} == {name: [0, 1] for name in NAMES}
+    assert 0 <= logged["risk"][1] <= 1
 
 
 def test_no_bit_of_the_images_and_no_forward_pass_more(tmp_path, monkeypatch):

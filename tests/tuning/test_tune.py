@@ -1,8 +1,11 @@
 """`bacon tune` on the digits: what it leaves, that it goes on, and that it never opens the test images."""
 
+import json
+
 import pytest
 import yaml
 
+from bacon_pl.cli import main
 from bacon_pl.data import load_dataset
 from bacon_pl.errors import BaconError
 from bacon_pl.tuning import Tune
@@ -109,3 +112,22 @@ def test_own_settings_out_of_range_are_told(folder):
     (folder / "mine.yaml").write_text(yaml.safe_dump(narrow))
     with pytest.raises(BaconError, match="model.lr, 0.2, is none of the values"):
         tune()
+
+
+def test_a_table_has_both_settings_side_by_side(folder, capsys):
+    tune("--trials=2")
+    given = ["table", "--methods", "random,mine.yaml", "--datasets", "digits", "--ipcs", "1", "--budget", "tiny.yaml",
+             "--repeats", "1", "--tuned", "tuned", "--out", "out", "--trainer.accelerator", "cpu",
+             "--evaluation.num_networks", "2", "--evaluation.epochs", "2"]  # fmt: skip
+    main(given)
+    capsys.readouterr()
+    page = (folder / "out/table.md").read_text()
+    assert "| digits, ipc 1 | mine |" in page and "## Not run" not in page
+    tuned = yaml.safe_load((folder / "tuned/mine-digits-ipc1.yaml").read_text())["tuned"]
+    assert (tuned["method"], tuned["dataset"], tuned["ipc"], tuned["budget"]) == ("mine", "digits", 1, "tiny")
+    assert (tuned["trials"], tuned["iterations"], tuned["held_out"]) == (2, 2, 0.1)
+    assert f"| `tuned/mine-digits-ipc1.yaml` | 2 | 2 | 10 % | 0 | {tuned['best']} |" in page
+    rate = json.loads((folder / "out/digits-ipc1/mine-tuned/seed0/cell.json").read_text())["model"]["lr"]
+    assert rate == tuned["settings"]["model.lr"]
+    main(given)
+    assert "3 runs, 3 of them there" in capsys.readouterr().out
