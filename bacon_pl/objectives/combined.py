@@ -91,6 +91,7 @@ class Combined(Objective):
 
     def _own(self, readings: Readings, i: int) -> Readings:
         """Return the tensors that objective ``i`` selected and drew, under its own names, and the shared ones."""
-        shared = {name: readings[name] for name in ("z", "reference") if name in readings}
+        names = ("z", "reference") if self.objectives[i].uses_reference else ("z",)
+        shared = {name: readings[name] for name in names if name in readings}
         own = {name[len(f"{i}.") :]: value for name, value in readings.items() if name.startswith(f"{i}.")}
         return {**shared, **own}

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bacon_pl.errors import BaconError
-from bacon_pl.objectives import BaconObjective, Combined, MeanMatching
+from bacon_pl.networks import ConvNet
+from bacon_pl.objectives import IID, M3D, NCFM, BaconObjective, Combined, DataDAM, MeanMatching, Sampler
 from bacon_pl.objectives import functional as F
 
 
@@ -73,17 +74,91 @@ def test_masked_rows_do_not_count(n, filler, seed):
         torch.testing.assert_close(plain, masked)
 
 
-def test_order_of_images_and_classes_does_not_matter():
+OBJECTIVES = {
+    "bacon": BaconObjective(clip="acting"),
+    "mean": MeanMatching(),
+    "datadam": DataDAM(),
+    "iid": IID(),
+    "m3d": M3D(),
+    "ncfm": NCFM(frequencies=32),
+    "ncfm-sampler": NCFM(frequencies=32, sampler=Sampler()),
+    "combined": Combined([MeanMatching(), Combined([NCFM(frequencies=32, sampler=Sampler()), IID()]), DataDAM()]),
+}
+each = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+
+
+def readings(objective, images):
+    """What the objective keeps of random images (4, images, …) seen by a network, and of a reference network."""
+    generator = torch.Generator().manual_seed(images)
+    network = ConvNet(3, (16, 16), 4, width=4).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / 4)
+        x = torch.randn(4 * images, 3, 16, 16, generator=generator, dtype=torch.float64)
+        kept, _ = objective.read(network, x)
+    return {name: value.unflatten(0, (4, images)) for name, value in kept.items()}
+
+
+def drawn(objective, real):
+    """What the objective, and its adversary if it has one, draw in an iteration."""
     torch.manual_seed(0)
-    z_syn, z_real = torch.randn(4, 6, 8).double(), torch.randn(4, 9, 8).double()
-    order = torch.tensor([2, 0, 3, 1])
-    for objective in (BaconObjective(clip="acting"), MeanMatching()):
-        straight = objective.terms({"z": z_syn}, {"z": z_real})
-        shuffled = objective.terms(
-            {"z": z_syn[order][:, torch.randperm(6)]}, {"z": z_real[order][:, torch.randperm(9)]}
-        )
-        for name, value in straight.items():
-            torch.testing.assert_close(value[order], shuffled[name])
+    adversary = objective.adversary(real)
+    found = {} if adversary is None else adversary.double()(0, "objective", 0)
+    return {**objective.draw(real, 0, "objective", 0), **{name: value.detach() for name, value in found.items()}}
+
+
+@each
+def test_order_of_images_and_classes_does_not_matter(objective):
+    syn, real = readings(objective, 6), readings(objective, 9)
+    if objective.uses_reference:
+        syn["reference"] = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    draws = drawn(objective, real)
+    order, of_syn, of_real = torch.tensor([2, 0, 3, 1]), torch.randperm(6), torch.randperm(9)
+    straight = objective.terms(syn, {**real, **draws})
+    moved_syn = {name: value[order][:, of_syn] for name, value in syn.items()}
+    moved_real = {name: value[order][:, of_real] for name, value in real.items()}
+    shuffled = objective.terms(moved_syn, {**moved_real, **draws})
+    assert straight.keys() == shuffled.keys()
+    for name, value in straight.items():
+        torch.testing.assert_close(value[order], shuffled[name], rtol=1e-9, atol=1e-10)
+
+
+@each
+def test_some_classes_have_the_terms_that_they_have_among_all(objective):
+    syn, real = readings(objective, 6), readings(objective, 9)
+    draws = drawn(objective, real)
+    whole = objective.terms(syn, {**real, **draws})
+    some = torch.tensor([3, 1])
+    parts = objective.terms({k: v[some] for k, v in syn.items()}, {**{k: v[some] for k, v in real.items()}, **draws})
+    for name, value in parts.items():
+        torch.testing.assert_close(value, whole[name][some], rtol=1e-9, atol=1e-10)
+
+
+@each
+def test_filler_rows_do_not_count(objective):
+    syn, real = readings(objective, 6), readings(objective, 9)
+    draws = drawn(objective, real)
+    filled = {name: torch.cat([value, 1e3 + value[:, :3]], 1) for name, value in real.items()}
+    mask = torch.arange(12).expand(4, -1) < 9
+    plain, masked = objective.terms(syn, {**real, **draws}), objective.terms(syn, {**filled, **draws}, mask)
+    for name, value in plain.items():
+        torch.testing.assert_close(masked[name], value, rtol=1e-8, atol=1e-10)
+
+
+def test_objectives_in_combined_read_a_reference_if_they_use_one():
+    read = {}
+
+    class Spy(MeanMatching):
+        def terms(self, syn, real, mask=None):
+            read[type(self).__name__] = "reference" in syn
+            return super().terms(syn, real, mask)
+
+    class Reader(Spy):
+        uses_reference = True
+
+    z = torch.zeros(2, 3, 4)
+    Combined([Spy(), Combined([Reader()])]).terms({"z": z, "reference": z}, {"z": z})
+    assert read == {"Spy": False, "Reader": True}
 
 
 def test_bad_settings_are_named():
