@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from bacon_pl.errors import BaconError, one_line
-from bacon_pl.runtime import cache_dir
+from bacon_pl.runtime import cache_dir, lock
 
 KEY = "bacon_pl"
 """Key of the entry that describes a file in its metadata."""
 
 _IMAGES = re.compile(r"(.+)-[0-9a-f]{16}\.safetensors", re.DOTALL)
 _KERNELS = re.compile(r"fused-[0-9a-f]{16}\.so")
+_NETWORKS = "networks"
+_FINGERPRINT = re.compile(r"[0-9a-f]{24}")
+_NETWORK = re.compile(r"network(\d+)-epoch\d+\.safetensors")
+_OF_NETWORKS = re.compile(rf"lock|about\.json|{_NETWORK.pattern}|network\d+\.unfinished|\..+\.part")
 _PART = re.compile(r".+-[0-9a-f]{16}.{8}\.tmp|tmp.{8}", re.DOTALL)
 # Names that file systems and desktops create in any folder.
 _OF_THE_SYSTEM = frozenset(("lost+found",))
@@ -36,16 +40,19 @@ _ABANDONED_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the cache.
+    """One file of the cache, or one folder of networks.
 
     Attributes:
         path: Path of the file.
-        kind: ``images`` (decoded image files), ``kernels`` (compiled for this machine) or ``part`` (a file that is
-            being written, or whose writer was killed).
+        kind: ``images`` (decoded image files), ``kernels`` (compiled for this machine), ``networks`` (trained on real
+            images) or ``part`` (a file that is being written, or whose writer was killed).
         name: Name of the source.
         source: Folder of the source; None if it is unknown or there is none.
         size: Size in bytes.
         time: Time of writing in seconds since the epoch.
+        about: Description of networks; empty for other kinds.
+        files: Number of files.
+        in_use: Whether a run is training networks in the folder.
     """
 
     path: Path
@@ -54,6 +61,9 @@ class Entry:
     source: str | None
     size: int
     time: float
+    about: str = ""
+    files: int = 1
+    in_use: bool = False
 
 
 def images_path(name: str, digest: str) -> Path:
@@ -75,6 +85,11 @@ def kernels_path(digest: str) -> Path:
     return cache_dir() / f"fused-{digest}.so"
 
 
+def networks_folder() -> Path:
+    """Return the folder with networks trained on real images, which has a folder for every fingerprint."""
+    return cache_dir() / _NETWORKS
+
+
 def entries() -> tuple[list[Entry], list[str]]:
     """List the content of the cache folder.
 
@@ -91,6 +106,11 @@ def entries() -> tuple[list[Entry], list[str]]:
         with os.scandir(folder) as found:
             for item in found:
                 try:
+                    if item.name == _NETWORKS and item.is_dir(follow_symlinks=False):
+                        found_networks, foreign = _networks(Path(item.path))
+                        own += found_networks
+                        others += foreign
+                        continue
                     entry = _entry(item)
                 except FileNotFoundError:  # replaced or removed by another process in the meantime
                     continue
@@ -108,7 +128,7 @@ def entries() -> tuple[list[Entry], list[str]]:
 
 
 def clear(older_than_days: float = 0.0) -> list[Entry]:
-    """Remove the files of the cache, except those that are being written.
+    """Remove the files of the cache, except those that are being written and networks that a run is training.
 
     Running processes are not affected: they keep what they have read, and rebuild missing files.
 
@@ -134,7 +154,10 @@ def clear(older_than_days: float = 0.0) -> list[Entry]:
         try:
             if entry.path.stat().st_mtime > time.time() - age and age:  # read again, as the file may have been replaced
                 continue
-            if entry.path.is_dir():
+            if entry.kind == "networks":
+                if not _removed(entry.path):
+                    continue
+            elif entry.path.is_dir():
                 shutil.rmtree(entry.path)
             else:
                 entry.path.unlink()
@@ -146,7 +169,71 @@ def clear(older_than_days: float = 0.0) -> list[Entry]:
                 f"{len(removed)} files were removed before."
             ) from error
         removed.append(entry)
+    with contextlib.suppress(OSError):  # it is not there, or not empty
+        networks_folder().rmdir()
     return removed
+
+
+def _networks(folder: Path) -> tuple[list[Entry], list[str]]:
+    """Describe the folders of networks, and name what else lies beside them or in them."""
+    own: list[Entry] = []
+    others: list[str] = []
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in _OF_THE_SYSTEM:
+            continue
+        ours = path.is_dir() and not path.is_symlink() and _FINGERPRINT.fullmatch(path.name)
+        names = [item.name for item in path.iterdir()] if ours else []
+        if not ours or not all(_OF_NETWORKS.fullmatch(name) for name in names):
+            others.append(f"{_NETWORKS}/{path.name}")
+            continue
+        name, about = _about(path, names)
+        size, time_ = sum(_sizes(path)), path.stat().st_mtime
+        own.append(Entry(path, "networks", name, None, size, time_, about, len(names), _in_use(path)))
+    return own, others
+
+
+def _about(folder: Path, names: list[str]) -> tuple[str, str]:
+    """Return the name of the dataset that networks were trained on, and what they are."""
+    numbers = {found[1] for name in names if (found := _NETWORK.fullmatch(name))}
+    count = f"{len(numbers)} network{'s' * (len(numbers) != 1)}"
+    try:
+        facts = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        recipe = facts["recipe"]
+        network = recipe["network"]
+        kind = str(network["class_path"]).rpartition(".")[2]
+        width = (network.get("init_args") or {}).get("width")
+        described = kind if width is None else f"{kind} of width {width}"
+        length = f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}"
+        return str(facts["dataset"]), f"{count}, {described}, {length}, seed {facts['seed']}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return folder.name[:8], count  # it has not been written yet, or is damaged
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether another process holds the lock of a folder of networks."""
+    try:
+        with open(folder / "lock", "rb") as file:
+            return not lock(file)
+    except OSError:
+        return False
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a folder of networks, unless a run is training some in it; returns whether it was removed."""
+    path = folder / "lock"
+    with contextlib.ExitStack() as stack:
+        if path.exists() and not lock(stack.enter_context(open(path, "rb"))):
+            return False
+        for other in folder.iterdir():
+            if other != path:
+                other.unlink()
+        if os.name == "posix":  # elsewhere an open file cannot be removed
+            path.unlink(missing_ok=True)
+    if os.name != "posix":
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another run has begun to train networks in it
+        folder.rmdir()
+    return True
 
 
 def _entry(item: os.DirEntry[str]) -> Entry | None:

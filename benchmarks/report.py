@@ -199,6 +199,17 @@ def devices_table(result: dict[str, Any]) -> str:
     return table(f"Devices: {result['what']}", ("processes", "median", "share of one's time"), rows)
 
 
+def objectives_table(result: dict[str, Any]) -> str:
+    """Cost of our iteration with each objective."""
+    beside = result["beside"]
+    rows = [
+        (name, seconds(one["median"]), seconds(one["median_beside"]), times(one["ratio"]))
+        for name, one in result["objectives"].items()
+    ]
+    title = "Objectives: an iteration in DM's frame, in pairs"
+    return table(title, ("objective", "median", f"{beside} beside it", "times as long, round by round"), rows)
+
+
 def together_table(result: dict[str, Any]) -> str:
     """Cost of a training step of several networks, both ways."""
     rows = [(name, seconds(median)) for name, median in result["medians"].items()]

@@ -17,12 +17,18 @@ from bacon_pl.runtime import cache_dir
 USAGE = """usage: bacon cache
        bacon cache clear [--older_than DAYS]
 
-Show what is kept between runs (decoded image files and compiled kernels), or remove it; all of it is made again when
-it is needed. The cache lies in $BACON_CACHE, else in $XDG_CACHE_HOME/bacon_pl, else in ~/.cache/bacon_pl.
+Show what is kept between runs (decoded image files, networks trained on real images, and compiled kernels), or remove
+it; all of it is made again when it is needed. Networks that a run is training stay. The cache lies in $BACON_CACHE,
+else in $XDG_CACHE_HOME/bacon_pl, else in ~/.cache/bacon_pl.
 
   --older_than DAYS    remove only what was written more than so many days ago
 """
-_KINDS = {"images": "decoded images", "kernels": "compiled kernels", "part": "unfinished file"}
+_KINDS = {
+    "images": "decoded images",
+    "kernels": "compiled kernels",
+    "networks": "trained networks",
+    "part": "unfinished file",
+}
 
 
 class Cache:
@@ -55,8 +61,11 @@ class Cache:
             print(USAGE, end="")
         elif self.clears:
             removed = clear(self.older_than)
-            what = f"{len(removed)} file{'s' * (len(removed) != 1)}"
-            print(f"removed {what} from {cache_dir()}: {decimal(sum(entry.size for entry in removed))} freed")
+            freed = decimal(sum(entry.size for entry in removed))
+            print(f"removed {_files(removed)} from {cache_dir()}: {freed} freed")
+            for entry in entries()[0]:
+                if entry.in_use:
+                    print(f"kept {entry.path}, in which a run is training networks")
         else:
             print("\n".join(listing()))
 
@@ -74,15 +83,20 @@ def listing() -> list[str]:
     if others:
         lines.append(f"  {len(others)} other files or folders lie there, which are not the cache's")
     total = decimal(sum(entry.size for entry in own))
-    lines.append(f"total: {len(own)} file{'s' * (len(own) != 1)}, {total}" if own else "total: nothing is kept")
+    lines.append(f"total: {_files(own)}, {total}" if own else "total: nothing is kept")
     return lines
+
+
+def _files(found: Sequence[Entry]) -> str:
+    number = sum(entry.files for entry in found)
+    return f"{number} file{'s' * (number != 1)}"
 
 
 def _row(entry: Entry) -> tuple[str, str, str, str, str]:
     days = int((time.time() - entry.time) // 86_400)
     age = "today" if days < 1 else f"{days} day{'s' * (days > 1)} ago"
     date = f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(entry.time))} ({age})"
-    source = ""
+    source = one_line(entry.about) + " (being trained)" * entry.in_use
     if entry.source is not None:
         gone = "" if Path(entry.source).exists() else " (no longer there)"
         source = f"{one_line(entry.source)}{gone}"

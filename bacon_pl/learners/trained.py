@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from bacon_pl import rng
+from bacon_pl.cache_files import networks_folder
 from bacon_pl.configured import plain
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.distilled_set.provenance import git_commit, package_version
@@ -32,7 +33,7 @@ from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training import Training
-from bacon_pl.runtime import cache_dir, lock, replacing
+from bacon_pl.runtime import lock, replacing
 
 FORMAT = 1
 """Raised whenever the networks of a fingerprint, or their files, would change."""
@@ -155,7 +156,7 @@ def trained_networks(
     described = _described(store, meta, recipe, seed)
     text = json.dumps(described, sort_keys=True)
     fingerprint = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
-    place = (cache_dir() / "networks" if folder is None else folder) / fingerprint
+    place = (networks_folder() if folder is None else folder) / fingerprint
 
     def facts(number: int, epochs: int) -> dict[str, Any]:
         return {"format": FORMAT, "fingerprint": fingerprint, "network": number, "epochs": epochs}

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from rich.filesize import decimal
 from safetensors.torch import save_file
 
 from bacon_pl.cli import main
+from bacon_pl.data import DataModule
 from bacon_pl.data.cache import cached
+from bacon_pl.learners import Recipe, trained_networks
+from bacon_pl.networks import ConvNet
+from bacon_pl.runtime import lock
 from tests.paths import ROOT
 
 DAY = 86_400
@@ -134,6 +139,62 @@ def test_another_process_replaces_a_file_while_it_is_cleared(
     assert run(capsys, "clear").startswith("removed 0 files")
     monkeypatch.undo()
     assert path.exists()
+
+
+def trained(seed: int = 0, count: int = 2) -> Path:
+    """Networks as a run trains them; returns their folder."""
+    data = DataModule(name="digits")
+    data.setup()
+    recipe = Recipe(network=partial(ConvNet, width=4, depth=2), epochs=1, batch_size=512, acceleration="off")
+    return trained_networks(data.train, data.meta, recipe, seed=seed, count=count, snapshots=(0, 1)).folder
+
+
+def test_trained_networks_are_shown_and_cleared(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained()
+    files = list(folder.iterdir())
+    size = sum(path.stat().st_size for path in files)
+    (line,) = (line for line in run(capsys).splitlines() if "trained networks" in line)
+    assert "digits" in line and decimal(size) in line and "(today)" in line
+    assert line.endswith("2 networks, ConvNet of width 4, 1 epoch, seed 0") and "being trained" not in line
+    assert run(capsys).splitlines()[-1] == f"total: {len(files)} files, {decimal(size)}"
+    aged(folder, 3)
+    assert run(capsys, "clear", "--older_than", "4").startswith("removed 0 files")
+    assert run(capsys, "clear") == f"removed {len(files)} files from {cache}: {decimal(size)} freed\n"
+    assert os.listdir(cache) == []
+    assert trained() == folder and len(list(folder.iterdir())) == len(files)  # and they are made again
+
+
+def test_networks_that_a_run_is_training_stay(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    busy, idle = trained(count=1), trained(seed=1, count=1)
+    (busy / "network0001.unfinished").write_bytes(b"half")
+    (busy / ".about.json.1234.part").write_bytes(b"{")
+    before = sorted(os.listdir(busy))
+    with open(busy / "lock", "a") as file:
+        assert lock(file)
+        assert [line.endswith("(being trained)") for line in run(capsys).splitlines()[1:-1]] == [True, False]
+        said = run(capsys, "clear")
+        assert said.endswith(f"kept {busy}, in which a run is training networks\n") and not idle.exists()
+        assert sorted(os.listdir(busy)) == before
+    assert run(capsys, "clear").startswith(f"removed {len(before)} files") and not busy.exists()
+
+
+def test_networks_without_a_description(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained(count=1)
+    (folder / "about.json").write_text("[")
+    (line,) = run(capsys).splitlines()[1:-1]
+    assert folder.name[:8] in line and line.endswith("  1 network")
+    run(capsys, "clear")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["networks/thesis", "networks/0123456789abcdef01234567/thesis.tex", "networks/x.tex"])
+def test_what_is_not_networks_keeps_them(cache: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    folder = trained(count=1)
+    (cache / name).parent.mkdir(exist_ok=True)
+    (cache / name).write_text("mine")
+    assert "other files or folders" in run(capsys)
+    assert "not the cache's" in (said := refused(capsys, "clear")) and name.rpartition("/thesis.tex")[0] in said
+    assert (cache / name).exists() and folder.exists()
 
 
 @pytest.mark.parametrize(
