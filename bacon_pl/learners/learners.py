@@ -266,7 +266,7 @@ class Learners(nn.Module):
         """Send every network from the process that trained it to all others."""
         for k, network in enumerate(self.networks):
             state = [*network.parameters(), *network.buffers()]
-            for dtype in {t.dtype for t in state}:
+            for dtype in dict.fromkeys(t.dtype for t in state):  # in the same order on every process
                 broadcast([t for t in state if t.dtype == dtype], k % self.share.step)
 
     def _keep(self, epochs: int, snapshots: Collection[int]) -> None:
