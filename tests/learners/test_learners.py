@@ -193,3 +193,19 @@ def test_two_processes_do_what_one_does(tmp_path):
     for rank in range(2):
         together = torch.load(tmp_path / f"{rank}.pt")
         assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_networks_are_sent_in_the_same_order_by_every_process(data, monkeypatch):
+    """A set of types has another order in every process, which would then wait for different messages."""
+
+    class Mixed(Kept):
+        def __init__(self, channels, size, num_classes):
+            super().__init__(channels, size, num_classes)
+            for number, dtype in enumerate(types[1:]):
+                self.register_buffer(f"counted_{number}", torch.zeros(2, dtype=dtype))
+
+    types = [torch.float32, torch.int64, torch.uint8, torch.float64, torch.int16, torch.bool, torch.int32]
+    sent = []
+    monkeypatch.setattr("bacon_pl.learners.learners.broadcast", lambda tensors, _: sent.append(tensors[0].dtype))
+    learners(data, network=Mixed, num_networks=2).broadcast_networks()
+    assert sent == 2 * types
