@@ -62,6 +62,7 @@ OBJECTIVES |= {
         "init_args": {"weight": 300.0, "frequencies": 1024, "sampler": {"lr": 1e-3, "momentum": 0.5}},
     },
 }
+OBJECTIVES["best"] = {"class_path": "NCFM", "init_args": {"weight": 1000.0, "frequencies": 1024, "sampler": None}}
 # Methods that have a frame of their own, not IDM's: factor, cross-entropy, learning rate, momentum, a step per class;
 # what the pool is; and real images of a class.
 DM = (1, 0.0, 1.0, 0.5, False), (1, 1, 1, 0)
@@ -267,6 +268,10 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
             own, networks, _ = FRAMES[method.stem]
             assert frame == (*own[:2], RATES.get((method.stem, *key), own[2]), *own[3:])
             assert life == networks or (networks is None and model["pairs"]["count"] == 20)
+        elif method.stem == "best":
+            factor = {"digits": 1, "mnist": 2}.get(key[0], 3)
+            assert frame == (factor, 0.0 if key[0] == "mnist" else weight, 0.5, 0.5, True)
+            assert life == (3, push, 100, 2) and pool["lr"] == 0.03
         else:
             assert frame == (1 if key[0] == "digits" else 2, weight, 0.2, 0.5, True)
             assert life == (3, push, 100, 2)
