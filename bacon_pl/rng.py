@@ -107,13 +107,20 @@ def uniform(*keys: Key) -> Tensor:
     return _shift(bits(*keys), 39).to(torch.float32) / (1 << 24)
 
 
-def normal(*keys: Key) -> Tensor:
-    """Draw float32 standard normal numbers, one per element of the broadcast keys (see :func:`bits`).
+def normal(count: int, *keys: Key, device: torch.device | str = "cpu") -> Tensor:
+    """Draw independent float32 standard normal numbers, (count,).
 
-    Pairs of uniform draws are turned into normal ones by the method of Box and Muller.
+    Pairs of uniform draws are turned into pairs of normal ones by the method of Box and Muller.
+
+    Args:
+        count: How many.
+        keys: The coordinates of the whole draw, integers and strings.
+        device: Where they are drawn. They differ between kinds of devices by rounding alone.
     """
-    radius = (-2 * torch.log1p(-uniform(*keys, "radius"))).sqrt()
-    return radius * torch.cos(2 * math.pi * uniform(*keys, "angle"))
+    pairs = torch.arange((count + 1) // 2, device=device)
+    radius = (-2 * torch.log1p(-uniform(*keys, "radius", pairs))).sqrt()
+    angle = 2 * math.pi * uniform(*keys, "angle", pairs)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]
 
 
 def integers(high: int | Tensor, *keys: Key) -> Tensor:

@@ -83,3 +83,18 @@ def test_seeded_block_leaves_the_global_generator_alone():
 def test_bits_need_a_tensor():
     with pytest.raises(TypeError, match="derive"):
         rng.bits(1, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_as_many_normal_numbers_as_asked_for(count):
+    assert rng.normal(count, 0, "a").shape == (count,)
+
+
+def test_normal_numbers_are_normal_and_independent():
+    drawn = rng.normal(200_000, 3, "frequencies", 5).double()
+    for power, moment in ((1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)):
+        assert drawn.pow(power).mean().item() == pytest.approx(moment, abs=0.05)
+    pairs = drawn.view(2, -1)  # of one radius and angle
+    assert abs(torch.corrcoef(pairs)[0, 1].item()) < 0.02 and abs(torch.corrcoef(pairs.square())[0, 1].item()) < 0.02
+    assert abs(torch.corrcoef(drawn.view(-1, 2).T)[0, 1].item()) < 0.02
+    assert not torch.equal(drawn, rng.normal(200_000, 3, "frequencies", 6).double())

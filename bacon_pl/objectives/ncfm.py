@@ -62,9 +62,8 @@ class SamplingNetwork(Adversary):
     def forward(self, *keys: rng.Key) -> dict[str, Tensor]:
         """See :meth:`Adversary.forward`: the ``scales`` (k / 16, d) for fresh noise."""
         weight = next(self.layers.parameters())
-        where = torch.arange(self.rows * weight.shape[1], device=weight.device)
-        noise = rng.normal(*keys, "sampler noise", where).view(self.rows, -1)
-        return {"scales": self.layers(noise.to(weight.dtype))}
+        noise = rng.normal(self.rows * weight.shape[1], *keys, "sampler noise", device=weight.device)
+        return {"scales": self.layers(noise.view(self.rows, -1).to(weight.dtype))}
 
 
 class NCFM(Objective):
@@ -125,8 +124,8 @@ class NCFM(Objective):
     def draw(self, real: Readings, *keys: rng.Key) -> dict[str, Tensor]:
         """See :meth:`Objective.draw`: the ``frequencies`` (k, d)."""
         features = real["z"].shape[-1]
-        where = torch.arange(self.frequencies * features, device=real["z"].device)
-        return {"frequencies": rng.normal(*keys, "frequencies", where).view(self.frequencies, features)}
+        drawn = rng.normal(self.frequencies * features, *keys, "frequencies", device=real["z"].device)
+        return {"frequencies": drawn.view(self.frequencies, features)}
 
     def adversary(self, real: Readings) -> Adversary | None:
         """See :meth:`Objective.adversary`: the sampling network, if there is one."""
