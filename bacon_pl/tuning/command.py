@@ -6,7 +6,6 @@ import shlex
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +15,15 @@ from jsonargparse import ArgumentParser
 import bacon_pl
 from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
-from bacon_pl.data import DatasetMeta, InMemoryData, LabeledImages
 from bacon_pl.data.catalog import find
-from bacon_pl.data.split import stratified_split
 from bacon_pl.distilled_set import git_commit
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.pace import duration
 from bacon_pl.runtime import replacing
 from bacon_pl.table.plan import tuned_name
-from bacon_pl.table.sources import training_images
 from bacon_pl.table.tuned import HISTORY, value_at
 from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
+from bacon_pl.tuning.trials import Split, held_out_accuracies, hold_out
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -112,7 +109,7 @@ class Tune:
             flush=True,
         )
         if len(done) < c.trials:
-            self._fill(study, knobs, _split(dataset, root or "data", c.held_out), settings["data"], file, steps)
+            self._fill(study, knobs, hold_out(dataset, root or "data", c.held_out), settings["data"], file, steps)
         self._write(out, study, knobs, file)
 
     def _resolved(self, dataset: str, file: Path, out: Path) -> dict[str, Any]:
@@ -165,7 +162,7 @@ class Tune:
         return study
 
     def _fill(
-        self, study: Study, knobs: Sequence[Knob], split: _Split, data: Mapping[str, Any], file: Path, steps: int
+        self, study: Study, knobs: Sequence[Knob], split: Split, data: Mapping[str, Any], file: Path, steps: int
     ) -> None:
         """Run the trials that are missing."""
         optuna = _optuna()
@@ -176,7 +173,7 @@ class Tune:
             begun = time.monotonic()
             chosen = {knob.name: knob.suggest(trial) for knob in knobs}
             try:
-                accuracies = _accuracies(split, data, c.ipc, file, budget, steps, c.seed_everything, chosen)
+                accuracies = held_out_accuracies(split, data, c.ipc, file, budget, steps, c.seed_everything, chosen)
             except DivergedError:
                 accuracies = [0.0]
             took = time.monotonic() - begun
@@ -227,54 +224,6 @@ class Tune:
         with replacing(out) as written:
             written.write("\n".join([*lines, text]).encode())
         print(f"best: trial {best.number}, {best.value:.1f} % on held-out training images\nconfiguration: {out}")
-
-
-class _Split:
-    """Training images for the trials, and those that they are judged by.
-
-    Args:
-        meta: What they are.
-        kept: The images that sets are distilled from.
-        held: Those held out.
-    """
-
-    def __init__(self, meta: DatasetMeta, kept: LabeledImages, held: LabeledImages) -> None:
-        self.meta, self.kept, self.held = meta, kept, held
-
-
-def _split(dataset: str, root: str, share: float) -> _Split:
-    train, meta = training_images(dataset, Path(root).expanduser())
-    kept, held = stratified_split(train.labels, share, 0, "tuning split")
-    if not len(held):
-        raise BaconError(f"--held_out {share} holds no image of {dataset} out: give a larger share.")
-    return _Split(meta, train.subset(kept), train.subset(held))
-
-
-def _accuracies(
-    split: _Split,
-    data: Mapping[str, Any],
-    ipc: int,
-    file: Path,
-    budget: Path,
-    steps: int,
-    seed: int,
-    chosen: Mapping[str, Any],
-) -> list[float]:
-    """Distill a set of the kept images and test it on those held out; percent, one number for each network."""
-    sizes = {name: chosen.get(f"data.{name}", data[name]) for name in ("batch_real", "pool_batch")}
-    meta = replace(split.meta, train_bytes=split.kept.images.numel())
-    distilled = bacon_pl.distill(
-        InMemoryData(split.kept, name=meta.name, meta=meta, **sizes),
-        ipc,
-        file,
-        budget=budget,
-        iterations=steps,
-        seed=seed,
-        progress=False,
-        settings={**chosen, "validation.every_n_steps": 0},  # what is chosen is chosen by the trial
-    )
-    found = bacon_pl.evaluate(distilled, InMemoryData(split.kept, split.held, meta=meta), seed=seed, progress=False)
-    return found.per_network
 
 
 def _overlay(given: str, group: str) -> Path:
