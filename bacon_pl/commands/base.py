@@ -28,9 +28,10 @@ from bacon_pl.preflight import check_devices
 
 # The same YAML file can be used with both commands, so each accepts the other's sections and options in files and
 # ignores them. On the command line they are errors.
+_OF_TUNE = ("tune", "tuned")  # sections for bacon tune and bacon table
 _SECTIONS = {
-    "fit": ("evaluation", "bound_settings", "tune", "tuned"),
-    "eval": ("model", "image_grid", "validation", "checkpoint", "tune", "tuned"),
+    "fit": ("evaluation", "bound_settings", *_OF_TUNE),
+    "eval": ("model", "image_grid", "validation", "checkpoint", *_OF_TUNE),
 }
 _OPTIONS = {
     "fit": ("distilled", "out", "factor", "epoch_index", "baselines", "networks", "scores", "bound", "figures"),
@@ -123,7 +124,13 @@ class LightningCommand(LightningCLI):
         others = (*_SECTIONS[self.name], *_OPTIONS[self.name])
         for word in args:
             name = word.partition("=")[0]
-            if name.startswith("--") and name[2:].partition(".")[0] in others:
+            first = name[2:].partition(".")[0] if name.startswith("--") else ""
+            if first in _OF_TUNE:
+                raise BaconError(
+                    f"unknown option {name}: `{first}` is a section of a method's file, which bacon tune reads; for "
+                    "fit and eval, give the settings themselves."
+                )
+            if first in others:
                 raise BaconError(
                     f"unknown option {name}: bacon {self.name} does not take it, but bacon {_OTHER[self.name]} does; "
                     "`--help` lists all."

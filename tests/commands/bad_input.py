@@ -126,7 +126,10 @@ ROWS: dict[str, Row] = {
     "no network": (f"{EARLY} --model.network null", ["--model.network must be one of AlexNet, ConvNet,", "got null"]),
     "no objective": (f"{EARLY} --model.objective null", ["--model.objective must be one of BaconO", "got null"]),
     "no augmentation": (
-        f"{EARLY} --model.augment null", ["must be one of AutoAugment, DSA, NoAugmentation, RandAugment, or", "null"]
+        f"{EARLY} --model.augment null", ["must be one of AutoAugment, Chain, DSA, NoAugmentation, Rand", "null"]
+    ),
+    "section of bacon tune": (
+        f"{EARLY} --tune.model.lr 1", ["unknown option --tune.model.lr: `tune` is a section", "which bacon tune reads"]
     ),
     "mixing, eval": (f"{EARLY_EVAL} --evaluation.mixing CutMx", ["unknown mixing 'CutMx'", "Did you mean 'CutMix'"]),
     "option without a value": (f"{EARLY} --model.ipc", ["--model.ipc, or an option within it, needs a value"]),

@@ -47,7 +47,7 @@ def test_dataset_of_ones_own_is_named_by_its_module(own_dataset: str) -> None:
         data = DataModule(name=f"{own_dataset}.SPEC")
         data.setup()
         assert (data.name, data.meta.class_names) == ("birds", ("bird", "bee"))
-    for name, flaw in (("DATA", "no DatasetSpec"), ("NONE", "cannot import"), ("CLASH", "is taken")):
+    for name, flaw in (("DATA", "not a DatasetSpec"), ("NONE", "cannot import"), ("CLASH", "is taken")):
         with pytest.raises(BaconError, match=flaw):
             find(f"{own_dataset}.{name}")
     with pytest.raises(BaconError, match="cannot import"):
