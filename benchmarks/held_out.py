@@ -19,6 +19,7 @@ import yaml
 from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.distilled_set import git_commit
+from bacon_pl.quiet import quietly
 from bacon_pl.tuning.trials import held_out_accuracies, hold_out
 
 
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quietly():
+        main()

@@ -48,7 +48,8 @@ class PixelAdamW(torch.optim.Optimizer):
         per_class_steps: bool = True,
     ) -> None:
         super().__init__([images], {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self.statistics = (tuple(mean), tuple(std))
+        # On the device from the start: a copy in every step would let a GPU wait.
+        self.statistics = [images.detach().new_tensor(list(v)).view(-1, 1, 1) for v in (mean, std)]
         self.num_classes = num_classes
         self.per_class_steps = per_class_steps
 
@@ -64,7 +65,7 @@ class PixelAdamW(torch.optim.Optimizer):
         state = self.state[images]
         if not state:
             state.update(step=0, mean=torch.zeros_like(images), square=torch.zeros_like(images))
-        mean, std = (torch.tensor(v, device=images.device, dtype=images.dtype).view(-1, 1, 1) for v in self.statistics)
+        mean, std = self.statistics
         pixels = images * std + mean
         gradient = images.grad / std
         if self.per_class_steps and self.num_classes > FEW_CLASSES:

@@ -249,7 +249,7 @@ CROSSED = [
     (config, method)
     for config in EXPERIMENTS
     for method in MATCHING
-    if method.stem in ("bacon", "idm", "dm") or named(config) in KINDS
+    if method.stem in ("bacon", "idm", "dm", "idm+bacon", "dm+bacon") or named(config) in KINDS
 ]
 
 

@@ -292,11 +292,3 @@ def test_two_processes_train_what_one_trains(data, tmp_path):
         together = make(data, tmp_path / name, count=3)
         assert all(same(together.state(k), alone.state(k)) for k in range(3))
     assert before.items() <= stamps(part).items()
-
-
-def test_processes_send_the_types_of_a_networks_state_in_the_same_order(data, monkeypatch):
-    sent = []
-    monkeypatch.setattr("bacon_pl.learners.learners.broadcast", lambda tensors, rank: sent.append(tensors[0].dtype))
-    recipe = replace(RECIPE, network=partial(ConvNet, width=2, depth=1, norm="batch"), num_networks=1)
-    Learners(TrainingSet.whole(data.train), recipe, data.meta).broadcast_networks()
-    assert sent == [torch.float32, torch.int64]  # that of the state: the hash of a type differs between processes
