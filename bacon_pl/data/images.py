@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bacon_pl.data.whitening import Whitening
 from bacon_pl.errors import BaconError
 
 
@@ -24,6 +25,7 @@ class DatasetMeta:
         mean: Mean per channel of pixels in [0, 1].
         std: Standard deviation per channel of pixels in [0, 1].
         train_bytes: Size of the uint8 training images in bytes, for the share of storage; 0 if unknown.
+        whitening: The whitened space of the images, or None for normalized pixel space.
     """
 
     name: str
@@ -33,6 +35,7 @@ class DatasetMeta:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     train_bytes: int = 0
+    whitening: Whitening | None = None
 
     @property
     def num_classes(self) -> int:
