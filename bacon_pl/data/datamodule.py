@@ -176,7 +176,7 @@ class DataModule(Configured, LightningDataModule):
 
     def _in_space(self, train: LabeledImages, meta: DatasetMeta) -> DatasetMeta:
         """Add the whitened space to the description of the data, if one is asked for or the data come with one."""
-        if self.whitening is None and meta.whitening is None:
+        if not (self.whitening or (meta and meta.whitening)):
             return meta
         if not len(train):  # a finished set is evaluated on test images alone
             if meta.whitening is None:
