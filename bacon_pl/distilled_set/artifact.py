@@ -11,11 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from bacon_pl import grid, partition
-from bacon_pl.data.images import denormalize
 from bacon_pl.distilled_set import pictures
 from bacon_pl.distilled_set.content import Content
 from bacon_pl.distilled_set.file import file_in, read, write
 from bacon_pl.distilled_set.indexing import Index, is_single, position, positions
+from bacon_pl.errors import BaconError
 
 if TYPE_CHECKING:
     import datasets
@@ -29,7 +29,8 @@ class DistilledSet(Content):
     with the same content are equal. A set must not be modified after it is created.
 
     Attributes:
-        images: (C·ipc, ch, H, W), float32 on the CPU, normalized pixel space, class by class.
+        images: (C·ipc, ch, H, W), float32 on the CPU, class by class, in normalized pixel space or, if
+            ``meta.whitening`` names one, in a whitened space.
         labels: (C·ipc,), int64 on the CPU: 0 ipc times, then 1 ipc times, …
         meta: Description of the dataset that was distilled.
         factor: Partition factor: every canvas holds factor² images.
@@ -175,11 +176,18 @@ class DistilledSet(Content):
             expanded: Return the expanded images instead of the canvases.
 
         Returns:
-            (C, n, ch, H, W), float32 in [0, 1], where n is ipc or, for expanded images, factor²·ipc.
+            (C, n, ch, H, W), float32 in [0, 1], where n is ipc or, for expanded images, factor²·ipc. Of whitened
+            canvases, each tile is scaled up, made pixels, and scaled down again.
+
+        Raises:
+            BaconError: The images are whitened, and the matrices of their space are not in the cache.
         """
         canvases = self.images.unflatten(0, (self.meta.num_classes, self.ipc))
-        shown = partition.expand(canvases, self.factor) if expanded else canvases
-        return denormalize(shown, self.meta.mean, self.meta.std)
+        if self.meta.whitening is None or self.factor == 1:
+            return self.meta.denormalize(partition.expand(canvases, self.factor) if expanded else canvases)
+        # Whitening mixes all pixels of an image, so that a canvas of several is no image that it could be undone of.
+        pixels = self.meta.denormalize(partition.expand(canvases, self.factor))
+        return pixels if expanded else partition.assemble(pixels, self.factor)
 
     def export_png(self, folder: str | os.PathLike[str], *, expanded: bool = False) -> Path:
         """Write one PNG file per image as ``<folder>/<class>/<number>.png``, the layout of torchvision's ImageFolder.
@@ -243,7 +251,10 @@ class DistilledSet(Content):
 
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks display."""
-        return pictures.as_html(repr(self), self.pixels(), self.meta.class_names)
+        try:
+            return pictures.as_html(repr(self), self.pixels(), self.meta.class_names)
+        except BaconError as error:  # whitened images without the matrices of their space
+            return pictures.as_text(f"{self!r}: no pictures, for {error}")
 
     # ---- for Hugging Face
 

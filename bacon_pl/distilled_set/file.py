@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bacon_pl import partition
 from bacon_pl.data.images import DatasetMeta
+from bacon_pl.data.whitening import Whitening
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.runtime import memory_bytes, replacing
 
@@ -69,6 +70,8 @@ def describe(meta: DatasetMeta, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
     if fields["step_size"] is not None:
         description["step_size"] = fields["step_size"]
+    if meta.whitening is not None:
+        description["whitening"] = meta.whitening.to_json()
     return description
 
 
@@ -246,6 +249,7 @@ def _meta(description: Mapping[str, Any]) -> DatasetMeta:
         mean=tuple(map(float, description["mean"])),
         std=tuple(map(float, description["std"])),
         train_bytes=description["train_bytes"],
+        whitening=Whitening.from_json(description["whitening"]) if description.get("whitening") else None,
     )
 
 

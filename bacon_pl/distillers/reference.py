@@ -120,6 +120,8 @@ class Pretraining:
         epochs: Most epochs of each; null sets no limit.
         network: Architecture of reference networks, in place of their own; null keeps it. Pairs have the architecture
             of the matched network in any case.
+        teacher: Architecture, with batch norm, of the teacher from which ``Recovery`` recovers images, in place of its
+            own; null keeps it.
 
     Raises:
         BaconError: An argument is out of range.
@@ -128,6 +130,7 @@ class Pretraining:
     count: int | None = None
     epochs: int | None = None
     network: NetworkFactory | None = None
+    teacher: NetworkFactory | None = None
 
     def __post_init__(self) -> None:
         for name in ("count", "epochs"):
@@ -142,8 +145,9 @@ class Pretraining:
             for name in ("count", "epochs")
             if (most := getattr(self, name)) is not None and most < getattr(settings, name)
         }
-        if self.network is not None and isinstance(settings, Reference):
-            changed["network"] = self.network
+        network = {"--model.reference": self.network, "--model.teacher": self.teacher}.get(settings.option)
+        if network is not None:
+            changed["network"] = network
         return replace(settings, **changed)
 
 
