@@ -78,6 +78,9 @@ class Comparison:
         scores: Whether to include the runs that :meth:`scores` needs.
         seed: Seed of every draw.
 
+    Attributes:
+        teachers: Networks that provide soft labels; none if labels are hard.
+
     Raises:
         BaconError: A class has fewer real images than a baseline needs, or an architecture does not accept the images.
     """
@@ -103,7 +106,7 @@ class Comparison:
         self.seed = seed
         self._sets: dict[str, TrainingSet] = {}
         self._spaces: list[Embed] | None = None
-        self._teacher = None if recipe.soft_labels is None else Teacher(recipe, store, meta, seed)
+        self.teachers = [] if recipe.soft_labels is None else [Teacher(recipe, store, meta, seed)]
         self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
         # Errors are reported now, and not only after the training on the distilled set.
         for network in self.networks.values():
@@ -151,7 +154,7 @@ class Comparison:
         if run.training_set == "whole" and recipe.whole_epochs is not None:
             recipe = replace(recipe, epochs=recipe.whole_epochs)
         training_set = self._training_set(run.training_set, torch.device(device))
-        teacher = self._teacher if recipe.soft_labels is not None else None
+        teacher = self.teachers[0] if recipe.soft_labels is not None else None
         return EvalModule(Learners(training_set, recipe, self.meta, self.seed, teacher))
 
     def _training_set(self, name: str, device: torch.device) -> TrainingSet:

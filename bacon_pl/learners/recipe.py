@@ -99,6 +99,8 @@ class Recipe:
             feature spaces herding and k-center select images.
         milestones: Shares of the epochs, ascending, between 0 and 1 and rounded to whole epochs, after which the
             schedule ``milestones`` drops the learning rate.
+        warmup: Share of the training, in [0, 1), in which the learning rate rises from lr/100 to lr first, step by
+            step. The schedule ``cosine`` falls over what is left; drops of the others come when they do without it.
 
     Raises:
         BaconError: An argument is out of range.
@@ -121,6 +123,7 @@ class Recipe:
     whole_epochs: int | None = None
     coreset_steps: int = 500
     milestones: tuple[float, ...] = ()
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps"):
@@ -130,6 +133,8 @@ class Recipe:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise BaconError(f"--evaluation.{name} must be positive and finite, got {value}.")
+        if not 0 <= self.warmup < 1:
+            raise BaconError(f"--evaluation.warmup must be in [0, 1), got {self.warmup}.")
         for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in choices:
                 raise unknown_name(name, str(getattr(self, name)), choices)
@@ -152,8 +157,11 @@ class Recipe:
             steps_per_epoch: Steps in an epoch.
         """
         total = self.epochs * steps_per_epoch
+        first = min(round(self.warmup * total), total - 1)
+        if step < first:
+            return self.lr * (0.01 + 0.99 * step / first)
         if self.schedule == "cosine":
-            return self.lr * (1 + math.cos(math.pi * step / total)) / 2
+            return self.lr * (1 + math.cos(math.pi * (step - first) / (total - first))) / 2
         if self.schedule == "milestones":
             epoch = step // steps_per_epoch
             return self.lr * self.lr_drop ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
@@ -170,6 +178,7 @@ class Recipe:
             "momentum": self.momentum if self.optimizer == "sgd" else None,
             "weight_decay": self.weight_decay,
             "schedule": self.schedule,
+            "warmup": self.warmup or None,
             "lr_drop": None if self.schedule == "cosine" else self.lr_drop,
             "milestones": list(self.milestones) or None,
             "augment": _class_name(self.augment),
