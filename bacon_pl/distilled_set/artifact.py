@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bacon_pl import grid, partition
+from bacon_pl import grid
 from bacon_pl.data.images import denormalize
 from bacon_pl.distilled_set import pictures
-from bacon_pl.distilled_set.content import Content
+from bacon_pl.distilled_set.expanded import Expanded
 from bacon_pl.distilled_set.file import file_in, read, write
-from bacon_pl.distilled_set.indexing import Index, is_single, position, positions
-from bacon_pl.distilled_set.labels import LabelKind, expand_soft_labels
+from bacon_pl.distilled_set.labels import LabelKind
 
 if TYPE_CHECKING:
     import datasets
     from matplotlib.figure import Figure
 
 
-class DistilledSet(Content):
+class DistilledSet(Expanded):
     """A distilled dataset: a map-style dataset of its expanded images that can be saved to one file.
 
     Indexing returns expanded, normalized images, as used in evaluation, with their classes; ``images`` are the canvases
@@ -67,78 +64,6 @@ class DistilledSet(Content):
         >>> distilled == made
         True
     """
-
-    # ---- as a dataset
-
-    @cached_property
-    def _expanded(self) -> tuple[Tensor, Tensor]:
-        return partition.expand(self.images, self.factor), partition.expand_labels(self.labels, self.factor)
-
-    def expanded(self) -> tuple[Tensor, Tensor]:
-        """Return all expanded images with their labels, as used in evaluation.
-
-        Returns:
-            Images (factor²·N, ch, H, W), float32 in normalized pixel space, and labels (factor²·N,), int64. They are
-            computed once and shared between calls, so do not modify them.
-        """
-        return self._expanded
-
-    def expanded_soft_labels(self) -> Tensor | None:
-        """Return the soft labels of all expanded images, in the order of :meth:`expanded`.
-
-        Returns:
-            (factor²·N, C), float16, logits or probabilities as :attr:`label_kind` says; None if the set has none. The
-            tiles of a canvas have the same label if there is only one for the canvas.
-        """
-        return None if self.soft_labels is None else expand_soft_labels(self.soft_labels, self.factor)
-
-    def __len__(self) -> int:
-        return len(self.images) * self.factor**2
-
-    @overload
-    def __getitem__(self, index: int | np.integer[Any]) -> tuple[Tensor, int]: ...
-
-    @overload
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]: ...
-
-    def __getitem__(self, index: Any) -> tuple[Tensor, int] | tuple[Tensor, Tensor]:
-        """Return one expanded image with its class, or several of them.
-
-        Soft labels are not part of it: :meth:`expanded_soft_labels` has them in the same order.
-
-        Args:
-            index: An integer; or a slice, or a list, tensor or array of integers or of ``len(self)`` booleans.
-                Negative numbers count from the end.
-
-        Returns:
-            For an integer, an image (ch, H, W) and its label as an int; otherwise images (N, ch, H, W) and labels (N,),
-            int64, as new tensors.
-
-        Raises:
-            IndexError: There is no such image, or the number of booleans is not ``len(self)``.
-            TypeError: The index has another type.
-        """
-        images, labels = self._expanded
-        if is_single(index):
-            single = position(index, len(self))
-            return images[single], int(labels[single])
-        several = positions(index, len(self))
-        return images[several], labels[several]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order, under the same attribute name as in torchvision's datasets."""
-        return self.meta.class_names
-
-    @property
-    def class_to_idx(self) -> dict[str, int]:
-        """Labels by class name. If several classes have the same name, the label of the last one."""
-        return {name: label for label, name in enumerate(self.classes)}
-
-    @property
-    def targets(self) -> Tensor:
-        """Classes of the expanded images, (factor²·N,), int64, in the order of indexing. Do not modify them."""
-        return self._expanded[1]
 
     def with_soft_labels(self, soft_labels: Tensor | None, label_kind: LabelKind | None) -> DistilledSet:
         """Create a copy of the set with other soft labels.
