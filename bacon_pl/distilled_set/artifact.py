@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bacon_pl import grid
-from bacon_pl.data.images import denormalize
+from bacon_pl import grid, partition
 from bacon_pl.distilled_set import pictures
 from bacon_pl.distilled_set.expanded import Expanded
 from bacon_pl.distilled_set.file import file_in, read, write
 from bacon_pl.distilled_set.labels import LabelKind
+from bacon_pl.errors import BaconError
 
 if TYPE_CHECKING:
     import datasets
@@ -30,8 +30,8 @@ class DistilledSet(Expanded):
     Every class has at least one image; the numbers may differ (:attr:`counts`).
 
     Attributes:
-        images: (N, ch, H, W), float32 on the CPU, class by class, in normalized pixel space, or in the whitened space
-            that ``meta.whitening`` names.
+        images: (N, ch, H, W), float32 on the CPU, class by class, in normalized pixel space or, if ``meta.whitening``
+            names one, in a whitened space.
         labels: (N,), int64 on the CPU, ascending: the class of every canvas.
         soft_labels: (N, C), one label per canvas, or (N, factor², C), one per tile; float16 on the CPU; or None.
         label_kind: What the soft labels are, ``logits`` or ``probabilities``; None without soft labels.
@@ -137,6 +137,9 @@ class DistilledSet(Expanded):
         Returns:
             (C, n, ch, H, W), float32 in [0, 1], where n is the largest number of images of a class. Rows of classes
             with fewer images end in white images, the background of grids, which :meth:`pixels_by_class` leaves out.
+
+        Raises:
+            BaconError: The images are whitened, and the matrices of their space are not in the cache.
         """
         rows = self.pixels_by_class(expanded=expanded)
         most = max(map(len, rows))
@@ -150,14 +153,19 @@ class DistilledSet(Expanded):
 
         Returns:
             C tensors (n, ch, H, W), float32 in [0, 1], where n is the number of images of the class. Expanded images
-            are in the order of their tiles: tile 0 of every canvas of the class, then tile 1, ….
+            are in the order of their tiles: tile 0 of every canvas of the class, then tile 1, …. Of whitened canvases,
+            each tile is scaled up, made pixels, and scaled down again.
+
+        Raises:
+            BaconError: The images are whitened, and the matrices of their space are not in the cache.
         """
-        shown = self.images
-        if expanded:
-            shown = self.expanded()[0][self.targets.argsort(stable=True)]
-        copies = self.factor**2 if expanded else 1
-        pixels = denormalize(shown, self.meta.mean, self.meta.std)
-        return list(pixels.split([copies * count for count in self.counts]))
+        # Whitening mixes all pixels of an image, so that a canvas of several is no image that it could be undone of.
+        assembled = not expanded and self.factor > 1 and self.meta.whitening is not None
+        cut = expanded or assembled
+        shown = self.expanded()[0][self.targets.argsort(stable=True)] if cut else self.images
+        copies = self.factor**2 if cut else 1
+        rows = self.meta.denormalize(shown).split([copies * count for count in self.counts])
+        return [partition.assemble(row, self.factor) for row in rows] if assembled else list(rows)
 
     def export_png(self, folder: str | os.PathLike[str], *, expanded: bool = False) -> Path:
         """Write one PNG file per image as ``<folder>/<class>/<number>.png``, the layout of torchvision's ImageFolder.
@@ -221,7 +229,10 @@ class DistilledSet(Expanded):
 
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks display."""
-        return pictures.as_html(repr(self), self.pixels_by_class(), self.meta.class_names)
+        try:
+            return pictures.as_html(repr(self), self.pixels_by_class(), self.meta.class_names)
+        except BaconError as error:  # whitened images without the matrices of their space
+            return pictures.as_text(f"{self!r}: no pictures, for {error}")
 
     # ---- for Hugging Face
 

@@ -16,6 +16,7 @@ from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.calibration import TERM, calibrate
+from bacon_pl.distillers.checks import check_pixels
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pairs import PairPool, PairSettings
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
@@ -182,6 +183,7 @@ class DistributionMatching(Distiller):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of the images with the schedule of its learning rate."""
+        check_pixels(self.meta, self.space, self.clamp_pixels)
         return scheduled(self._optimizer(), self.schedule, self.trainer.max_steps)
 
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -80,7 +80,7 @@ def results(
         network. ``storage_bytes`` counts one byte per value. ``confusion`` is the sum of the confusion matrices of the
         main architecture's networks, with true classes as rows. ``distilled`` identifies the set.
     """
-    main = run_results[0]
+    main, whitening = run_results[0], distilled.meta.whitening
     baselines = {o.training_set: _numbers(o) for o in of_main(run_results)[1:]}
     return {
         "dataset": distilled.meta.name,
@@ -105,6 +105,7 @@ def results(
             "seed": distilled.seed,
             "version": distilled.version,
             "commit": distilled.commit,
+            **({} if whitening is None else {"whitening": whitening.to_json()}),
         },
         "config": dict(config or {}),
         "versions": {

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bacon_pl import rng
-from bacon_pl.data import DatasetMeta, normalize
-from bacon_pl.data.images import denormalize
+from bacon_pl.data import DatasetMeta
 from bacon_pl.distributed import all_reduce_sum, broadcast, own_share
 from bacon_pl.errors import BaconError
 from bacon_pl.learners.numbers import check_epochs, written
@@ -225,7 +224,7 @@ class Learners(nn.Module):
         x, y = self.batch(network_id, step)
         augment, where = self.recipe.augment, (network_id, step)
         if augment.on_pixels:
-            pixels = denormalize(x, self.meta.mean, self.meta.std)
+            pixels = self.meta.denormalize(x)
             pixels = augment.per_image(pixels, self.seed, "evaluation augment", *where)
             x = self.normalize(pixels)
         else:
@@ -255,11 +254,11 @@ class Learners(nn.Module):
         return x, self.labels[position]
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map images (..., ch, H, W), uint8 or pixels in [0, 1], to normalized pixel space."""
+        """Map images (..., ch, H, W), uint8 or pixels in [0, 1], to the space of the networks."""
         dtype = next(self.networks.parameters()).dtype
         if images.dtype != torch.uint8:
             images = images * 255
-        return normalize(images, self.meta.mean, self.meta.std, dtype)
+        return self.meta.normalize(images, dtype)
 
     @torch.no_grad()
     def broadcast_networks(self) -> None:

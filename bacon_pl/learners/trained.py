@@ -186,7 +186,7 @@ def _described(store: LabeledImages, meta: DatasetMeta, recipe: Recipe, seed: in
         digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
     kept = [field.name for field in fields(recipe) if field.name not in _NOT_THE_NETWORKS]
-    return {
+    described = {
         "images": {"number": len(store), "digest": digest.hexdigest()},
         "channels": meta.channels,
         "size": list(meta.size),
@@ -197,6 +197,9 @@ def _described(store: LabeledImages, meta: DatasetMeta, recipe: Recipe, seed: in
         "seed": seed,
         "training": FORMAT,
     }
+    if meta.whitening is not None:  # left out otherwise, so that networks of normalized images keep their fingerprints
+        described["whitening"] = meta.whitening.to_json()
+    return described
 
 
 @contextlib.contextmanager
