@@ -38,9 +38,11 @@ from bacon_pl.runtime import lock, replacing
 FORMAT = 1
 """Raised whenever the networks of a fingerprint, or their files, would change."""
 
-_NOT_THE_NETWORKS = ("num_networks", "soft_labels", "whole_epochs", "coreset_steps")
+_NOT_THE_NETWORKS = ("num_networks", "soft_labels", "whole_epochs", "coreset_steps", "fixed_lr", "cut_tiles")
 """Settings of a recipe that say nothing about a network trained on the real images."""
 
+_LATER = ("reset_at_milestones", "lr_by_epoch", "cosine_stretch", "decay_norms_and_biases", "betas")
+"""Settings that the first networks had not; they are part of a fingerprint where they have not their default value."""
 
 Facts = Callable[[int, int], dict[str, Any]]
 
@@ -185,7 +187,14 @@ def _described(store: LabeledImages, meta: DatasetMeta, recipe: Recipe, seed: in
     for tensor in (store.images, store.labels):
         digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-    kept = [field.name for field in fields(recipe) if field.name not in _NOT_THE_NETWORKS]
+    default = Recipe()
+    kept = [
+        field.name
+        for field in fields(recipe)
+        if field.name not in _NOT_THE_NETWORKS
+        # Networks that were trained before a setting existed stay in use.
+        and (field.name not in _LATER or getattr(recipe, field.name) != getattr(default, field.name))
+    ]
     return {
         "images": {"number": len(store), "digest": digest.hexdigest()},
         "channels": meta.channels,

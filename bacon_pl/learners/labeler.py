@@ -1,0 +1,67 @@
+"""What gives soft labels during a training: one teacher, or several whose labels are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bacon_pl import rng
+from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.learners.recipe import Recipe
+from bacon_pl.learners.soft_labels import SoftLabels
+from bacon_pl.learners.teachers import Teacher
+
+
+class Labeler(Protocol):
+    """A source of soft labels."""
+
+    def prepare(self, device: torch.device) -> None:
+        """Get ready for a device; all processes of a run call this together."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B, C) of normalized images (B, ch, H, W)."""
+
+
+class Ensemble:
+    """Several teachers, whose logits or probabilities are averaged.
+
+    Args:
+        teachers: The teachers.
+        soft: Says what is averaged.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], soft: SoftLabels) -> None:
+        self.teachers = tuple(teachers)
+        self.soft = soft
+
+    def prepare(self, device: torch.device) -> None:
+        """Train the teachers if this has not been done; all processes of a run must call this together."""
+        for teacher in self.teachers:
+            teacher.prepare(device)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the averaged logits (B, C) of normalized images (B, ch, H, W)."""
+        return self.soft.averaged([teacher.logits(x) for teacher in self.teachers])
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the weights of all teachers."""
+        return sum(teacher.bytes for teacher in self.teachers)
+
+
+def labeler(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed: int) -> Ensemble:
+    """Make the teachers of a recipe's soft labels, which are trained when they are first needed.
+
+    Args:
+        recipe: Recipe of the students, with soft labels.
+        store: The real training images, and no others.
+        meta: Description of the dataset.
+        seed: Seed; teacher k depends on (seed, k) alone.
+    """
+    soft = recipe.soft_labels
+    assert soft is not None
+    seeds = [seed if k == 0 else rng.derive(seed, "another teacher", k) for k in range(soft.teachers)]
+    return Ensemble([Teacher(recipe, store, meta, one) for one in seeds], soft)
