@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,15 +36,31 @@ class Ensemble:
     def __init__(self, teachers: Sequence[Teacher], soft: SoftLabels) -> None:
         self.teachers = tuple(teachers)
         self.soft = soft
+        self._prepared = False
 
     def prepare(self, device: torch.device) -> None:
         """Train the teachers if this has not been done; all processes of a run must call this together."""
         for teacher in self.teachers:
             teacher.prepare(device)
+        self._prepared = True
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the averaged logits (B, C) of normalized images (B, ch, H, W)."""
         return self.soft.averaged([teacher.logits(x) for teacher in self.teachers])
+
+    def tested(self, test: LabeledImages) -> list[dict[str, Any]]:
+        """Describe the teachers with their test accuracies; none if they were never needed.
+
+        All processes of a run must call this together.
+
+        Args:
+            test: The test images, on the device of the teachers.
+        """
+        if not self._prepared:
+            return []
+        for teacher in self.teachers:
+            teacher.test(test)
+        return [teacher.described() for teacher in self.teachers]
 
     @property
     def bytes(self) -> int:
