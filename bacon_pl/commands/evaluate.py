@@ -190,6 +190,9 @@ class Eval(LightningCommand):
             "result": [str(folder / RESULTS)],
         }
         self.say(laid_out(lines))
+        for teacher in comparison.teachers:
+            teacher.prepare(self.trainer.strategy.root_device)
+            self.say(f"teacher: {teacher.test(data.test):.1f} % on the test images")
         run_results: list[RunResult] = []
         first, compiled = None, None
         for run in comparison.runs:

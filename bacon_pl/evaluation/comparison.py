@@ -84,6 +84,9 @@ class Comparison:
             says.
         weights: Weights of the scores.
 
+    Attributes:
+        teachers: Networks that provide soft labels; none if labels are hard.
+
     Raises:
         BaconError: A class has fewer real images than a baseline needs, an architecture does not accept the images, or
             the set lacks labels or a step size that the recipe needs.

@@ -62,6 +62,8 @@ def recipe_line(r: Mapping[str, Any], seed: int) -> str:
     schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
     if r["schedule"] == "milestones":
         schedule = f"× {r['lr_drop']} at {', '.join(f'{share:.3g}' for share in r['milestones'])} of the epochs"
+    if r.get("warmup"):
+        schedule += f" after a warm-up over {r['warmup']:.3g} of the steps"
     labels = "hard labels"
     if r["labels"] == "soft":
         labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"

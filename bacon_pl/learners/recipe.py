@@ -46,6 +46,8 @@ class Recipe:
             feature spaces herding and k-center select images.
         milestones: Shares of the epochs, ascending, between 0 and 1 and rounded to whole epochs, after which the
             schedule ``milestones`` drops the learning rate.
+        warmup: Share of the training, in [0, 1), in which the learning rate rises from lr/100 to lr first, step by
+            step. The schedule ``cosine`` falls over what is left; drops of the others come when they do without it.
         reset_at_milestones: Whether ``milestones`` resets the optimizer's state at each of them, as ``step`` does.
         lr_by_epoch: Whether the schedule ``cosine`` changes the learning rate at the start of each epoch alone, and not
             at each step.
@@ -80,6 +82,7 @@ class Recipe:
     whole_epochs: int | None = None
     coreset_steps: int = 500
     milestones: tuple[float, ...] = ()
+    warmup: float = 0.0
     reset_at_milestones: bool = False
     lr_by_epoch: bool = False
     cosine_stretch: float = 1.0
@@ -98,6 +101,8 @@ class Recipe:
             value = getattr(self, name)
             if value != "stored" and not (value > 0 and math.isfinite(value)):
                 raise BaconError(f"--evaluation.{name} must be positive and finite, got {value}.")
+        if not 0 <= self.warmup < 1:
+            raise BaconError(f"--evaluation.warmup must be in [0, 1), got {self.warmup}.")
         for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in choices:
                 raise unknown_name(name, str(getattr(self, name)), choices)
@@ -151,9 +156,12 @@ class Recipe:
         """
         total = self.epochs * steps_per_epoch
         epoch = step // steps_per_epoch
+        first = min(round(self.warmup * total), total - 1)
+        if step < first:
+            return self.rate * (0.01 + 0.99 * step / first)
         if self.schedule == "cosine":
-            done = epoch * steps_per_epoch if self.lr_by_epoch else step
-            return self.rate * (1 + math.cos(math.pi * done / (total * self.cosine_stretch))) / 2
+            done = max(epoch * steps_per_epoch, first) if self.lr_by_epoch else step
+            return self.rate * (1 + math.cos(math.pi * (done - first) / ((total - first) * self.cosine_stretch))) / 2
         if self.schedule == "milestones":
             return self.rate * self.lr_drop ** sum(epoch >= drop for drop in self._drops)
         return self.rate * self.lr_drop if step >= total // 2 else self.rate
@@ -185,6 +193,7 @@ class Recipe:
             "weight_decay": self.weight_decay,
             "decay_norms_and_biases": self.decay_norms_and_biases,
             "schedule": self.schedule,
+            "warmup": self.warmup or None,
             "lr_by_epoch": self.lr_by_epoch if cosine else None,
             "cosine_stretch": self.cosine_stretch if cosine else None,
             "lr_drop": None if cosine else self.lr_drop,
