@@ -85,7 +85,7 @@ class Comparison:
         weights: Weights of the scores.
 
     Attributes:
-        teachers: Networks that provide soft labels; none if labels are hard.
+        teachers: Networks that provide soft labels; None if labels are hard.
 
     Raises:
         BaconError: A class has fewer real images than a baseline needs, an architecture does not accept the images, or
@@ -176,9 +176,7 @@ class Comparison:
         training_set = self._training_set(run.training_set, torch.device(device))
         soft = recipe.soft_labels
         labeled = soft is None or (soft.source == "stored" and training_set.soft_labels is not None)
-        return EvalModule(
-            Learners(training_set, recipe, self.meta, self.seed, None if labeled else self.teachers)
-        )
+        return EvalModule(Learners(training_set, recipe, self.meta, self.seed, None if labeled else self.teachers))
 
     def _own_rate(self, run: Run) -> bool:
         """Whether the learning rate of a run is the set's own step size."""
@@ -187,22 +185,31 @@ class Comparison:
     def result(self, run: Run, module: EvalModule) -> RunResult:
         """Collect the results of a tested module; all processes of an evaluation must call this together."""
         found = module.run_result(run.architecture, run.variant)
-        return replace(
-            found, storage=storage(module.learners, self.distilled, self.teachers, self._own_rate(run))
-        )
+        return replace(found, storage=storage(module.learners, self.distilled, self.teachers, self._own_rate(run)))
 
-    def test_teachers(self, test: LabeledImages) -> list[dict[str, Any]]:
-        """Test the teachers that labeled images of the runs, which must have been made, and describe them.
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether a teacher labels images in one of the runs."""
+        soft = [run.training_set for run in self.runs if self.variant(run.variant).soft_labels is not None]
+        if self.recipe.soft_labels is None or self.recipe.soft_labels.source == "teacher":
+            return bool(soft)
+        return any(name != "distilled" for name in soft)
 
-        Their accuracy is told and nothing is chosen by it. All processes of an evaluation must call this together.
+    def tested_teachers(self, test: LabeledImages) -> list[dict[str, Any]]:
+        """Make the teachers that the runs need, and describe them with their test accuracies.
+
+        Nothing is chosen by these. All processes of an evaluation must call this together.
 
         Args:
             test: The test images, on the device of the trainings.
 
         Returns:
-            One description for each teacher with its ``test_accuracy`` in percent; none if no teacher was needed.
+            One description for each teacher with its ``test_accuracy`` in percent; none if no teacher is needed.
         """
-        return [] if self.teachers is None else self.teachers.tested(test)
+        if self.teachers is None or not self.needs_teachers:
+            return []
+        self.teachers.prepare(test.images.device)
+        return self.teachers.tested(test)
 
     def _training_set(self, name: str, device: torch.device) -> TrainingSet:
         if name not in self._sets:

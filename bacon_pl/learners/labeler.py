@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.soft_labels import SoftLabels
-from bacon_pl.learners.teachers import Teacher
+from bacon_pl.learners.teachers import Teacher, teachers
 
 
 class Labeler(Protocol):
@@ -36,28 +35,24 @@ class Ensemble:
     def __init__(self, teachers: Sequence[Teacher], soft: SoftLabels) -> None:
         self.teachers = tuple(teachers)
         self.soft = soft
-        self._prepared = False
 
     def prepare(self, device: torch.device) -> None:
         """Train the teachers if this has not been done; all processes of a run must call this together."""
         for teacher in self.teachers:
             teacher.prepare(device)
-        self._prepared = True
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the averaged logits (B, C) of normalized images (B, ch, H, W)."""
         return self.soft.averaged([teacher.logits(x) for teacher in self.teachers])
 
     def tested(self, test: LabeledImages) -> list[dict[str, Any]]:
-        """Describe the teachers with their test accuracies; none if they were never needed.
+        """Describe the teachers with their test accuracies; all processes of a run must call this together.
 
-        All processes of a run must call this together.
+        The accuracies are told, and nothing is chosen by them.
 
         Args:
             test: The test images, on the device of the teachers.
         """
-        if not self._prepared:
-            return []
         for teacher in self.teachers:
             teacher.test(test)
         return [teacher.described() for teacher in self.teachers]
@@ -75,9 +70,10 @@ def labeler(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed: int) 
         recipe: Recipe of the students, with soft labels.
         store: The real training images, and no others.
         meta: Description of the dataset.
-        seed: Seed; teacher k depends on (seed, k) alone.
+        seed: Seed of a teacher that is trained by the students' recipe; the settings of others have their own.
     """
     soft = recipe.soft_labels
     assert soft is not None
-    seeds = [seed if k == 0 else rng.derive(seed, "another teacher", k) for k in range(soft.teachers)]
-    return Ensemble([Teacher(recipe, store, meta, one) for one in seeds], soft)
+    if soft.teacher is None:
+        return Ensemble([Teacher(recipe, store, meta, seed)], soft)
+    return Ensemble(teachers(soft.teacher, store, meta, recipe.network, recipe.acceleration), soft)

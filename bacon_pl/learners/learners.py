@@ -72,7 +72,9 @@ class Learners(Batches):
     ) -> None:
         super().__init__(training_set, recipe, meta, seed)
         if self.needs_teacher != (teacher is not None):
-            raise BaconError("a teacher is needed where, and only where, the recipe has soft labels that are not stored.")
+            raise BaconError(
+                "a teacher is needed where, and only where, the recipe has soft labels that are not stored."
+            )
         self.teacher = teacher
         self.numbers = tuple(range(recipe.num_networks) if numbers is None else numbers)
         networks = []

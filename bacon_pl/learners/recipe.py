@@ -11,11 +11,12 @@ from jsonargparse import lazy_instance
 
 from bacon_pl.augment import DSA, Augmentation, Mixing
 from bacon_pl.errors import BaconError, one_line, unknown_name
+from bacon_pl.learners.real_training import Optimizer
 from bacon_pl.learners.soft_labels import DESCRIBED, SoftLabels
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
 
-Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine", "milestones"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -138,7 +139,9 @@ class Recipe:
             BaconError: It is the step size that was learned with a set (see :meth:`with_rate_of`).
         """
         if isinstance(self.lr, str):
-            raise BaconError("--evaluation.lr stored is the step size that was learned with a set: evaluate one that has it.")
+            raise BaconError(
+                "--evaluation.lr stored is the step size that was learned with a set: evaluate one that has it."
+            )
         return self.lr
 
     def with_rate_of(self, step_size: float | None) -> Recipe:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.learners.teacher_settings import TeacherSettings
 from bacon_pl.networks import NetworkFactory
 
 SoftLoss = Literal["kl", "kl_unscaled", "cross_entropy"]
@@ -29,7 +30,7 @@ class SoftLabels:
     Args:
         network: Architecture of the teacher; by default that of the recipe.
         steps: Training steps of the teacher on all real images, rounded up to whole epochs. In all other respects it is
-            trained with the recipe of its students.
+            trained with the recipe of its students, unless ``teacher`` says otherwise.
         temperature: Temperature T by which the labels' logits are divided before the softmax; probabilities count as
             exponentials of logits, so that they remain as they are at 1.
         loss: ``kl``: T² times the Kullback-Leibler divergence of the student's outputs from the labels, both at
@@ -42,7 +43,8 @@ class SoftLabels:
             batches of an epoch, their augmentation and mixing are the same for all networks, as if their labels had
             been stored (FKD, SRe2L); ``never``: every image once, as it is, before the training; a mixing then mixes
             the labels, too.
-        teachers: How many teachers label; they differ in their seeds.
+        teacher: How teachers are trained, or read from a file, instead of by the recipe of the students for ``steps``;
+            ``count`` says how many there are.
         average: What is averaged over several teachers: their ``logits``, as G-VBSM and EDC do, or their
             ``probabilities`` at temperature T.
         half: Whether the teacher's logits are rounded to float16, as if they had been stored.
@@ -57,14 +59,18 @@ class SoftLabels:
     loss: SoftLoss = "kl"
     source: Source = "teacher"
     relabel: Relabel = "batch"
-    teachers: int = 1
+    teacher: TeacherSettings | None = None
     average: Average = "logits"
     half: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "teachers"):
-            if getattr(self, name) < 1:
-                raise BaconError(f"{_OPTION}.{name} must be at least 1, got {getattr(self, name)}.")
+        if self.steps < 1:
+            raise BaconError(f"{_OPTION}.steps must be at least 1, got {self.steps}.")
+        for name in ("steps", "network"):
+            if self.teacher is not None and getattr(self, name) != getattr(SoftLabels, name):
+                raise BaconError(
+                    f"{_OPTION}.{name} is for teachers trained by the students' recipe: set {_OPTION}.teacher's."
+                )
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise BaconError(f"{_OPTION}.temperature must be positive and finite, got {self.temperature}.")
         for what, value, known in (
@@ -76,14 +82,21 @@ class SoftLabels:
             if value not in known:
                 raise unknown_name(what, str(value), known)
         if self.source == "stored" and self.relabel != "batch":
-            raise BaconError(f"{_OPTION}.relabel acts on a teacher's labels, not on those that are stored: leave it out.")
+            raise BaconError(
+                f"{_OPTION}.relabel acts on a teacher's labels, not on those that are stored: leave it out."
+            )
         if self.fixed and self.half:
             raise BaconError(
                 f"{_OPTION}.half acts on labels made during the training; those made before are always rounded: leave "
                 "it out."
             )
         if self.average != "logits" and self.teachers == 1:
-            raise BaconError(f"{_OPTION}.average needs several teachers: give {_OPTION}.teachers.")
+            raise BaconError(f"{_OPTION}.average needs several teachers: give {_OPTION}.teacher.count.")
+
+    @property
+    def teachers(self) -> int:
+        """How many teachers there are."""
+        return 1 if self.teacher is None else self.teacher.count
 
     @property
     def fixed(self) -> bool:
@@ -159,7 +172,7 @@ class SoftLabels:
             "half": self.half or self.fixed,
             "teachers": self.teachers,
             "teacher_average": None if self.teachers == 1 else self.average,
-            "teacher_steps": self.steps,
+            "teacher_steps": self.steps if self.teacher is None else None,
         }
 
 
