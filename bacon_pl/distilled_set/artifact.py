@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bacon_pl import grid, partition
@@ -16,6 +17,7 @@ from bacon_pl.distilled_set import pictures
 from bacon_pl.distilled_set.content import Content
 from bacon_pl.distilled_set.file import file_in, read, write
 from bacon_pl.distilled_set.indexing import Index, is_single, position, positions
+from bacon_pl.distilled_set.labels import LabelKind, expand_soft_labels
 
 if TYPE_CHECKING:
     import datasets
@@ -25,12 +27,17 @@ if TYPE_CHECKING:
 class DistilledSet(Content):
     """A distilled dataset: a map-style dataset of its expanded images that can be saved to one file.
 
-    Indexing returns expanded, normalized images, as used in evaluation; ``images`` are the canvases as trained. Sets
-    with the same content are equal. A set must not be modified after it is created.
+    Indexing returns expanded, normalized images, as used in evaluation, with their classes; ``images`` are the canvases
+    as trained. Sets with the same content are equal. A set must not be modified after it is created.
+
+    Every class has at least one image; the numbers may differ (:attr:`counts`).
 
     Attributes:
-        images: (C·ipc, ch, H, W), float32 on the CPU, normalized pixel space, class by class.
-        labels: (C·ipc,), int64 on the CPU: 0 ipc times, then 1 ipc times, …
+        images: (N, ch, H, W), float32 on the CPU, class by class, in normalized pixel space, or in the whitened space
+            that ``meta.whitening`` names.
+        labels: (N,), int64 on the CPU, ascending: the class of every canvas.
+        soft_labels: (N, C), one label per canvas, or (N, factor², C), one per tile; float16 on the CPU; or None.
+        label_kind: What the soft labels are, ``logits`` or ``probabilities``; None without soft labels.
         meta: Description of the dataset that was distilled.
         factor: Partition factor: every canvas holds factor² images.
         method: Name of the distillation method.
@@ -71,10 +78,19 @@ class DistilledSet(Content):
         """Return all expanded images with their labels, as used in evaluation.
 
         Returns:
-            Images (factor²·C·ipc, ch, H, W), float32 in normalized pixel space, and labels (factor²·C·ipc,), int64.
-            They are computed once and shared between calls, so do not modify them.
+            Images (factor²·N, ch, H, W), float32 in normalized pixel space, and labels (factor²·N,), int64. They are
+            computed once and shared between calls, so do not modify them.
         """
         return self._expanded
+
+    def expanded_soft_labels(self) -> Tensor | None:
+        """Return the soft labels of all expanded images, in the order of :meth:`expanded`.
+
+        Returns:
+            (factor²·N, C), float16, logits or probabilities as :attr:`label_kind` says; None if the set has none. The
+            tiles of a canvas have the same label if there is only one for the canvas.
+        """
+        return None if self.soft_labels is None else expand_soft_labels(self.soft_labels, self.factor)
 
     def __len__(self) -> int:
         return len(self.images) * self.factor**2
@@ -86,7 +102,9 @@ class DistilledSet(Content):
     def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]: ...
 
     def __getitem__(self, index: Any) -> tuple[Tensor, int] | tuple[Tensor, Tensor]:
-        """Return one expanded image with its label, or several of them.
+        """Return one expanded image with its class, or several of them.
+
+        Soft labels are not part of it: :meth:`expanded_soft_labels` has them in the same order.
 
         Args:
             index: An integer; or a slice, or a list, tensor or array of integers or of ``len(self)`` booleans.
@@ -119,15 +137,32 @@ class DistilledSet(Content):
 
     @property
     def targets(self) -> Tensor:
-        """Labels of the expanded images, (factor²·C·ipc,), int64, in the order of indexing. Do not modify them."""
+        """Classes of the expanded images, (factor²·N,), int64, in the order of indexing. Do not modify them."""
         return self._expanded[1]
+
+    def with_soft_labels(self, soft_labels: Tensor | None, label_kind: LabelKind | None) -> DistilledSet:
+        """Create a copy of the set with other soft labels.
+
+        Args:
+            soft_labels: (N, C) or (N, factor², C), with rows in the order of :attr:`images`; None leaves them out.
+            label_kind: What their numbers are; None without soft labels.
+
+        Returns:
+            The copy; everything else is that of this set.
+
+        Raises:
+            BaconError: The soft labels do not fit the set, or a value makes no sense.
+        """
+        fields = self._fields() | {"label_kind": label_kind}
+        return type(self)(self.images, self.labels, self.meta, soft_labels=soft_labels, **fields)
 
     # ---- as a file
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the set to one self-contained safetensors file.
 
-        The file is written atomically, and equal sets give equal bytes.
+        The file is written atomically, and equal sets give equal bytes. A set without soft labels and whitening, with
+        the same number of images for each class, is written in format 1, which all versions read; others in format 2.
 
         Args:
             path: The file, or an existing folder, in which the file is named ``distilled.safetensors``. Missing parent
@@ -140,7 +175,7 @@ class DistilledSet(Content):
             BaconError: The file cannot be written.
         """
         target = file_in(path)
-        write(target, self.images, self.labels, self.meta, self._fields())
+        write(target, self._tensors, self._description)
         return target
 
     @classmethod
@@ -163,23 +198,41 @@ class DistilledSet(Content):
             from bacon_pl.distilled_set import hub
 
             path = hub.fetch(path)
-        images, labels, meta, fields = read(file_in(path))
-        return cls(images, labels, meta, **fields)
+        tensors, meta, fields = read(file_in(path))
+        return cls(tensors.images, tensors.labels, meta, soft_labels=tensors.soft_labels, **fields)
 
     # ---- as pictures
 
     def pixels(self, *, expanded: bool = False) -> Tensor:
-        """Return the images as pixels, class by class.
+        """Return the images as pixels, in a tensor with one row per class.
 
         Args:
             expanded: Return the expanded images instead of the canvases.
 
         Returns:
-            (C, n, ch, H, W), float32 in [0, 1], where n is ipc or, for expanded images, factor²·ipc.
+            (C, n, ch, H, W), float32 in [0, 1], where n is the largest number of images of a class. Rows of classes
+            with fewer images end in white images, the background of grids, which :meth:`pixels_by_class` leaves out.
         """
-        canvases = self.images.unflatten(0, (self.meta.num_classes, self.ipc))
-        shown = partition.expand(canvases, self.factor) if expanded else canvases
-        return denormalize(shown, self.meta.mean, self.meta.std)
+        rows = self.pixels_by_class(expanded=expanded)
+        most = max(map(len, rows))
+        return torch.stack([torch.cat([row, row.new_ones(most - len(row), *row.shape[1:])]) for row in rows])
+
+    def pixels_by_class(self, *, expanded: bool = False) -> list[Tensor]:
+        """Return the images as pixels, in one tensor per class.
+
+        Args:
+            expanded: Return the expanded images instead of the canvases.
+
+        Returns:
+            C tensors (n, ch, H, W), float32 in [0, 1], where n is the number of images of the class. Expanded images
+            are in the order of their tiles: tile 0 of every canvas of the class, then tile 1, ….
+        """
+        shown = self.images
+        if expanded:
+            shown = self.expanded()[0][self.targets.argsort(stable=True)]
+        copies = self.factor**2 if expanded else 1
+        pixels = denormalize(shown, self.meta.mean, self.meta.std)
+        return list(pixels.split([copies * count for count in self.counts]))
 
     def export_png(self, folder: str | os.PathLike[str], *, expanded: bool = False) -> Path:
         """Write one PNG file per image as ``<folder>/<class>/<number>.png``, the layout of torchvision's ImageFolder.
@@ -197,7 +250,7 @@ class DistilledSet(Content):
         Raises:
             BaconError: The folder is not empty or cannot be written.
         """
-        pictures.write_png(self.pixels(expanded=expanded), self.meta.class_names, Path(folder))
+        pictures.write_png(self.pixels_by_class(expanded=expanded), self.meta.class_names, Path(folder))
         return Path(folder)
 
     def grid_tensor(self, max_classes: int | None = None, *, expanded: bool = False) -> Tensor:
@@ -243,7 +296,7 @@ class DistilledSet(Content):
 
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks display."""
-        return pictures.as_html(repr(self), self.pixels(), self.meta.class_names)
+        return pictures.as_html(repr(self), self.pixels_by_class(), self.meta.class_names)
 
     # ---- for Hugging Face
 
@@ -252,7 +305,9 @@ class DistilledSet(Content):
 
         Returns:
             A :class:`datasets.Dataset` of the expanded images, class by class. Its features are ``image`` (PNG, with
-            pixels clamped to [0, 1] and rounded to bytes) and ``label`` (a ``ClassLabel`` with the class names).
+            pixels clamped to [0, 1] and rounded to bytes), ``label`` (a ``ClassLabel`` with the class names) and, if
+            the set has soft labels, ``soft_label`` (C float32 numbers, as stored: logits or probabilities, as
+            :attr:`label_kind` says).
 
         Raises:
             BaconError: The package is not installed.
