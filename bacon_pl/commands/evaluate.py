@@ -111,8 +111,8 @@ class Eval(LightningCommand):
             type=str | list[str],
             default=[],
             help="With which labels the set and the baselines are evaluated: hard, soft, or hard,soft for both, one "
-            "beside the other. By default as --evaluation.soft_labels says. Soft ones are those, or else the set's own, "
-            "or else those of a teacher.",
+            "beside the other. By default as --evaluation.soft_labels says. Soft ones are those, or else the set's "
+            "own, or else those of a teacher.",
         )
         parser.add_argument(
             "--networks",

@@ -32,7 +32,8 @@ def with_labels(recipe: Recipe, labels: Sequence[Labels], distilled: DistilledSe
     soft = recipe.soft_labels
     if soft is not None and soft.source == "stored" and distilled.soft_labels is None:
         raise BaconError(
-            "--evaluation.soft_labels.source stored: the set has no soft labels of its own: give teacher, or --labels hard."
+            "--evaluation.soft_labels.source stored: the set has no soft labels of its own: give teacher, or --labels "
+            "hard."
         )
     if recipe.lr == "stored" and distilled.step_size is None:
         raise BaconError(

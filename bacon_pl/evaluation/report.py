@@ -82,8 +82,9 @@ def results(
     Returns:
         A mapping for JSON. Accuracies are in percent (in [0, 1] in ``scores``), and ``std`` is None for a single
         network. ``storage_bytes`` counts pixels at one byte per value, and ``storage`` all that a network needs, in
-        bytes. ``labels`` says with which labels the networks learned, ``teachers`` who made them. ``confusion`` is the sum of the confusion matrices of the
-        main architecture's networks, with true classes as rows. ``distilled`` identifies the set.
+        bytes. ``labels`` says with which labels the networks learned, ``teachers`` who made them. ``confusion`` is the
+        sum of the confusion matrices of the main architecture's networks, with true classes as rows. ``distilled``
+        identifies the set.
     """
     main = run_results[0]
     both = any(o.variant == "hard" and o.training_set == "distilled" for o in run_results)

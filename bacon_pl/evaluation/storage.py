@@ -1,4 +1,4 @@
-"""What has to be stored so that networks can be trained on a set: pixels, labels, step size, and a teacher if it labels."""
+"""What has to be stored to train networks on a set: pixels, labels, step size, and the teacher if it labels."""
 
 from __future__ import annotations
 

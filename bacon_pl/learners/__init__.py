@@ -5,14 +5,13 @@ from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.numbers import accuracies, spread
 from bacon_pl.learners.real_training import RealTraining
 from bacon_pl.learners.recipe import Recipe
-from bacon_pl.learners.soft_labels import OF_A_SET, LabelKind, SoftLabels
+from bacon_pl.learners.soft_labels import OF_A_SET, SoftLabels
 from bacon_pl.learners.teachers import Teacher, TeacherSettings, feature_spaces, teachers
 from bacon_pl.learners.trained import TrainedNetworks, trained_networks
 from bacon_pl.learners.training_set import TrainingSet
 
 __all__ = [
     "Ensemble",
-    "LabelKind",
     "Learners",
     "OF_A_SET",
     "RealTraining",

@@ -59,8 +59,8 @@ class Recipe:
         betas: Coefficients of AdamW's moving averages.
         fixed_lr: With ``lr: stored``, the learning rate of what has no learned step size: real images and teachers. The
             training on the set is repeated with it, for comparison.
-        cut_tiles: Whether networks are trained on the tiles of the set's canvases, cut out and scaled up, and not on the
-            canvases as they are.
+        cut_tiles: Whether networks are trained on the tiles of the set's canvases, cut out and scaled up, and not on
+            the canvases as they are.
 
     Raises:
         BaconError: An argument is out of range.

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bacon_pl.distilled_set.labels import LabelKind
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners.teacher_settings import TeacherSettings
 from bacon_pl.networks import NetworkFactory
@@ -18,7 +19,6 @@ SoftLoss = Literal["kl", "kl_unscaled", "cross_entropy"]
 Source = Literal["teacher", "stored"]
 Relabel = Literal["batch", "epoch", "never"]
 Average = Literal["logits", "probabilities"]
-LabelKind = Literal["logits", "probabilities"]
 
 _OPTION = "--evaluation.soft_labels"
 

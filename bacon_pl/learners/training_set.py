@@ -13,9 +13,9 @@ from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
 from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set.labels import LabelKind
 from bacon_pl.distributed import all_reduce_sum, own_share
 from bacon_pl.errors import BaconError, unknown_name
-from bacon_pl.learners.soft_labels import LabelKind
 from bacon_pl.partition import Scaling
 from bacon_pl.selection import Embed, Start, canvases, choose, herding, k_center
 

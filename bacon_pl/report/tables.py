@@ -63,14 +63,16 @@ def _which(distilled: Mapping[str, Any]) -> str:
 def _scores(scores: Mapping[str, Any], network: str) -> str:
     a, weights = scores["accuracies"], scores.get("weights") or {}
     w, gamma = (weights.get(name, 0.5) for name in ("w", "gamma"))
+    weighted = "from IOR and HLR, weighted alike" if w == 0.5 else f"{w:g} IOR - {1 - w:g} HLR"
+    shares = "" if gamma == 0.5 else f" (weight {gamma:g})"
     rows = [
         ["hard-label recovery (HLR)", f"{scores['hlr']:.3f}", f"{a['real_hard']:.3f} - {a['syn_hard']:.3f}"],
         ["improvement over random (IOR)", f"{scores['ior']:.3f}", f"{a['syn_any']:.3f} - {a['random_any']:.3f}"],
-        ["label-robust score (LRS)", f"{scores['lrs']:.3f}", f"{w:g} IOR - {1 - w:g} HLR"],
+        ["label-robust score (LRS)", f"{scores['lrs']:.3f}", weighted],
         [
             "augmentation-robust score (ARS)",
             f"{scores['ars']:.3f}",
-            f"{a['syn_aug']:.3f} - {a['random_aug']:.3f} augmented (weight {gamma:g}), {a['syn_plain']:.3f} - "
+            f"{a['syn_aug']:.3f} - {a['random_aug']:.3f} augmented{shares}, {a['syn_plain']:.3f} - "
             f"{a['random_plain']:.3f} not",
         ],
     ]
