@@ -97,8 +97,8 @@ class Table:
             "--labels",
             type=words,
             default=[],
-            help="With which labels every set is evaluated: hard, soft, or hard,soft for both, side by side; by default "
-            "as the evaluation's recipe says.",
+            help="With which labels every set is evaluated: hard, soft, or hard,soft for both, side by side; by "
+            "default as the evaluation's recipe says.",
         )
         parser.add_argument(
             "--bound",

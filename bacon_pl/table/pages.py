@@ -120,8 +120,9 @@ def _beside(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
         both = [entry] if other is None else [entry, other]
         count = ", ".join(dict.fromkeys(_count(e) for e in both if e.accuracies))
         gain = None if other is None else gain_of(other, entries)
+        columns = (column(entry) for column in more.values())
         rows.append([_label(entry), entry.cell.method, _ours(entry), "–" if other is None else _ours(other),
-                     _signed(gain), *(cell(entry) for cell in more.values()), count, _number(entry.published), _signed(entry.difference)])  # fmt: skip
+                     _signed(gain), *columns, count, _number(entry.published), _signed(entry.difference)])  # fmt: skip
     head = ["dataset", "method", "its own settings", "tuned", "gain"]
     return [*head, *more, "repeats × networks", "published", "difference"], rows
 
