@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from bacon_pl.augment import Augmentation, NoAugmentation
 from bacon_pl.errors import BaconError, unknown_name
-from bacon_pl.learners.recipe import Optimizer, Recipe
 from bacon_pl.networks import Acceleration, NetworkFactory
 
+if TYPE_CHECKING:  # which may hold such settings, for its teachers
+    from bacon_pl.learners.recipe import Recipe
+
+Optimizer = Literal["sgd", "adamw"]
 RealSchedule = Literal["constant", "cosine"]
 
 
@@ -78,6 +81,8 @@ class RealTraining:
             network: What they are.
             acceleration: See :class:`Recipe`.
         """
+        from bacon_pl.learners.recipe import Recipe
+
         return Recipe(
             network=network,
             num_networks=1,
