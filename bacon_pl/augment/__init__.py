@@ -5,5 +5,17 @@ from bacon_pl.augment.chain import Chain
 from bacon_pl.augment.dsa import DSA
 from bacon_pl.augment.mixing import CutMix, Mixing, MixUp
 from bacon_pl.augment.searched import AutoAugment, RandAugment
+from bacon_pl.augment.tiles import Tiles
 
-__all__ = ["Augmentation", "AutoAugment", "Chain", "CutMix", "DSA", "MixUp", "Mixing", "NoAugmentation", "RandAugment"]
+__all__ = [
+    "Augmentation",
+    "AutoAugment",
+    "Chain",
+    "CutMix",
+    "DSA",
+    "MixUp",
+    "Mixing",
+    "NoAugmentation",
+    "RandAugment",
+    "Tiles",
+]

@@ -2,7 +2,7 @@
 
 from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.numbers import accuracies, spread
-from bacon_pl.learners.real_training import RealTraining
+from bacon_pl.learners.real_training import Pretraining, RealTraining
 from bacon_pl.learners.recipe import Recipe, SoftLabels
 from bacon_pl.learners.teachers import Teacher, TeacherSettings, feature_spaces, teachers
 from bacon_pl.learners.trained import TrainedNetworks, trained_networks
@@ -10,6 +10,7 @@ from bacon_pl.learners.training_set import TrainingSet
 
 __all__ = [
     "Learners",
+    "Pretraining",
     "RealTraining",
     "Recipe",
     "SoftLabels",
