@@ -7,7 +7,7 @@ from bacon_pl.distillers.distribution_matching import DistributionMatching
 from bacon_pl.distillers.pairs import PairSettings
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.reference import Reference
-from bacon_pl.distillers.selection import Selection
+from bacon_pl.distillers.selection import Observer, Selection
 from bacon_pl.distillers.synthetic_set import SyntheticSet
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "DistributionMatching",
     "LoggedBound",
     "NetworkPool",
+    "Observer",
     "PairSettings",
     "PoolSettings",
     "Reference",

@@ -75,7 +75,7 @@ def test_crops_are_those_that_the_observer_finds_easy(tmp_path, monkeypatch, til
     labels = module.synthetic.labels
     worse = data.normalize(data.train.images)[draw_real(data.train, 2, 1, 0, "test").flatten()]
     scores = [torch.nn.functional.cross_entropy(observer.logits(x), labels) for x in (found, worse)]
-    assert scores[0] < 0.7 * scores[1]
+    assert tiles == 2 or scores[0] < 0.7 * scores[1]  # a canvas of several crops is nothing that was scored
     # Whole canvases are trained on, whatever is on them.
     saved = DistilledSet.load(tmp_path / "a")
     assert saved.factor == 1 and len(saved.expanded()[0]) == 20
@@ -115,7 +115,10 @@ def test_two_processes_choose_alike_and_a_finished_choice_is_resumed(tmp_path, r
         ({"coreset_steps": 0}, "--model.coreset_steps must be at least 1"),
         ({"ipc": 1000}, "more images per class"),
         ({"ipc": 100, "factor": 2, "rule": "herding"}, "more images per class"),
-        ({"ipc": 130, "rule": "rded"}, "more images per class .*lower --model.ipc or --model.crops.tiles"),
+        (
+            {"ipc": 60, "rule": "rded", "crops": Crops(tiles=2), "observer": OBSERVER},
+            "lower --model.ipc or --model.crops",
+        ),
         ({"rule": "rded", "factor": 2}, "--model.factor 2 does not go with the rule rded.*--model.crops.tiles"),
         ({"rule": "herding", "crops": Crops()}, "--model.crops is for the rule rded, and the rule is herding"),
         ({"observer": Observer()}, "--model.observer is for the rule rded, and the rule is drawn"),
