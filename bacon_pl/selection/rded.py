@@ -22,6 +22,9 @@ from bacon_pl.errors import BaconError
 CROPS_AT_ONCE = 1000
 """Crops that are scored at once, at 32 pixels; fewer of larger images."""
 
+TILED_FROM = 128
+"""Side of canvases in pixels from which several crops are put on one if nothing else is said."""
+
 Logits = Callable[[Tensor], Tensor]
 """A function from normalized images (B, ch, H, W) to logits (B, C)."""
 
@@ -34,7 +37,8 @@ class Crops:
         images: Images per class that crops are taken from, drawn at random; all of a class that has fewer.
         per_image: Crops of each of them.
         smallest: Smallest share of an image's area that a crop may have, in (0, 1].
-        tiles: Crops per side of a canvas: tiles² crops, each scaled to the canvas's side over ``tiles``, fill it.
+        tiles: Crops per side of a canvas: tiles² crops, each scaled to the canvas's side over ``tiles``, fill it. null,
+            as published, is 2 for images of 128 pixels and more, and 1 for smaller ones.
 
     Raises:
         BaconError: An argument is out of range.
@@ -43,14 +47,20 @@ class Crops:
     images: int = 300
     per_image: int = 5
     smallest: float = 0.08
-    tiles: int = 1
+    tiles: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("images", "per_image", "tiles"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BaconError(f"--model.crops.{name} must be at least 1, got {getattr(self, name)}.")
         if not 0 < self.smallest <= 1:
             raise BaconError(f"--model.crops.smallest must be above 0 and at most 1, got {self.smallest}.")
+
+    def tiles_of(self, size: tuple[int, int]) -> int:
+        """Crops per side of a canvas of a height and width in pixels."""
+        if self.tiles is not None:
+            return self.tiles
+        return 2 if min(size) >= TILED_FROM else 1
 
 
 def rded(store: LabeledImages, meta: DatasetMeta, ipc: int, crops: Crops, observer: Logits, seed: int) -> Tensor:
@@ -74,18 +84,17 @@ def rded(store: LabeledImages, meta: DatasetMeta, ipc: int, crops: Crops, observ
     Raises:
         BaconError: A class has too few images, or canvases are too small for so many crops.
     """
-    needed = ipc * crops.tiles**2
+    tiles = crops.tiles_of(meta.size)
+    needed = ipc * tiles**2
     if needed > crops.images:
         raise BaconError(
-            f"{ipc} canvases of {crops.tiles}×{crops.tiles} crops need {needed} images of each class, one for each "
+            f"{ipc} canvases of {tiles}×{tiles} crops need {needed} images of each class, one for each "
             f"crop, and --model.crops.images is {crops.images}: raise it."
         )
-    check_enough(store, needed)
-    side = min(meta.size) // crops.tiles
+    check_enough(store, needed, "lower --model.ipc or --model.crops.tiles")
+    side = min(meta.size) // tiles
     if meta.size[0] != meta.size[1] or side < 1:
-        raise BaconError(
-            f"RDED needs square images of at least {crops.tiles} pixels, got {meta.size[0]}×{meta.size[1]}."
-        )
+        raise BaconError(f"RDED needs square images of at least {tiles} pixels, got {meta.size[0]}×{meta.size[1]}.")
     index, place, valid = preselected(store, crops.images, seed)
     classes = torch.arange(len(index), device=index.device)[:, None].expand(index.shape)
     number = torch.arange(crops.per_image, device=index.device)
@@ -106,7 +115,7 @@ def rded(store: LabeledImages, meta: DatasetMeta, ipc: int, crops: Crops, observ
     kept = kept.gather(1, chosen[..., None].expand(-1, -1, 4))
     of = index.gather(1, chosen)
     each = [
-        stitched(_patches(store, meta, images, own[:, None], side).squeeze(1), crops.tiles, meta.size)
+        stitched(_patches(store, meta, images, own[:, None], side).squeeze(1), tiles, meta.size)
         for images, own in zip(of, kept, strict=True)
     ]
     return torch.stack(each)

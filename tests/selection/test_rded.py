@@ -1,5 +1,6 @@
 """RDED's choice: its steps against numbers computed elsewhere, and what it depends on."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -165,14 +166,18 @@ def test_the_choice_depends_on_nothing_but_its_coordinates(monkeypatch):
     assert not torch.equal(rded(store, meta(), 4, crops, observer(), 6), found)
 
 
+def test_small_images_fill_a_canvas_and_large_ones_share_it():
+    assert [Crops().tiles_of((side, side)) for side in (8, 32, 64, 128, 224)] == [1, 1, 1, 2, 2]
+    assert Crops(tiles=3).tiles_of((32, 32)) == 3
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: rded(labeled(), meta(), 6, Crops(), observer(), 0), "more images per class than class 'b'"),
         (lambda: rded(labeled(), meta(), 2, Crops(tiles=2), observer(), 0), "ipc 8 asks for more images per class"),
         (lambda: rded(labeled(), meta(), 3, Crops(images=8, tiles=2), observer(), 0), "need 12 images of each class"),
-        (lambda: rded(labeled(), DatasetMeta("own", ("a", "b", "c"), 3, (16, 20), MEAN, STD), 1, Crops(), observer(), 0),
-         "RDED needs square images"),
+        (lambda: rded(labeled(), replace(meta(), size=(9, 16)), 1, Crops(), observer(), 0), "needs square images"),
         (lambda: Crops(images=0), "--model.crops.images must be at least 1"),
         (lambda: Crops(smallest=0.0), "--model.crops.smallest must be above 0"),
     ],
