@@ -26,7 +26,9 @@ from bacon_pl.quiet import quietly, silenced
 _SCHEDULE = 10
 """Images per class of the schedule that is used if a dataset has none for the requested number."""
 
-_OF_FILES = ("root", "image_size", "mean", "std", "test_fraction", "val_fraction", "split_seed", "on_bad_image")
+_OF_FILES = (
+    "root", "image_size", "mean", "std", "test_fraction", "val_fraction", "split_seed", "on_bad_image", "whitening",
+)  # fmt: skip
 """Settings of a dataset's files that are recorded in a set."""
 
 
@@ -259,7 +261,7 @@ def _schedule(name: str, ipc: int) -> list[Any]:
 
 def _of_memory(given: Any) -> dict[str, Any]:
     """Return the settings of the data that also apply to images in memory."""
-    names = ("mean", "std", "val_fraction", "batch_real", "pool_batch", "eval_batch", "split_seed")
+    names = ("mean", "std", "val_fraction", "batch_real", "pool_batch", "eval_batch", "split_seed", "whitening")
     return {name: given[name] for name in names}
 
 

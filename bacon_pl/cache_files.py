@@ -44,13 +44,14 @@ class Entry:
 
     Attributes:
         path: Path of the file.
-        kind: ``images`` (decoded image files), ``kernels`` (compiled for this machine), ``networks`` (trained on real
-            images) or ``part`` (a file that is being written, or whose writer was killed).
+        kind: ``images`` (decoded image files), ``whitening`` (its matrices), ``kernels`` (compiled for this machine),
+            ``networks`` (trained on real images) or ``part`` (a file that is being written, or whose writer was
+            killed).
         name: Name of the source.
         source: Folder of the source; None if it is unknown or there is none.
         size: Size in bytes.
         time: Time of writing in seconds since the epoch.
-        about: Description of networks; empty for other kinds.
+        about: Description of networks or a whitening; empty for other kinds.
         files: Number of files.
         in_use: Whether a run is training networks in the folder.
     """
@@ -67,10 +68,10 @@ class Entry:
 
 
 def images_path(name: str, digest: str) -> Path:
-    """Return the path of the file with a dataset's decoded images.
+    """Return the path of the file with a dataset's decoded images, or with a whitening's matrices.
 
     Args:
-        name: Name of the dataset, which makes the cache folder readable for people.
+        name: Name of the dataset or whitening, which makes the cache folder readable for people.
         digest: Hash of the source, 16 hexadecimal digits.
     """
     return cache_dir() / f"{name[:_LONGEST_NAME]}-{digest}.safetensors"
@@ -281,6 +282,9 @@ def _entry(item: os.DirEntry[str]) -> Entry | None:
         facts = {"fingerprint": ""}
     if "fingerprint" not in facts:  # other tensors, such as a distilled set
         return None
+    info = facts.get("info")
+    if isinstance(info, dict) and isinstance(about := info.get("whitening"), str):
+        return Entry(path, "whitening", images[1], None, state.st_size, state.st_mtime, about)
     source = facts.get("of")
     return Entry(path, "images", images[1], source if isinstance(source, str) else None, state.st_size, state.st_mtime)
 

@@ -62,7 +62,7 @@ def describe_data(data: DataModule) -> list[str]:
     held = [f"{len(data.val):,} more held out for validation"] if data.val is not None else []
     parts = [
         f"{one_line(meta.name, 40)}: {len(data.train):,} training images of {meta.num_classes} classes",
-        f"{height}×{width} pixels, {kind}",
+        f"{height}×{width} pixels, {kind}{'' if meta.whitening is None else f', {meta.whitening}'}",
         *held,
         f"{len(data.test):,} for testing",
     ]

@@ -7,6 +7,7 @@ import difflib
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ from bacon_pl.commands.base import LightningCommand
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.data.catalog import find
+from bacon_pl.data.whitening import EPSILON, Whitening
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluation import (
@@ -177,6 +179,8 @@ class Eval(LightningCommand):
         """
         if data is not None:
             self.use(data)
+        if data is None:
+            self.take_space(distilled)
         networks = self.architectures(distilled.meta)
         folder = self.place(distilled, list(networks))
         with contextlib.ExitStack() as stack:
@@ -187,6 +191,18 @@ class Eval(LightningCommand):
             distilled.check_fits(self.datamodule.meta)
             self.loggers = make_loggers(self.config.trainer.logger, folder)
             return self._evaluate(distilled, networks, folder)
+
+    def take_space(self, distilled: DistilledSet) -> None:
+        """Whiten the data, unless they are loaded, if the set is whitened.
+
+        Raises:
+            BaconError: The settings ask for whitened data, and the set is not whitened.
+        """
+        whitening, data = distilled.meta.whitening, self.datamodule
+        if whitening is None and data.whitening is not None:
+            distilled.check_space(replace(distilled.meta, whitening=Whitening(data.whitening, EPSILON, "")))
+        elif whitening is not None and data.whitening is None:
+            data.whiten(whitening.kind)
 
     def read_data(self) -> None:
         """Load the dataset; later calls do nothing."""
@@ -284,6 +300,8 @@ class Eval(LightningCommand):
         """Return all settings that affect the results of this evaluation, regardless of the machine."""
         settings, name = self.resolved, self.datamodule.name
         data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
+        if data.get("whitening") is None:  # the set's own, if it has one
+            data.pop("whitening", None)
         # Datasets that the catalog fully describes are the same in every folder.
         root = str(Path(self.datamodule.root).resolve()) if find(name).num_classes is None else None
         trainer = {key: settings["trainer"].get(key) for key in _TRAINER}

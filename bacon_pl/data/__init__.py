@@ -9,6 +9,7 @@ from bacon_pl.data.batch import InOrder, IterationBatch
 from bacon_pl.data.catalog import CATALOG, DatasetSpec, load_dataset, register
 from bacon_pl.data.images import DatasetMeta, LabeledImages, denormalize, normalize
 from bacon_pl.data.options import LoadOptions
+from bacon_pl.data.whitening import Whitening
 
 if TYPE_CHECKING:
     from bacon_pl.data.datamodule import DataModule
@@ -24,6 +25,7 @@ __all__ = [
     "IterationBatch",
     "LabeledImages",
     "LoadOptions",
+    "Whitening",
     "denormalize",
     "labeled_images",
     "load_dataset",

@@ -48,7 +48,9 @@ def _note(path: Path) -> None:
         noted.append(path)
 
 
-def cached(name: str, place: str, fingerprint: str, build: Callable[[], Built], of: str = "") -> Built:
+def cached(
+    name: str, place: str, fingerprint: str, build: Callable[[], Built], of: str = "", task: str = "decode the images"
+) -> Built:
     """Read a result from the cache, or build it and store it.
 
     There is one file per place: when the files of a folder change, the new entry overwrites the old one.
@@ -59,27 +61,42 @@ def cached(name: str, place: str, fingerprint: str, build: Callable[[], Built], 
         fingerprint: State of the sources; an entry with a different fingerprint is rebuilt.
         build: Function that returns ``(tensors, info)``: contiguous CPU tensors by name, and values that JSON can hold.
         of: Folder of the sources, as shown by ``bacon cache``.
+        task: What ``build`` does, for warnings.
 
     Returns:
         The result of ``build``, from this run or an earlier one.
     """
-    digest = hashlib.blake2b(place.encode(errors="surrogateescape"), digest_size=8).hexdigest()
-    path = images_path(name, digest)
+    path = _path(name, place)
     try:
         if (found := _read(path, fingerprint)) is not None:
             return found
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        warnings.warn(f"the cache file '{path}' cannot be used ({error}); decoding the images again.", stacklevel=2)
+        warnings.warn(
+            f"the cache file '{path}' cannot be used ({error}): this start has to {task} again.", stacklevel=2
+        )
     tensors, info = build()
     try:
         _write(path, fingerprint, tensors, info, of)
     except (OSError, SafetensorError) as error:
         warnings.warn(
-            f"cannot write the cache file '{path}' ({error}): the next start decodes the images again; set BACON_CACHE "
-            "to a folder that can be written.",
+            f"cannot write the cache file '{path}' ({error}): the next start has to {task} again; set BACON_CACHE to a "
+            "folder that can be written.",
             stacklevel=2,
         )
     return tensors, info
+
+
+def read_cached(name: str, place: str, fingerprint: str) -> dict[str, Tensor] | None:
+    """Read the tensors of a result that :func:`cached` has stored; None if there are none, or they are damaged."""
+    try:
+        found = _read(_path(name, place), fingerprint)
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None
+    return None if found is None else found[0]
+
+
+def _path(name: str, place: str) -> Path:
+    return images_path(name, hashlib.blake2b(place.encode(errors="surrogateescape"), digest_size=8).hexdigest())
 
 
 def _checksum(tensors: dict[str, Tensor]) -> int:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from bacon_pl.configured import Configured, arguments
 from bacon_pl.data.batch import InOrder, IterationBatch, Iterations
 from bacon_pl.data.cache import noting
 from bacon_pl.data.catalog import find, load_dataset
-from bacon_pl.data.images import DatasetMeta, LabeledImages, normalize
+from bacon_pl.data.images import DatasetMeta, LabeledImages
 from bacon_pl.data.options import LoadOptions, check_statistics, check_whole
 from bacon_pl.data.split import stratified_split
+from bacon_pl.data.whitening import Whitening, check_whitening, fitted
+from bacon_pl.distributed import first_then_others
 from bacon_pl.errors import BaconError
 
 
@@ -51,6 +56,9 @@ class DataModule(Configured, LightningDataModule):
         eval_batch: Images per test batch.
         split_seed: Seed of the splits. It is separate from the run's seed, so that runs and evaluations with different
             seeds share one test set, none of which is ever used for training.
+        whitening: zca whitens images instead of normalizing them per channel, as trajectory matching does. It is fitted
+            to all training images, the held-out ones among them, so that all runs and evaluations share one space; its
+            matrices are kept in the cache.
 
     Attributes:
         train: Training images without the held-out ones, on the CPU. Set by ``setup``, like the attributes below.
@@ -84,6 +92,7 @@ class DataModule(Configured, LightningDataModule):
         pool_batch: int = 256,
         eval_batch: int = 1000,
         split_seed: int = 0,
+        whitening: Literal["zca"] | None = None,
     ) -> None:
         super().__init__()
         for option, text in (("name", name), ("root", root)):
@@ -97,6 +106,8 @@ class DataModule(Configured, LightningDataModule):
             raise BaconError(f"--data.val_fraction must be at least 0 and below 1, got {val_fraction}.")
         for what, count in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
             check_whole(f"--data.{what}", count)
+        size, channels = (image_size, image_size) if image_size else find(name).size, find(name).channels
+        check_whitening(whitening, channels * math.prod(size) if channels and size else None, self.name)
         self.root = root
         self.download = download
         self.image_size = image_size
@@ -109,6 +120,7 @@ class DataModule(Configured, LightningDataModule):
         self.pool_batch = pool_batch
         self.eval_batch = eval_batch
         self.split_seed = split_seed
+        self.whitening = whitening
         # Lightning stores the settings in checkpoints, as plain values.
         settings = {**arguments(self), "root": os.fspath(root)}
         self.save_hyperparameters(settings, logger=False)
@@ -151,6 +163,7 @@ class DataModule(Configured, LightningDataModule):
             return
         with noting() as self.cache_files:
             train, self.test, self.meta = self._load(download=False)
+        self.meta = self._in_space(train, self.meta)
         self.train, self.val = train, None
         if self.val_fraction:
             kept, held = stratified_split(train.labels, self.val_fraction, self.split_seed, "validation split")
@@ -160,6 +173,37 @@ class DataModule(Configured, LightningDataModule):
                 )
             self.train, self.val = train.subset(kept), train.subset(held)
         self._loaded = True
+
+    def _in_space(self, train: LabeledImages, meta: DatasetMeta) -> DatasetMeta:
+        """Add the whitened space to the description of the data, if one is asked for or the data come with one."""
+        if not (self.whitening or (meta and meta.whitening)):
+            return meta
+        if not len(train):  # a finished set is evaluated on test images alone
+            if meta.whitening is None:
+                raise BaconError("a whitening is fitted to training images, and there are none: give them, too.")
+            meta.whitening.matrices()
+            return meta
+
+        check_whitening("zca", train.images[0].numel(), meta.name)
+        found: list[Whitening] = []
+
+        def fit() -> None:
+            told = f"Fitting the ZCA whitening of {len(train):,} training images; the next start finds it in the cache."
+            found.append(fitted(train.images, name=meta.name, fitting=lambda: rank_zero_info(told)))
+
+        first_then_others(fit)  # the others read what the first has left in the cache
+        return replace(meta, whitening=found[0])
+
+    def whiten(self, kind: Literal["zca"]) -> None:
+        """Ask for whitened images before they are loaded, as for a finished set that is in a whitened space.
+
+        Raises:
+            BaconError: There is no such whitening, or the images have been loaded without it.
+        """
+        check_whitening(kind)
+        if self._loaded and self.whitening != kind:
+            raise BaconError(f"the data have been loaded without whitening: make a DataModule(whitening='{kind}').")
+        self.whitening = kind
 
     def train_dataloader(self) -> Iterations:
         """Return a loader of iteration numbers; the images are drawn on the device (see :meth:`iteration_batch`).
@@ -207,8 +251,8 @@ class DataModule(Configured, LightningDataModule):
         return IterationBatch(self._on_device, iteration, seed, self.batch_real, self.pool_batch)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map uint8 images (..., ch, H, W) to normalized pixel space, float32."""
-        return normalize(images, self.meta.mean, self.meta.std, torch.float32)
+        """Map uint8 images (..., ch, H, W) to normalized or whitened space, float32."""
+        return self.meta.normalize(images, torch.float32)
 
     def _load(self, download: bool) -> tuple[LabeledImages, LabeledImages, DatasetMeta]:
         return load_dataset(

@@ -25,7 +25,8 @@ class DatasetMeta:
         mean: Mean per channel of pixels in [0, 1].
         std: Standard deviation per channel of pixels in [0, 1].
         train_bytes: Size of the uint8 training images in bytes, for the share of storage; 0 if unknown.
-        whitening: The whitened space of the images, or None for normalized pixel space.
+        whitening: The whitened space in which networks see the images, or None for normalized pixel space, of which
+            ``mean`` and ``std`` play no part in a whitened one.
     """
 
     name: str
@@ -41,6 +42,42 @@ class DatasetMeta:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def normalize(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """Map uint8 images to the space in which networks see them, on the images' own device.
+
+        Args:
+            images: (..., ch, H, W), uint8, or floating-point numbers in [0, 255].
+            dtype: Floating-point type of the result.
+
+        Returns:
+            Normalized or whitened images, same shape.
+
+        Raises:
+            BaconError: The matrices of the whitening are not in the cache.
+        """
+        if self.whitening is None:
+            return normalize(images, self.mean, self.std, dtype)
+        wide = torch.promote_types(dtype, torch.float32)  # half precision would round the pixels
+        return self.whitening.whiten(images.to(wide, copy=True).div_(255)).to(dtype)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Map images (..., ch, H, W) back to pixels, of which some may be below 0 or above 1.
+
+        Raises:
+            BaconError: The matrices of the whitening are not in the cache.
+        """
+        if self.whitening is not None:
+            return self.whitening.unwhiten(images)
+        return _unclamped(images, self.mean, self.std)
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Map images (..., ch, H, W) back to pixels, clamped to [0, 1].
+
+        Raises:
+            BaconError: The matrices of the whitening are not in the cache.
+        """
+        return self.pixels(images).clamp(0, 1)
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype) -> Tensor:
@@ -75,9 +112,13 @@ def _constants(
 
 def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Map normalized images (..., ch, H, W) back to pixels, clamped to [0, 1]."""
+    return _unclamped(images, mean, std).clamp(0, 1)
+
+
+def _unclamped(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     m = torch.tensor(mean, dtype=images.dtype, device=images.device).view(-1, 1, 1)
     s = torch.tensor(std, dtype=images.dtype, device=images.device).view(-1, 1, 1)
-    return (images * s + m).clamp(0, 1)
+    return images * s + m
 
 
 @dataclass

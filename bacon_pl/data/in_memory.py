@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from bacon_pl.data.catalog import channel_statistics
 from bacon_pl.data.datamodule import DataModule
 from bacon_pl.data.images import DatasetMeta, LabeledImages
 from bacon_pl.data.options import check_statistics
+from bacon_pl.data.whitening import check_whitening
 from bacon_pl.errors import BaconError
 
 _FORMS = "give a torch dataset of (image, label), or a pair of images (N, ch, H, W) and labels (N,)"
@@ -85,6 +86,8 @@ class InMemoryData(DataModule):
         pool_batch: Real images per training step of the pool's networks.
         eval_batch: Images per test batch.
         split_seed: Seed of the split.
+        whitening: zca whitens images instead of normalizing them per channel; see
+            :class:`~bacon_pl.data.DataModule`. By default it is fitted if ``meta`` names a whitened space.
 
     Raises:
         BaconError: There are neither training images nor ``test`` with ``meta``, training and test images have
@@ -104,6 +107,7 @@ class InMemoryData(DataModule):
         pool_batch: int = 256,
         eval_batch: int = 1000,
         split_seed: int = 0,
+        whitening: Literal["zca"] | None = None,
     ) -> None:
         super().__init__(
             "folder",  # the catalog's entry that makes no assumption about its images
@@ -114,6 +118,7 @@ class InMemoryData(DataModule):
             pool_batch=pool_batch,
             eval_batch=eval_batch,
             split_seed=split_seed,
+            whitening=whitening,
         )
         given = train or test
         if given is None or (train is None and meta is None):
@@ -123,6 +128,7 @@ class InMemoryData(DataModule):
                 raise BaconError(
                     f"training images are {_shape(given)} and test images {_shape(other)}: give images of one size."
                 )
+        check_whitening(whitening, given.images[0].numel(), name)
         names = meta.class_names if meta else given.class_names
         for other in (train, test):
             if other is not None and other.num_classes > len(names):

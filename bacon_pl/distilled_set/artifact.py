@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bacon_pl import grid, partition
-from bacon_pl.data.images import denormalize
 from bacon_pl.distilled_set import pictures
-from bacon_pl.distilled_set.content import Content
+from bacon_pl.distilled_set.expanded import Expanded
 from bacon_pl.distilled_set.file import file_in, read, write
-from bacon_pl.distilled_set.indexing import Index, is_single, position, positions
-from bacon_pl.distilled_set.labels import LabelKind, expand_soft_labels
+from bacon_pl.distilled_set.labels import LabelKind
+from bacon_pl.errors import BaconError
 
 if TYPE_CHECKING:
     import datasets
     from matplotlib.figure import Figure
 
 
-class DistilledSet(Content):
+class DistilledSet(Expanded):
     """A distilled dataset: a map-style dataset of its expanded images that can be saved to one file.
 
     Indexing returns expanded, normalized images, as used in evaluation, with their classes; ``images`` are the canvases
@@ -33,8 +30,8 @@ class DistilledSet(Content):
     Every class has at least one image; the numbers may differ (:attr:`counts`).
 
     Attributes:
-        images: (N, ch, H, W), float32 on the CPU, class by class, in normalized pixel space, or in the whitened space
-            that ``meta.whitening`` names.
+        images: (N, ch, H, W), float32 on the CPU, class by class, in normalized pixel space or, if ``meta.whitening``
+            names one, in a whitened space.
         labels: (N,), int64 on the CPU, ascending: the class of every canvas.
         soft_labels: (N, C), one label per canvas, or (N, factor², C), one per tile; float16 on the CPU; or None.
         label_kind: What the soft labels are, ``logits`` or ``probabilities``; None without soft labels.
@@ -67,78 +64,6 @@ class DistilledSet(Content):
         >>> distilled == made
         True
     """
-
-    # ---- as a dataset
-
-    @cached_property
-    def _expanded(self) -> tuple[Tensor, Tensor]:
-        return partition.expand(self.images, self.factor), partition.expand_labels(self.labels, self.factor)
-
-    def expanded(self) -> tuple[Tensor, Tensor]:
-        """Return all expanded images with their labels, as used in evaluation.
-
-        Returns:
-            Images (factor²·N, ch, H, W), float32 in normalized pixel space, and labels (factor²·N,), int64. They are
-            computed once and shared between calls, so do not modify them.
-        """
-        return self._expanded
-
-    def expanded_soft_labels(self) -> Tensor | None:
-        """Return the soft labels of all expanded images, in the order of :meth:`expanded`.
-
-        Returns:
-            (factor²·N, C), float16, logits or probabilities as :attr:`label_kind` says; None if the set has none. The
-            tiles of a canvas have the same label if there is only one for the canvas.
-        """
-        return None if self.soft_labels is None else expand_soft_labels(self.soft_labels, self.factor)
-
-    def __len__(self) -> int:
-        return len(self.images) * self.factor**2
-
-    @overload
-    def __getitem__(self, index: int | np.integer[Any]) -> tuple[Tensor, int]: ...
-
-    @overload
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]: ...
-
-    def __getitem__(self, index: Any) -> tuple[Tensor, int] | tuple[Tensor, Tensor]:
-        """Return one expanded image with its class, or several of them.
-
-        Soft labels are not part of it: :meth:`expanded_soft_labels` has them in the same order.
-
-        Args:
-            index: An integer; or a slice, or a list, tensor or array of integers or of ``len(self)`` booleans.
-                Negative numbers count from the end.
-
-        Returns:
-            For an integer, an image (ch, H, W) and its label as an int; otherwise images (N, ch, H, W) and labels (N,),
-            int64, as new tensors.
-
-        Raises:
-            IndexError: There is no such image, or the number of booleans is not ``len(self)``.
-            TypeError: The index has another type.
-        """
-        images, labels = self._expanded
-        if is_single(index):
-            single = position(index, len(self))
-            return images[single], int(labels[single])
-        several = positions(index, len(self))
-        return images[several], labels[several]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order, under the same attribute name as in torchvision's datasets."""
-        return self.meta.class_names
-
-    @property
-    def class_to_idx(self) -> dict[str, int]:
-        """Labels by class name. If several classes have the same name, the label of the last one."""
-        return {name: label for label, name in enumerate(self.classes)}
-
-    @property
-    def targets(self) -> Tensor:
-        """Classes of the expanded images, (factor²·N,), int64, in the order of indexing. Do not modify them."""
-        return self._expanded[1]
 
     def with_soft_labels(self, soft_labels: Tensor | None, label_kind: LabelKind | None) -> DistilledSet:
         """Create a copy of the set with other soft labels.
@@ -212,6 +137,9 @@ class DistilledSet(Content):
         Returns:
             (C, n, ch, H, W), float32 in [0, 1], where n is the largest number of images of a class. Rows of classes
             with fewer images end in white images, the background of grids, which :meth:`pixels_by_class` leaves out.
+
+        Raises:
+            BaconError: The images are whitened, and the matrices of their space are not in the cache.
         """
         rows = self.pixels_by_class(expanded=expanded)
         most = max(map(len, rows))
@@ -225,14 +153,19 @@ class DistilledSet(Content):
 
         Returns:
             C tensors (n, ch, H, W), float32 in [0, 1], where n is the number of images of the class. Expanded images
-            are in the order of their tiles: tile 0 of every canvas of the class, then tile 1, ….
+            are in the order of their tiles: tile 0 of every canvas of the class, then tile 1, …. Of whitened canvases,
+            each tile is scaled up, made pixels, and scaled down again.
+
+        Raises:
+            BaconError: The images are whitened, and the matrices of their space are not in the cache.
         """
-        shown = self.images
-        if expanded:
-            shown = self.expanded()[0][self.targets.argsort(stable=True)]
-        copies = self.factor**2 if expanded else 1
-        pixels = denormalize(shown, self.meta.mean, self.meta.std)
-        return list(pixels.split([copies * count for count in self.counts]))
+        # Whitening mixes all pixels of an image, so that a canvas of several is no image that it could be undone of.
+        assembled = not expanded and self.factor > 1 and self.meta.whitening is not None
+        cut = expanded or assembled
+        shown = self.expanded()[0][self.targets.argsort(stable=True)] if cut else self.images
+        copies = self.factor**2 if cut else 1
+        rows = self.meta.denormalize(shown).split([copies * count for count in self.counts])
+        return [partition.assemble(row, self.factor) for row in rows] if assembled else list(rows)
 
     def export_png(self, folder: str | os.PathLike[str], *, expanded: bool = False) -> Path:
         """Write one PNG file per image as ``<folder>/<class>/<number>.png``, the layout of torchvision's ImageFolder.
@@ -296,7 +229,10 @@ class DistilledSet(Content):
 
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks display."""
-        return pictures.as_html(repr(self), self.pixels_by_class(), self.meta.class_names)
+        try:
+            return pictures.as_html(repr(self), self.pixels_by_class(), self.meta.class_names)
+        except BaconError as error:  # whitened images without the matrices of their space
+            return pictures.as_text(f"{self!r}: no pictures, for {error}")
 
     # ---- for Hugging Face
 

@@ -47,8 +47,8 @@ class Content(Dataset[tuple[Tensor, int]]):
         """Create a set from a copy of images on any device.
 
         Args:
-            images: (N, ch, H, W), finite, normalized pixel space (or the whitened space that ``meta`` names). Images in
-                another order than class by class are sorted stably by class, and their soft labels with them.
+            images: (N, ch, H, W), finite, in the normalized or whitened space of ``meta``. Images in another order than
+                class by class are sorted stably by class, and their soft labels with them.
             labels: (N,), integers in [0, C); every class must occur.
             meta: Description of the dataset that was distilled.
             factor: Partition factor, at least 1; it must divide H and W.
@@ -207,7 +207,7 @@ class Content(Dataset[tuple[Tensor, int]]):
             meta: Description of the dataset used for testing.
 
         Raises:
-            BaconError: Classes, size, channels or normalization differ.
+            BaconError: Classes, size, channels, normalization or whitening differ.
         """
         mine = {"classes": self.meta.class_names, "image size": self.meta.size, "channels": self.meta.channels}
         theirs = {"classes": meta.class_names, "image size": meta.size, "channels": meta.channels}
@@ -218,12 +218,41 @@ class Content(Dataset[tuple[Tensor, int]]):
                     f"data ({meta.name}) have {_short(theirs[what])}: give the dataset it was made from (--data.name, "
                     "--data.root)."
                 )
+        self.check_space(meta)
+        if meta.whitening is not None:
+            return  # which is made of pixels that were not normalized
         statistics = zip(self.meta.mean + self.meta.std, meta.mean + meta.std, strict=True)
         if any(abs(a - b) > 1e-3 for a, b in statistics):
             raise BaconError(
                 f"the distilled set is normalized by mean {self.meta.mean} and std {self.meta.std}, the data by "
                 f"{meta.mean} and {meta.std}: give its numbers as --data.mean and --data.std."
             )
+
+    def check_space(self, meta: DatasetMeta) -> None:
+        """Check that this set and a dataset are whitened alike, or neither is.
+
+        Args:
+            meta: Description of the dataset.
+
+        Raises:
+            BaconError: They are in different spaces.
+        """
+        mine, theirs = self.meta.whitening, meta.whitening
+        if mine == theirs:
+            return
+        if theirs is None:
+            raise BaconError(
+                f"the distilled set is {mine}, and the data are not: give --data.whitening {mine.kind if mine else ''} "
+                "(in Python, whitening='zca' to the DataModule)."
+            )
+        if mine is None:
+            raise BaconError(
+                "the distilled set is in normalized pixel space, and the data are whitened: leave --data.whitening out."
+            )
+        raise BaconError(
+            f"the distilled set is {mine}, and the data are {theirs}, which is another space: give the training images "
+            "that it was made from (--data.name, --data.root, --data.image_size)."
+        )
 
 
 def _check_types(images: object, labels: object, soft_labels: object, meta: object) -> None:

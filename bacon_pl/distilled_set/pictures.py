@@ -51,15 +51,19 @@ def share_clipped(images: Tensor, meta: DatasetMeta) -> float:
     """Compute the share of values that are darker than black or brighter than white, which pictures cannot show.
 
     Args:
-        images: (..., ch, H, W), normalized pixel space.
-        meta: Description of the dataset, with the normalization.
+        images: (..., ch, H, W), in the space of ``meta``.
+        meta: Description of the dataset.
 
     Returns:
         The share, in [0, 1].
     """
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (meta.mean, meta.std))
-    pixels = images * std + mean
+    pixels = meta.pixels(images)
     return float(((pixels < 0) | (pixels > 1)).float().mean())
+
+
+def as_text(text: str) -> str:
+    """Make HTML of plain text."""
+    return f"<div><code>{html.escape(one_line(text, 800))}</code></div>"
 
 
 def write_png(pixels: Sequence[Tensor], class_names: tuple[str, ...], target: Path) -> None:

@@ -6,8 +6,10 @@ from bacon_pl.distillers.bound_log import LoggedBound
 from bacon_pl.distillers.distribution_matching import DistributionMatching
 from bacon_pl.distillers.pairs import PairSettings
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
+from bacon_pl.distillers.recovery import Recovery
 from bacon_pl.distillers.reference import Reference
 from bacon_pl.distillers.selection import Selection
+from bacon_pl.distillers.squeeze import Squeeze
 from bacon_pl.distillers.synthetic_set import SyntheticSet
 
 __all__ = [
@@ -17,8 +19,10 @@ __all__ = [
     "NetworkPool",
     "PairSettings",
     "PoolSettings",
+    "Recovery",
     "Reference",
     "Selection",
+    "Squeeze",
     "SyntheticSet",
     "batched_sgd",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.data import IterationBatch, normalize
+from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.check_finite import FiniteCheck
 from bacon_pl.distillers.lifecycle import Lifecycle
 from bacon_pl.distillers.synthetic_set import SyntheticSet
@@ -92,8 +92,8 @@ class Distiller(Lifecycle):
     # Helpers for subclasses.
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map uint8 images (…, ch, H, W) to normalized pixel space, in the type of the synthetic images."""
-        return normalize(images, self.meta.mean, self.meta.std, self.images.dtype)
+        """Map uint8 images (…, ch, H, W) to normalized or whitened space, in the type of the synthetic images."""
+        return self.meta.normalize(images, self.images.dtype)
 
     def make_network(self, factory: NetworkFactory, *keys: int | str) -> Network:
         """Create a network on the images' device whose initial weights depend on the seed and the keys alone."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 
+from bacon_pl.data import DatasetMeta
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
 
@@ -77,6 +78,25 @@ def check_trainer(trainer: Any) -> None:
             "EarlyStopping looks at an epoch's end, and a distillation is one epoch, so it would never act: take it "
             "out, and use ValidationAccuracy (--validation.every_n_steps, --validation.keep_best true) to end with the "
             "best images."
+        )
+
+
+def check_pixels(meta: DatasetMeta, space: str, clamp_pixels: bool) -> None:
+    """Check that settings about single pixels are not applied to whitened images, which mix all pixels.
+
+    Args:
+        meta: Description of the dataset.
+        space: Space in which steps are taken.
+        clamp_pixels: Whether images are clamped to black and white.
+
+    Raises:
+        BaconError: The images are whitened, and a setting is about pixels.
+    """
+    given = {"--model.space pixels": space == "pixels", "--model.clamp_pixels": clamp_pixels}
+    if meta.whitening is not None and (wrong := [name for name, value in given.items() if value]):
+        raise BaconError(
+            f"{' and '.join(wrong)} cannot be used with --data.whitening {meta.whitening.kind}, whose values are not "
+            "pixels: give --model.space normalized --model.clamp_pixels false, or leave the whitening out."
         )
 
 

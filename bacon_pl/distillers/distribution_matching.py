@@ -16,15 +16,16 @@ from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.calibration import TERM, calibrate
+from bacon_pl.distillers.checks import check_pixels
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pairs import PairPool, PairSettings
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
-from bacon_pl.distillers.reference import Pretraining, Reference, ReferenceNetworks
+from bacon_pl.distillers.reference import Reference, ReferenceNetworks
 from bacon_pl.distillers.schedules import ImageSchedule, observe, scheduled
 from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
-from bacon_pl.learners import RealTraining, TrainedNetworks, trained_networks
+from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
@@ -182,6 +183,7 @@ class DistributionMatching(Distiller):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of the images with the schedule of its learning rate."""
+        check_pixels(self.meta, self.space, self.clamp_pixels)
         return scheduled(self._optimizer(), self.schedule, self.trainer.max_steps)
 
     def _optimizer(self) -> torch.optim.Optimizer:

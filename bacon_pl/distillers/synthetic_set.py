@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.data.whitening import Whitening
 from bacon_pl.distilled_set import DistilledSet, git_commit
 from bacon_pl.distilled_set.start import start_images
 from bacon_pl.errors import BaconError
@@ -147,6 +148,8 @@ class SyntheticSet(nn.Module):
         if not state:
             return
         found: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in state.items()}
+        if isinstance(whitening := found.get("whitening"), dict):
+            found["whitening"] = Whitening.from_json(whitening)
         meta = DatasetMeta(**found)
         if self.meta is not None and meta != self.meta:
             raise BaconError(

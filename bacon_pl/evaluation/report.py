@@ -86,7 +86,7 @@ def results(
         sum of the confusion matrices of the main architecture's networks, with true classes as rows. ``distilled``
         identifies the set.
     """
-    main = run_results[0]
+    main, whitening = run_results[0], distilled.meta.whitening
     both = any(o.variant == "hard" and o.training_set == "distilled" for o in run_results)
     baselines = {o.training_set: _numbers(o) for o in of_main(run_results)[1:]}
     return {
@@ -117,6 +117,7 @@ def results(
             "seed": distilled.seed,
             "version": distilled.version,
             "commit": distilled.commit,
+            **({} if whitening is None else {"whitening": whitening.to_json()}),
         },
         "config": dict(config or {}),
         "versions": {

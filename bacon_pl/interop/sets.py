@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bacon_pl import partition
 from bacon_pl.data.files import subfolders
-from bacon_pl.data.images import DatasetMeta, normalize
+from bacon_pl.data.images import DatasetMeta
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.interop import npz, pictures
@@ -224,7 +224,7 @@ def _assemble(source: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, f
     if not images.is_floating_point():
         if images.dtype != torch.uint8:
             raise BaconError(f"the images in '{source}' are {images.dtype}: save uint8 pixels or normalized floats.")
-        images = normalize(images, meta.mean, meta.std, torch.float32)
+        images = meta.normalize(images, torch.float32)
     else:
         _check_range(source, images, meta)
     partition.check_factor(meta.size, factor)
@@ -244,8 +244,8 @@ def _assemble(source: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, f
 
 def _check_range(source: Path, images: Tensor, meta: DatasetMeta) -> None:
     """Warn or raise an error if floating-point images, which are taken as normalized, look different."""
-    if not images.numel() or not bool(images.isfinite().all()):
-        return  # refused with the set
+    if meta.whitening is not None or not images.numel() or not bool(images.isfinite().all()):
+        return  # whitened images have no black and white, and the others are refused with the set
     least, most = float(images.min()), float(images.max())
     black = min(-m / s for m, s in zip(meta.mean, meta.std, strict=True))
     white = max((1 - m) / s for m, s in zip(meta.mean, meta.std, strict=True))

@@ -143,7 +143,8 @@ def written(distilled: DistilledSet, target: str | os.PathLike[str], *, canvases
     else:
         parts.append("factor 1")
     if path.suffix:
-        parts.append(f"pixels float32, normalized by mean {_numbers(meta.mean)} and std {_numbers(meta.std)}")
+        space = f"normalized by mean {_numbers(meta.mean)} and std {_numbers(meta.std)}"
+        parts.append(f"pixels float32, {meta.whitening or space}")
     else:
         outside = 100 * share_clipped(form.images, meta)
         clipped = f", {outside:.2g} % of them clipped" if outside else ""

@@ -3,7 +3,7 @@
 from bacon_pl.learners.labeler import Ensemble, labeler
 from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.numbers import accuracies, spread
-from bacon_pl.learners.real_training import RealTraining
+from bacon_pl.learners.real_training import Pretraining, RealTraining
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.soft_labels import OF_A_SET, SoftLabels
 from bacon_pl.learners.teachers import Teacher, TeacherSettings, feature_spaces, teachers
@@ -14,6 +14,7 @@ __all__ = [
     "Ensemble",
     "Learners",
     "OF_A_SET",
+    "Pretraining",
     "RealTraining",
     "Recipe",
     "SoftLabels",

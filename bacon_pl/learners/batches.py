@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bacon_pl import rng
-from bacon_pl.data import DatasetMeta, normalize
-from bacon_pl.data.images import denormalize
+from bacon_pl.data import DatasetMeta
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training_set import TrainingSet
 from bacon_pl.partition import cut_out
@@ -107,7 +106,7 @@ class Batches(nn.Module):
         x, y = self.batch(network_id, step)
         augment, where = self.recipe.augment, (self._who(network_id), step)
         if augment.on_pixels:
-            pixels = denormalize(x, self.meta.mean, self.meta.std)
+            pixels = self.meta.denormalize(x)
             pixels = augment.per_image(pixels, self.seed, "evaluation augment", *where)
             x = self.normalize(pixels)
         else:
@@ -146,11 +145,11 @@ class Batches(nn.Module):
         return cut_out(x, position // len(self.images), self.factor) if self.factor > 1 else x
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map images (..., ch, H, W), uint8 or pixels in [0, 1], to normalized pixel space."""
+        """Map images (..., ch, H, W), uint8 or pixels in [0, 1], to the space of the networks."""
         dtype = self._dtype
         if images.dtype != torch.uint8:
             images = images * 255
-        return normalize(images, self.meta.mean, self.meta.std, dtype)
+        return self.meta.normalize(images, dtype)
 
     @property
     def _dtype(self) -> torch.dtype:

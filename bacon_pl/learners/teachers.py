@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.configured import plain
-from bacon_pl.data import DatasetMeta, LabeledImages, normalize
+from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
 from bacon_pl.learners.fingerprint import TRAINED
@@ -216,8 +216,7 @@ def feature_spaces(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed
 def _embed(network: Network, meta: DatasetMeta, images: Tensor, batch_size: int = 500) -> Tensor:
     """Embed images (N, ch, H, W), uint8 or normalized, on the network's device: (N, d)."""
     parts = (
-        normalize(x, meta.mean, meta.std, torch.float32) if x.dtype == torch.uint8 else x.float()
-        for x in images.split(batch_size)
+        meta.normalize(x, torch.float32) if x.dtype == torch.uint8 else x.float() for x in images.split(batch_size)
     )
     return torch.cat([network.embed(x) for x in parts])
 

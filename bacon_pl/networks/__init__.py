@@ -6,6 +6,7 @@ from bacon_pl.networks.base import Network, NetworkFactory, Read, Trace, embeddi
 from bacon_pl.networks.convnet import ConvNet
 from bacon_pl.networks.lenet import LeNet
 from bacon_pl.networks.mlp import MLP
+from bacon_pl.networks.modified_resnet import ModifiedResNet18
 from bacon_pl.networks.registry import SHORT_NAMES, by_name
 from bacon_pl.networks.resnet import ResNet18
 from bacon_pl.networks.stateless import StatelessNetwork
@@ -18,6 +19,7 @@ __all__ = [
     "ConvNet",
     "LeNet",
     "MLP",
+    "ModifiedResNet18",
     "Network",
     "NetworkFactory",
     "PLAIN",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.data import DatasetMeta, LabeledImages, normalize
+from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import draw_real
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import Scaling, assemble, check_factor
@@ -25,8 +25,8 @@ class Start:
     Args:
         images: ``tiles``: each canvas holds factor² real images of its class, each scaled by 1/factor; ``whole``: each
             canvas is one real image, regardless of the factor; ``noise``: standard normal noise in normalized pixel
-            space; or the path of another distilled set (its file or the folder of its run) with the same number of
-            images per class and the same factor.
+            space, or in the whitened space of the data; or the path of another distilled set (its file or the folder of
+            its run) with the same number of images per class and the same factor.
         scaling: How tiles are scaled down: ``bilinear`` interpolates between 4 pixels of the image for each pixel of
             the tile, ``nearest`` takes the one pixel in the middle, and ``antialiased`` averages over all pixels that
             become one.
@@ -56,7 +56,9 @@ class Start:
 def canvases(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, start: Start, seed: int) -> Tensor:
     """Draw the initial images of a run.
 
-    The tiles of a canvas are different images unless their class has too few.
+    The tiles of a canvas are different images unless their class has too few. In whitened space, real images are
+    whitened first and then scaled down: networks see tiles scaled up again, which is then a smooth version of the
+    whitened image.
 
     Args:
         store: The real training images.
@@ -68,7 +70,7 @@ def canvases(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, sta
         seed: Seed of the draw.
 
     Returns:
-        (C·ipc, ch, H, W), class by class, in normalized pixel space, in torch's default type and on the device of
+        (C·ipc, ch, H, W), class by class, in normalized or whitened space, in torch's default type and on the device of
         ``store``.
 
     Raises:
@@ -83,5 +85,5 @@ def canvases(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, sta
         return torch.randn(shape, generator=generator, dtype=dtype).to(store.images.device)
     tiles = 1 if start.images == "whole" else factor
     index = draw_real(store, ipc, tiles**2, seed, "initial images")
-    real = normalize(store.images[index], meta.mean, meta.std, dtype)
+    real = meta.normalize(store.images[index], dtype)
     return assemble(real, tiles, start.scaling).flatten(0, 1)

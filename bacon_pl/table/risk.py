@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 from bacon_pl.bound import BoundSettings
 from bacon_pl.configured import remake
 from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.data.whitening import fitted
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import VIEWS, bounds, markdown_table, write_text
@@ -59,11 +60,15 @@ def measure_sets(jobs: Iterable[Job], sources: Mapping[str, tuple[str, Path]], s
         store, meta = training_images(*sources[dataset])
         store = store.to(device)
         for recipe, own in by_recipe.items():
-            views = _views(json.loads(recipe), store, meta, seed)
+            views: dict[DatasetMeta, dict[str, Embed]] = {}
             for job in own:
                 distilled = DistilledSet.load(job.folder)
-                distilled.check_fits(meta)
-                found = bounds(views, distilled, store, BoundSettings(), seed)
+                whitened = distilled.meta.whitening is not None
+                here = replace(meta, whitening=fitted(store.images, name=meta.name)) if whitened else meta
+                distilled.check_fits(here)
+                if here not in views:
+                    views[here] = _views(json.loads(recipe), store, here, seed)
+                found = bounds(views[here], distilled, store, BoundSettings(), seed)
                 text = json.dumps({"asked": _asked(job, seed), **found}, indent=2)
                 write_text(job.folder / BOUND, text + "\n")
 

@@ -59,13 +59,16 @@ FRAMES = {
     },
 }  # fmt: skip
 
+# The data of a frame.
+WHITENED = {"whitened": {**DM, "objective": MeanMatching(), "data": {"whitening": "zca"}}}
+
 # All classes are in one pass, so one of two processes has no work.
 WHOLE = {"batch-norm": {"objective": SAMPLED, "network": partial(ConvNet, width=4, depth=2, norm="batch")}}
 
 
 def run_all(folder: Path) -> None:
     """Run every frame on two processes and save the images of each."""
-    for name, settings in {**FRAMES, **WHOLE}.items():
+    for name, settings in {**FRAMES, **WHITENED, **WHOLE}.items():
         module = distill(folder / name, STEPS, flags={"devices": 2, "strategy": "ddp"}, **settings)
         assert module.trainer.world_size == 2
         if module.global_rank == 0:

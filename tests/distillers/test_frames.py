@@ -10,7 +10,7 @@ import torch
 
 from bacon_pl.checkpoints import Checkpoints, in_folder
 from bacon_pl.networks.cost import activation_bytes
-from tests.distillers.frames import FRAMES, STEPS, WHOLE
+from tests.distillers.frames import FRAMES, STEPS, WHITENED, WHOLE
 from tests.distillers.running import distill, small
 from tests.paths import ROOT
 from tests.patience import PATIENCE
@@ -45,14 +45,14 @@ def shared(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", [*FRAMES, *WHOLE])
+@pytest.mark.parametrize("name", [*FRAMES, *WHITENED, *WHOLE])
 def test_one_and_two_processes_end_in_the_same_bits(tmp_path, shared, name):
-    alone = distill(tmp_path, STEPS, **{**FRAMES, **WHOLE}[name]).images.detach()
+    alone = distill(tmp_path, STEPS, **{**FRAMES, **WHITENED, **WHOLE}[name]).images.detach()
     assert alone.isfinite().all()
     assert torch.equal(alone, torch.load(shared / f"{name}.pt"))
 
 
-@every_frame
+@pytest.mark.parametrize("settings", {**FRAMES, **WHITENED}.values(), ids={**FRAMES, **WHITENED})
 def test_a_resumed_run_ends_in_the_same_bits_and_another_seed_in_others(tmp_path, settings):
     whole = distill(tmp_path / "a", STEPS, flags={"callbacks": [Checkpoints(2)]}, **settings)
     resumed = distill(tmp_path / "b", STEPS, ckpt_path=in_folder(tmp_path / "a")[1], **settings)

@@ -12,6 +12,7 @@ from bacon_pl.networks import (
     AlexNet,
     ConvNet,
     LeNet,
+    ModifiedResNet18,
     ResNet18,
     TorchvisionModel,
     by_name,
@@ -29,6 +30,7 @@ from tests.networks.zoo import FIELD, VARIANTS
         ("alexnet", (192 * 16, 192 * 16, 192 * 64)),
         ("vgg11", (512, 512, 512 * 4)),
         ("resnet18", (512, 512, 512 * 4)),
+        ("resnet18_modified", (512, 512, 512)),
         ("convnet", (2048, 2048, 8192)),
         ("mobilenet_v3_small", (1024, 1024, 1024)),
     ],
@@ -62,6 +64,9 @@ def test_embedding_is_the_classifiers_input(name, features):
         ),
         ("vgg11", 3, 32, 9_231_114),  # both as known from CIFAR-10 with batch norm, which has as many
         ("resnet18", 3, 32, 11_173_962),
+        ("resnet18_modified", 3, 32, 11_173_962),
+        ("resnet18_modified", 3, 64, 11_173_962),
+        ("resnet18_modified", 3, 96, 11_181_642),  # torchvision's 11,689,512 but for the classifier
         ("convnet", 3, 32, (27 + 3) * 128 + 2 * (128 * 9 + 3) * 128 + 20_490),
     ],
 )  # fmt: skip
@@ -77,6 +82,22 @@ def test_a_torchvision_model_is_torchvisions_own():
     gray.load_state_dict(ours.state_dict())
     x = torch.randn(2, 1, 64, 64)
     torch.testing.assert_close(gray(x)[1], ours.eval()(x.repeat(1, 3, 1, 1))[1])
+
+
+def test_the_modified_resnet_differs_from_torchvisions_in_its_stem_alone():
+    for size, stem in (((224, 224), None), ((32, 32), "large")):
+        ours, theirs = ModifiedResNet18(3, size, 10, stem), TorchvisionModel(3, size, 10, name="resnet18")
+        theirs.load_state_dict(ours.state_dict())
+        x = torch.randn(1, 3, *size)
+        assert torch.equal(ours.eval()(x)[1], theirs.eval()(x)[1])
+    small = ModifiedResNet18(3, (64, 64), 10).eval()
+    traced = small.trace(torch.randn(1, 3, 64, 64))
+    assert [tuple(map_.shape[1:]) for map_ in traced.hidden] == [
+        (64, 64, 64),
+        (128, 32, 32),
+        (256, 16, 16),
+        (512, 8, 8),
+    ]
 
 
 def test_weights_follow_the_generator_alone():
@@ -103,6 +124,7 @@ def test_weights_follow_the_generator_alone():
         (lambda: ConvNet(1, (8, 8), 10, width=6, norm="group"), "4 groups, so 6"),
         (lambda: VGG11(3, (32, 32), 10, norm="layer"), "unknown norm of VGG11"),
         (lambda: ResNet18(3, (32, 32), 10, norm="layer"), "unknown norm of ResNet18"),
+        (lambda: ModifiedResNet18(3, (32, 32), 10, stem="tiny"), "unknown stem of ModifiedResNet18"),
         (lambda: TorchvisionModel(3, (32, 32), 10, name="resnet19"), "Did you mean 'resnet1"),
         (lambda: TorchvisionModel(3, (32, 32), 10, name="alexnet"), "32×32 pixels .*too small.*e.g. 64×64"),
         (lambda: TorchvisionModel(3, (28, 28), 10, name="vit_b_32"), "e.g. 32×32"),

@@ -2,9 +2,10 @@
 
 from functools import partial
 
-from bacon_pl.networks import MLP, VGG11, AlexNet, ConvNet, LeNet, ResNet18, TorchvisionModel
+from bacon_pl.networks import MLP, VGG11, AlexNet, ConvNet, LeNet, ModifiedResNet18, ResNet18, TorchvisionModel
 
-FIELD = {"mlp": MLP, "lenet": LeNet, "alexnet": AlexNet, "vgg11": VGG11, "resnet18": ResNet18}
+FIELD = {"mlp": MLP, "lenet": LeNet, "alexnet": AlexNet, "vgg11": VGG11, "resnet18": ResNet18,
+         "resnet18_modified": ModifiedResNet18}  # fmt: skip
 VARIANTS = {
     "sigmoid": {"activation": "sigmoid"},
     "leakyrelu": {"activation": "leakyrelu"},
