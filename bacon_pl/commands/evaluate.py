@@ -16,10 +16,10 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from bacon_pl.bound import BoundSettings
 from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
+from bacon_pl.commands.evaluate_options import add_options
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.data.catalog import find
@@ -35,7 +35,6 @@ from bacon_pl.evaluation import (
     Results,
     Run,
     RunResult,
-    ScoreWeights,
     bound_line,
     bounds,
     labels_note,
@@ -51,8 +50,6 @@ from bacon_pl.evaluation import (
     write_results,
 )
 from bacon_pl.interop import is_ours, open_set
-from bacon_pl.interop.convert import add_source_options
-from bacon_pl.learners import Recipe
 from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.opening import describe_data, laid_out
@@ -83,67 +80,7 @@ class Eval(LightningCommand):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the recipe and the options of the evaluation."""
         super().add_arguments_to_parser(parser)
-        parser.add_class_arguments(Recipe, "evaluation")
-        parser.add_argument(
-            "--distilled",
-            type=str,
-            required=True,
-            help="The distilled set: its file, the folder of its run, or another project's file (see bacon convert).",
-        )
-        add_source_options(parser)
-        parser.add_argument(
-            "--out",
-            type=str | None,
-            default=None,
-            help="Folder of the results. By default a folder named after the set and the recipe, in evaluations/ in "
-            "the folder of the set's run; for a set that is not in the folder of a run, in evaluations/ in "
-            "--trainer.default_root_dir or runs/.",
-        )
-        parser.add_argument("--overwrite", type=bool, default=False, help="Replace existing results in that folder.")
-        parser.add_argument(
-            "--baselines",
-            type=str | list[str],
-            default=[],
-            help="Also evaluate real images: smaller ones that fill the same number of canvases, like the initial "
-            "images of a run (tiles); the same number of whole ones, drawn at random or selected by herding or "
-            "k-center (random, herding, k_center); or the whole training set (whole). Separate several with commas.",
-        )
-        parser.add_argument(
-            "--labels",
-            type=str | list[str],
-            default=[],
-            help="With which labels the set and the baselines are evaluated: hard, soft, or hard,soft for both, one "
-            "beside the other. By default as --evaluation.soft_labels says. Soft ones are those, or else the set's "
-            "own, or else those of a teacher.",
-        )
-        parser.add_argument(
-            "--networks",
-            type=str | list[str],
-            default=[],
-            help="Names of architectures to compare, separated by commas; by default only --evaluation.network.",
-        )
-        parser.add_argument(
-            "--scores",
-            type=bool,
-            default=False,
-            help="Compute the robust scores of DD-Ranking, including the additional runs that they need.",
-        )
-        parser.add_class_arguments(ScoreWeights, "score_weights")
-        parser.add_argument(
-            "--bound",
-            type=bool,
-            default=False,
-            nargs="?",
-            const=True,
-            help="Compute BACON's bound and the risk of the set in the feature spaces of three networks.",
-        )
-        parser.add_class_arguments(BoundSettings, "bound_settings")
-        parser.add_argument(
-            "--figures",
-            type=bool,
-            default=False,
-            help="Also draw figures of accuracies, learning curves, confusion, embeddings and the images.",
-        )
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments, and accept lists of names as text, too."""
