@@ -101,6 +101,8 @@ class Eval(LightningCommand):
         # A set of this package can be read without its dataset, so its errors are reported before the data is loaded.
         ours = self.source() if is_ours(self.config.distilled) else None
         if ours is None:
+            if self.config.pixels == "zca" and self.datamodule.whitening is None:
+                self.datamodule.whiten("zca")
             self.read_data()
         self.evaluate(ours or self.source(self.datamodule.meta))
 
@@ -219,7 +221,8 @@ class Eval(LightningCommand):
 
     def source(self, meta: DatasetMeta | None = None) -> DistilledSet:
         """Read the set to evaluate; the set of another project needs the description of its dataset."""
-        return open_set(self.config.distilled, meta, factor=self.config.factor, index=self.config.epoch_index)
+        c = self.config
+        return open_set(c.distilled, meta, factor=c.factor, index=c.epoch_index, pixels=c.pixels)
 
     def place(self, distilled: DistilledSet, networks: list[str]) -> Path:
         """Return the folder of this evaluation, which is in a folder of another project only if this is requested."""
