@@ -77,7 +77,8 @@ def test_two_networks_on_three_sets_are_six_lines_and_a_table(forked_cli: Forked
     assert lines[11:13] == ["", "Test accuracy in percent, of one network:"]
     assert lines[13].split("  ") == ["network", "distilled", "random real", "all real"]
     assert [line.split() for line in lines[14:16]] == [[name, *found[name]] for name in ("convnet", "mlp")]
-    assert lines[16:] == [f"results: {out}/results.json", f"report: {out}/results.md"]
+    assert lines[16] == "storage: 650 bytes: pixels 640, labels 10"
+    assert lines[17:] == [f"results: {out}/results.json", f"report: {out}/results.md"]
 
 
 def test_several_networks_have_a_spread_everywhere(forked_cli: ForkedCli, run: Path) -> None:
