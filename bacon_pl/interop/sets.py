@@ -205,7 +205,7 @@ def _assemble(source: Path, found: Found, meta: DatasetMeta) -> DistilledSet:
     if factor > 1 and meta.whitening is not None and not (images.is_floating_point() and found.pixels == "zca"):
         raise BaconError(
             f"'{source}' holds canvases of tiles, which cannot be whitened, since whitening mixes all pixels of an "
-            "image: leave --data.whitening out."
+            "image: leave --data.whitening out, or give --pixels zca if they are whitened already."
         )
     if images.is_floating_point():
         pixels = found.pixels or guessed(source, images, meta, found.sign)
