@@ -27,8 +27,8 @@ _IMAGES = re.compile(r"(.+)-[0-9a-f]{16}\.safetensors", re.DOTALL)
 _KERNELS = re.compile(r"fused-[0-9a-f]{16}\.so")
 _NETWORKS = "networks"
 _FINGERPRINT = re.compile(r"[0-9a-f]{24}")
-_NETWORK = re.compile(r"network(\d+)-epoch\d+\.safetensors")
-_OF_NETWORKS = re.compile(rf"lock|about\.json|{_NETWORK.pattern}|network\d+\.unfinished|\..+\.part")
+_NETWORK = re.compile(r"network(\d+)-epoch(\d+)\.safetensors")
+_OF_NETWORKS = re.compile(rf"lock|about\.json|tested\.json|{_NETWORK.pattern}|network\d+\.unfinished|\..+\.part")
 _PART = re.compile(r".+-[0-9a-f]{16}.{8}\.tmp|tmp.{8}", re.DOTALL)
 # Names that file systems and desktops create in any folder.
 _OF_THE_SYSTEM = frozenset(("lost+found",))
@@ -89,6 +89,27 @@ def kernels_path(digest: str) -> Path:
 def networks_folder() -> Path:
     """Return the folder with networks trained on real images, which has a folder for every fingerprint."""
     return cache_dir() / _NETWORKS
+
+
+def folders_of_networks() -> list[Path]:
+    """Return the folders of networks trained on real images, one per fingerprint, by name.
+
+    Raises:
+        BaconError: The folder of these folders cannot be read.
+    """
+    try:
+        found = [path for path in networks_folder().iterdir() if path.is_dir() and _FINGERPRINT.fullmatch(path.name)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BaconError(f"cannot read '{networks_folder()}' ({error.strerror}): set BACON_CACHE.") from error
+    return sorted(found)
+
+
+def files_of_networks(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Return the files of finished networks in a folder, in order, each with its number and its epochs."""
+    found = ((path, _NETWORK.fullmatch(path.name)) for path in sorted(folder.iterdir()))
+    return {path: (int(match[1]), int(match[2])) for path, match in found if match}
 
 
 def entries() -> tuple[list[Entry], list[str]]:
@@ -189,7 +210,7 @@ def _networks(folder: Path) -> tuple[list[Entry], list[str]]:
             continue
         name, about = _about(path, names)
         size, time_ = sum(_sizes(path)), path.stat().st_mtime
-        own.append(Entry(path, "networks", name, None, size, time_, about, len(names), _in_use(path)))
+        own.append(Entry(path, "networks", name, None, size, time_, about, len(names), in_use(path)))
     return own, others
 
 
@@ -210,7 +231,7 @@ def _about(folder: Path, names: list[str]) -> tuple[str, str]:
         return folder.name[:8], count  # it has not been written yet, or is damaged
 
 
-def _in_use(folder: Path) -> bool:
+def in_use(folder: Path) -> bool:
     """Whether another process holds the lock of a folder of networks."""
     try:
         with open(folder / "lock", "rb") as file:

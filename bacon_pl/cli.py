@@ -56,6 +56,12 @@ def _tune() -> Build:
     return Tune
 
 
+def _teach() -> Build:
+    from bacon_pl.commands.teach import Teach
+
+    return Teach
+
+
 def _convert() -> Build:
     from bacon_pl.interop.convert import Convert
 
@@ -79,6 +85,7 @@ COMMANDS: dict[str, Callable[[], Build]] = {
     "eval": _eval,
     "table": _table,
     "tune": _tune,
+    "teach": _teach,
     "convert": _convert,
     "configs": _configs,
     "cache": _cache,
@@ -91,6 +98,7 @@ commands:
   eval     evaluate the set:  bacon eval --config mnist/ipc10 --distilled PATH --data.root DIR
   table    ours beside the published accuracies: bacon table --datasets mnist --data.root DIR --budget small
   tune     choose a method's knobs on held-out training images: bacon tune --method idm --dataset mnist=DIR
+  teach    train networks on the real images: bacon teach --dataset mnist=DIR; those there are: bacon teach list
   convert  other formats:     bacon convert theirs.pt ours.safetensors --dataset cifar10
   configs  what --config takes by name: bacon configs; one to edit: bacon configs copy mnist/ipc10
   cache    what is kept between runs: bacon cache; to remove it: bacon cache clear

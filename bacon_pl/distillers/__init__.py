@@ -8,7 +8,7 @@ from bacon_pl.distillers.pairs import PairSettings
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.recovery import Recovery
 from bacon_pl.distillers.reference import Reference
-from bacon_pl.distillers.selection import Selection
+from bacon_pl.distillers.selection import Observer, Selection
 from bacon_pl.distillers.squeeze import Squeeze
 from bacon_pl.distillers.synthetic_set import SyntheticSet
 
@@ -17,6 +17,7 @@ __all__ = [
     "DistributionMatching",
     "LoggedBound",
     "NetworkPool",
+    "Observer",
     "PairSettings",
     "PoolSettings",
     "Recovery",

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.augment import Mixing
-from bacon_pl.distillers.reference import HeldNetworks, RealTraining
+from bacon_pl.distillers.reference import HeldNetworks
 from bacon_pl.errors import BaconError
-from bacon_pl.learners import Recipe, TrainedNetworks
+from bacon_pl.learners import RealTraining, Recipe, TrainedNetworks
 from bacon_pl.networks import Acceleration, Network, NetworkFactory, Plan, Read, StatelessNetwork, embedding
 from bacon_pl.networks.stateless import Keys
 
@@ -28,12 +28,15 @@ class PairSettings(RealTraining):
         count: How many.
         epochs: Passes over the training images.
         batch_size: Images per step.
-        lr: Learning rate of their SGD at the start.
-        momentum: Momentum of their SGD.
-        weight_decay: Weight decay of their SGD.
+        lr: Learning rate, the highest that the schedule reaches.
+        momentum: Momentum of SGD; AdamW does not use it.
+        weight_decay: Weight decay.
         augment: Augmentation of every batch; null is none.
         seed: Seed of their weights, batches and augmentation; the run's own plays no part, so that runs share them.
-        milestones: After which shares of the epochs the learning rate drops; none leaves it constant.
+        optimizer: ``sgd`` or ``adamw``; the latter needs a different learning rate, such as 0.001.
+        schedule: ``constant``, which ``milestones`` may lower; or ``cosine``, which needs ``milestones: []``.
+        warmup: Share of the training, in [0, 1), in which the learning rate rises to lr first, step by step.
+        milestones: After which shares of the epochs the learning rate drops; none leaves it to the schedule.
         lr_drop: What it is multiplied by there.
         mixing: CutMix or MixUp on top of the augmentation.
         calibration: Weight of the cross-entropy of the synthetic images under the pair's trained network, for which
@@ -58,6 +61,11 @@ class PairSettings(RealTraining):
         marks = [0.0, *self.milestones, 1.0]
         if any(a >= b for a, b in itertools.pairwise(marks)):
             raise BaconError(f"--model.pairs.milestones must ascend, between 0 and 1, got {list(self.milestones)}.")
+        if self.milestones and self.schedule != "constant":
+            raise BaconError(
+                "--model.pairs.milestones and --model.pairs.schedule cosine exclude each other: set "
+                "--model.pairs.milestones []."
+            )
         if not (self.calibration >= 0 and math.isfinite(self.calibration)):
             raise BaconError(f"--model.pairs.calibration must be zero or positive and finite, got {self.calibration}.")
         if not (self.lr_drop > 0 and math.isfinite(self.lr_drop)):

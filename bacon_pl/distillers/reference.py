@@ -2,86 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.augment import Augmentation, NoAugmentation
-from bacon_pl.errors import BaconError
-from bacon_pl.learners import Recipe, TrainedNetworks
-from bacon_pl.networks import Acceleration, Network, NetworkFactory, Plan, StatelessNetwork
+from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks
+from bacon_pl.networks import Network, NetworkFactory, Plan, StatelessNetwork
 
-Limited = TypeVar("Limited", bound="RealTraining")
+__all__ = ["HeldNetworks", "Pretraining", "Reference", "ReferenceNetworks"]
 
 MOST_HELD = 40
 """States of networks that are held in memory; beyond, they are read from their files again when they are drawn."""
-
-
-@dataclass(frozen=True)
-class RealTraining:
-    """How networks are trained on the real images before a run; runs, whatever their seed, share those of equal
-    settings, which lie in the cache.
-
-    Args:
-        count: How many.
-        epochs: Passes over the training images.
-        batch_size: Images per step.
-        lr: Learning rate of their SGD, constant.
-        momentum: Momentum of their SGD.
-        weight_decay: Weight decay of their SGD.
-        augment: Augmentation of every batch; null, as published for IID, is none.
-        seed: Seed of their weights, batches and augmentation; the run's own plays no part.
-
-    Raises:
-        BaconError: An argument is out of range.
-    """
-
-    count: int = 10
-    epochs: int = 40
-    batch_size: int = 256
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augment: Augmentation | None = None
-    seed: int = 0
-
-    option: ClassVar[str] = "--model.reference"
-
-    def __post_init__(self) -> None:
-        for name, low in (("count", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise BaconError(f"{self.option}.{name} must be at least {low}, got {getattr(self, name)}.")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise BaconError(f"{self.option}.lr must be positive and finite, got {self.lr}.")
-        if not 0 <= self.momentum < 1:
-            raise BaconError(f"{self.option}.momentum must be in [0, 1), got {self.momentum}.")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise BaconError(
-                f"{self.option}.weight_decay must be zero or positive and finite, got {self.weight_decay}."
-            )
-
-    def recipe(self, network: NetworkFactory, acceleration: Acceleration) -> Recipe:
-        """How they are trained.
-
-        Args:
-            network: What they are.
-            acceleration: See :class:`Recipe`.
-        """
-        return Recipe(
-            network=network,
-            num_networks=1,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            lr_drop=1.0,
-            augment=self.augment or NoAugmentation(),
-            acceleration=acceleration,
-        )
 
 
 @dataclass(frozen=True)
@@ -95,11 +27,14 @@ class Reference(RealTraining):
         count: How many.
         epochs: Passes over the training images.
         batch_size: Images per step.
-        lr: Learning rate of their SGD, constant.
-        momentum: Momentum of their SGD.
-        weight_decay: Weight decay of their SGD.
+        lr: Learning rate, the highest that the schedule reaches.
+        momentum: Momentum of SGD; AdamW does not use it.
+        weight_decay: Weight decay.
         augment: Augmentation of every batch; null, as published for IID, is none.
         seed: Seed of their weights, batches and augmentation; the run's own plays no part, so that runs share them.
+        optimizer: ``sgd`` or ``adamw``; the latter needs a different learning rate, such as 0.001.
+        schedule: ``constant``, or ``cosine``: decrease from lr to 0 over the training.
+        warmup: Share of the training, in [0, 1), in which the learning rate rises to lr first, step by step.
         network: What they are; the matched network's architecture by default.
 
     Raises:
@@ -107,48 +42,6 @@ class Reference(RealTraining):
     """
 
     network: NetworkFactory | None = None
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """Most that a run spends on networks that are trained on the real images before it (``pairs``, ``reference``).
-
-    A budget sets it, so that methods which train such networks fit into it, too; methods without them are unaffected.
-
-    Args:
-        count: Most networks; null sets no limit.
-        epochs: Most epochs of each; null sets no limit.
-        network: Architecture of reference networks, in place of their own; null keeps it. Pairs have the architecture
-            of the matched network in any case.
-        teacher: Architecture, with batch norm, of the teacher from which ``Recovery`` recovers images, in place of its
-            own; null keeps it.
-
-    Raises:
-        BaconError: An argument is out of range.
-    """
-
-    count: int | None = None
-    epochs: int | None = None
-    network: NetworkFactory | None = None
-    teacher: NetworkFactory | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("count", "epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BaconError(f"--model.pretraining.{name} must be at least 1, got {value}.")
-
-    def limit(self, settings: Limited) -> Limited:
-        """Return settings of pairs or references within the limits."""
-        changed: dict[str, Any] = {
-            name: most
-            for name in ("count", "epochs")
-            if (most := getattr(self, name)) is not None and most < getattr(settings, name)
-        }
-        network = {"--model.reference": self.network, "--model.teacher": self.teacher}.get(settings.option)
-        if network is not None:
-            changed["network"] = network
-        return replace(settings, **changed)
 
 
 class HeldNetworks:

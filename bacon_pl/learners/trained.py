@@ -13,34 +13,29 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.cache_files import networks_folder
-from bacon_pl.configured import plain
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.distilled_set.provenance import git_commit, package_version
 from bacon_pl.distributed import first_then_others, gather_objects, process_rank, together
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
+from bacon_pl.learners.fingerprint import FORMAT, TRAINED, described
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training import Training
 from bacon_pl.runtime import lock, replacing
 
-FORMAT = 1
-"""Raised whenever the networks of a fingerprint, or their files, would change."""
-
-_NOT_THE_NETWORKS = ("num_networks", "soft_labels", "whole_epochs", "coreset_steps")
-"""Settings of a recipe that say nothing about a network trained on the real images."""
-
+MADE = ("format", "fingerprint", "dataset", "version", "commit", "created")
+"""What ``about.json`` says of the making; the rest is what the fingerprint is the digest of."""
 
 Facts = Callable[[int, int], dict[str, Any]]
 
@@ -53,6 +48,7 @@ class TrainedNetworks:
         facts: Gives what a file of a network after so many epochs says of itself.
         count: How many there are, from network 0.
         snapshots: After how many epochs their states are kept; 0 is before training.
+        fingerprint: Names all that they depend on, their numbers excepted; it is the name of the folder.
     """
 
     def __init__(self, folder: Path, count: int, snapshots: tuple[int, ...], facts: Facts, expected: files.Shapes):
@@ -60,6 +56,7 @@ class TrainedNetworks:
         self.count = count
         self.snapshots = snapshots
         self.facts = facts
+        self.fingerprint = folder.name
         self._expected = expected
 
     def state(self, number: int, epochs: int | None = None) -> dict[str, Tensor]:
@@ -127,6 +124,7 @@ def trained_networks(
     snapshots: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
+    purpose: str = TRAINED,
 ) -> TrainedNetworks:
     """Networks trained on real images: those that are kept already, and the others once they have been trained.
 
@@ -144,6 +142,8 @@ def trained_networks(
         snapshots: After how many epochs their states are needed, each in [0, epochs]; by default at the end.
         device: Where they are trained.
         folder: Where such folders are kept; by default ``networks`` in the cache.
+        purpose: Networks of different purposes have different draws and folders; the default is that of networks which
+            anything may share.
 
     Raises:
         BaconError: The folder cannot be written.
@@ -153,8 +153,8 @@ def trained_networks(
     if beyond := [epochs for epochs in wanted if not 0 <= epochs <= recipe.epochs]:
         raise ValueError(f"snapshots after epochs {beyond} were asked for, the training has {recipe.epochs}.")
     recipe = replace(recipe, num_networks=1, soft_labels=None)
-    described = _described(store, meta, recipe, seed)
-    text = json.dumps(described, sort_keys=True)
+    facts_of_all = described(store, meta, recipe, seed, purpose)
+    text = json.dumps(facts_of_all, sort_keys=True)
     fingerprint = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
     place = (networks_folder() if folder is None else folder) / fingerprint
 
@@ -167,9 +167,10 @@ def trained_networks(
         expected = files.shapes(dict(template.named_parameters()) | dict(template.named_buffers()))
         networks = TrainedNetworks(place, count, wanted, facts, expected)
         if networks.missing():
-            about = {"format": FORMAT, "fingerprint": fingerprint, "dataset": meta.name, **described}
+            about = {"format": FORMAT, "fingerprint": fingerprint, "dataset": meta.name, **facts_of_all}
             try:
                 with _folder(networks, about):
+                    seed = rng.derive(seed, purpose)
                     Training(networks, store, meta, recipe, seed, torch.device(device), template).run()
             except OSError as error:
                 raise BaconError(
@@ -177,29 +178,6 @@ def trained_networks(
                     "folder that can be written."
                 ) from error
     return networks
-
-
-def _described(store: LabeledImages, meta: DatasetMeta, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """All that a network depends on but its number, as plain values."""
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in (store.images, store.labels):
-        digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
-        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-    kept = [field.name for field in fields(recipe) if field.name not in _NOT_THE_NETWORKS]
-    described = {
-        "images": {"number": len(store), "digest": digest.hexdigest()},
-        "channels": meta.channels,
-        "size": list(meta.size),
-        "classes": meta.num_classes,
-        "mean": list(meta.mean),
-        "std": list(meta.std),
-        "recipe": {name: plain(getattr(recipe, name)) for name in kept},
-        "seed": seed,
-        "training": FORMAT,
-    }
-    if meta.whitening is not None:  # left out otherwise, so that networks of normalized images keep their fingerprints
-        described["whitening"] = meta.whitening.to_json()
-    return described
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.distributed import first_then_others, gather_objects, process_rank, together, world_size
 from bacon_pl.errors import BaconError
@@ -20,6 +19,7 @@ from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training_set import TrainingSet
 from bacon_pl.networks import Network
+from bacon_pl.pace import Pace, duration
 
 if TYPE_CHECKING:  # which is made by what stands here
     from bacon_pl.learners.trained import TrainedNetworks
@@ -49,10 +49,11 @@ class Training:
         self.recipe = recipe
         self.device = device
         self.meta = meta
-        self.seed = rng.derive(seed, "trained networks")
+        self.seed = seed
         together = device.type == "cuda" and template.batchable and not template.draws_at_random
         self.at_once = world_size() * (SIDE_BY_SIDE if together else 1)
         self.saved = time.monotonic()
+        self.pace = Pace(first=10.0)
 
     def run(self) -> None:
         """Train all that is missing."""
@@ -85,7 +86,9 @@ class Training:
                 self._keep(learners, epoch, missing)
             if epoch == last:
                 break
-            self._epoch(learners, optimizer, epoch)
+            if epoch == start:
+                self.pace.begin(start * learners.steps_per_epoch, last * learners.steps_per_epoch)
+            self._epoch(learners, optimizer, epoch, f"network {names} of {self.networks.count}")
             if epoch + 1 < last and any(gather_objects(time.monotonic() - self.saved >= SAVE_EVERY)):
                 together(partial(self._save, learners, optimizer, epoch + 1))
         for number in group:
@@ -94,11 +97,23 @@ class Training:
             rank_zero_info(f"Network {names} of {self.networks.count} took {time.monotonic() - began:.0f} s.")
 
     @torch.enable_grad()
-    def _epoch(self, learners: Learners, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    def _epoch(self, learners: Learners, optimizer: torch.optim.Optimizer, epoch: int, names: str) -> None:
         for step in range(epoch * learners.steps_per_epoch, (epoch + 1) * learners.steps_per_epoch):
             learners.schedule(optimizer, step)
-            learners.descend(step)
+            losses = learners.descend(step)
             optimizer.step()
+            if self.pace.step(step + 1):
+                loss = f", loss {losses.mean():.3g}" if len(losses) else ""  # waits for the device
+                self.pace.mark()
+                rank_zero_info(f"{names}: {self._where(learners)}{loss}{self._left()}")
+
+    def _where(self, learners: Learners) -> str:
+        epochs = self.pace.total // learners.steps_per_epoch
+        return f"epoch {self.pace.done / learners.steps_per_epoch:.1f} of {epochs}"
+
+    def _left(self) -> str:
+        left = self.pace.seconds_left
+        return "" if left is None else f", {duration(left)} left"
 
     def _keep(self, learners: Learners, epoch: int, missing: dict[int, set[int]]) -> None:
         """Write the networks as they are; first one process, then those that do not see its files."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+import torch
 from torch import Tensor, nn
 
 from bacon_pl.errors import BaconError
@@ -99,11 +100,12 @@ class ConvNet(Network):
         """Compute ``features`` with one fused operator for the norm, ReLU and pooling of each block."""
         layers = list(self.features)
         blocks = list(zip(layers[0::4], layers[1::4], strict=True))
+        reduced = torch.is_autocast_enabled("cpu")
         for i, (convolution, norm) in enumerate(blocks):
             assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.GroupNorm)
             assert convolution.bias is not None and not isinstance(convolution.padding, str)
             affine = (norm.weight, norm.bias)
-            half = i + 1 < len(blocks)  # embeddings stay in float32
+            half = reduced and i + 1 < len(blocks)  # embeddings stay in float32
             if convolution.in_channels <= fused.FEW_CHANNELS:
                 first = (x.float(), convolution.weight, convolution.bias)
                 x = fused.stem(*first, *affine, convolution.padding[0], norm.eps, half)[0]

@@ -12,8 +12,8 @@
 
 namespace {
 
-template <class Out>
-void norm_forward(const uint16_t* x, const float* gamma, const float* beta, Out* out, float* mean, float* scale,
+template <class In, class Out>
+void norm_forward(const In* x, const float* gamma, const float* beta, Out* out, float* mean, float* scale,
                   int64_t n, int64_t filters, int h, int w, float eps) {
     const int blocks = blocks_of(filters);
 #pragma omp parallel for schedule(static)
@@ -29,9 +29,9 @@ void norm_forward(const uint16_t* x, const float* gamma, const float* beta, Out*
     }
 }
 
-template <class Out>
-void norm_backward(const uint16_t* x, const float* gamma, const float* beta, const float* mean, const float* scale,
-                   const Out* gradient, uint16_t* d_x, float* d_gamma, float* d_beta, int64_t n, int64_t filters,
+template <class In, class Out>
+void norm_backward(const In* x, const float* gamma, const float* beta, const float* mean, const float* scale,
+                   const Out* gradient, In* d_x, float* d_gamma, float* d_beta, int64_t n, int64_t filters,
                    int h, int w) {
     const int blocks = blocks_of(filters);
 #pragma omp parallel for schedule(static)
@@ -48,6 +48,9 @@ void norm_backward(const uint16_t* x, const float* gamma, const float* beta, con
         block_of(d_beta + image * filters, filters, block).set(0, d.beta);
     }
 }
+
+constexpr int SPREAD = 16;  // room for the nine taps of a filter
+typedef float Wide __attribute__((vector_size(SPREAD * sizeof(float)), aligned(sizeof(Vec)), may_alias));
 
 // Scratch memory that starts where a cache line does.
 class Scratch {
@@ -118,21 +121,21 @@ struct Stem {
         }
     }
 
-    // What the padded image gets from every pixel of the map: tap k of channel c in lane k of (pixels, channels, LANES).
+    // What the padded image gets from every pixel of the map: tap k of channel c at k of (pixels, channels, SPREAD).
     void spread_gradient(const float* map, const float* weight, int lanes, float* spread) const {
         for (int c = 0; c < channels; ++c) {
-            Vec taps[LANES] = {};  // one filter each
+            Wide taps[LANES] = {};  // one filter each
             for (int k = 0; k < 9; ++k)
                 for (int lane = 0; lane < lanes; ++lane) taps[lane][k] = weight[(c * 9 + k) * LANES + lane];
             for (int64_t i = 0; i < pixels(); ++i) {
-                Vec even{}, odd{};
+                Wide even{}, odd{};
 #pragma GCC unroll 8
                 for (int lane = 0; lane < LANES; lane += 2) {
                     even += taps[lane] * map[i * LANES + lane];
                     odd += taps[lane + 1] * map[i * LANES + lane + 1];
                 }
-                float* to = spread + (i * channels + c) * LANES;
-                store(to, load(to) + even + odd);
+                Wide& to = *reinterpret_cast<Wide*>(spread + (i * channels + c) * SPREAD);
+                to += even + odd;
             }
         }
     }
@@ -142,7 +145,7 @@ struct Stem {
         for (int i = 0; i < height; ++i)
             for (int j = 0; j < width; ++j)
                 for (int c = 0; c < channels; ++c) {
-                    const float* from = spread + ((static_cast<int64_t>(i) * width + j) * channels + c) * LANES;
+                    const float* from = spread + ((static_cast<int64_t>(i) * width + j) * channels + c) * SPREAD;
                     float* to = padded + (static_cast<int64_t>(c) * rows() + i) * row + j;
                     for (int k = 0; k < 9; ++k) to[k / 3 * row + k % 3] += from[k];
                 }
@@ -197,7 +200,7 @@ void stem_backward(const float* x, const float* weight, const float* bias, const
 #pragma omp parallel
     {
         Scratch image(stem.padded()), room(stem.pixels() * LANES);
-        Scratch spread(d_x ? stem.pixels() * channels * LANES : 0), d_image(d_x ? stem.padded() : 0);
+        Scratch spread(d_x ? stem.pixels() * channels * SPREAD : 0), d_image(d_x ? stem.padded() : 0);
         const Block<float> map{room.data(), LANES, LANES};
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < n; ++b) {
@@ -229,26 +232,43 @@ void stem_backward(const float* x, const float* weight, const float* bias, const
 
 }  // namespace
 
-// ``half``: the tensors marked void are bfloat16, else float.
+// ``half``: the tensors marked void are bfloat16, else float; ``half_in`` says it of x, ``half_out`` of what is pooled.
 extern "C" {
 
-void bacon_norm_forward(const uint16_t* x, const float* gamma, const float* beta, void* out, float* mean, float* scale,
-                        int64_t n, int64_t filters, int64_t h, int64_t w, float eps, int64_t half) {
-    if (half)
-        norm_forward(x, gamma, beta, static_cast<uint16_t*>(out), mean, scale, n, filters, h, w, eps);
+void bacon_norm_forward(const void* x, const float* gamma, const float* beta, void* out, float* mean, float* scale,
+                        int64_t n, int64_t filters, int64_t h, int64_t w, float eps, int64_t half_in,
+                        int64_t half_out) {
+    const auto run = [&](const auto* maps, auto* pooled) {
+        norm_forward(maps, gamma, beta, pooled, mean, scale, n, filters, h, w, eps);
+    };
+    const auto read = [&](const auto* maps) {
+        if (half_out)
+            run(maps, static_cast<uint16_t*>(out));
+        else
+            run(maps, static_cast<float*>(out));
+    };
+    if (half_in)
+        read(static_cast<const uint16_t*>(x));
     else
-        norm_forward(x, gamma, beta, static_cast<float*>(out), mean, scale, n, filters, h, w, eps);
+        read(static_cast<const float*>(x));
 }
 
-void bacon_norm_backward(const uint16_t* x, const float* gamma, const float* beta, const float* mean,
-                         const float* scale, const void* gradient, uint16_t* d_x, float* d_gamma, float* d_beta,
-                         int64_t n, int64_t filters, int64_t h, int64_t w, int64_t half) {
-    if (half)
-        norm_backward(x, gamma, beta, mean, scale, static_cast<const uint16_t*>(gradient), d_x, d_gamma, d_beta, n,
-                      filters, h, w);
+void bacon_norm_backward(const void* x, const float* gamma, const float* beta, const float* mean, const float* scale,
+                         const void* gradient, void* d_x, float* d_gamma, float* d_beta, int64_t n, int64_t filters,
+                         int64_t h, int64_t w, int64_t half_in, int64_t half_out) {
+    const auto run = [&](const auto* maps, const auto* down, auto* d_maps) {
+        norm_backward(maps, gamma, beta, mean, scale, down, d_maps, d_gamma, d_beta, n, filters, h, w);
+    };
+    const auto read = [&](const auto* maps, auto* d_maps) {
+        if (half_out)
+            run(maps, static_cast<const uint16_t*>(gradient), d_maps);
+        else
+            run(maps, static_cast<const float*>(gradient), d_maps);
+    };
+    if (half_in)
+        read(static_cast<const uint16_t*>(x), static_cast<uint16_t*>(d_x));
     else
-        norm_backward(x, gamma, beta, mean, scale, static_cast<const float*>(gradient), d_x, d_gamma, d_beta, n,
-                      filters, h, w);
+        read(static_cast<const float*>(x), static_cast<float*>(d_x));
 }
 
 void bacon_stem_forward(const float* x, const float* weight, const float* bias, const float* gamma, const float* beta,

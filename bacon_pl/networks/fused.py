@@ -2,8 +2,8 @@
 
 The layers between two convolutions (instance norm, ReLU, pooling) are limited by memory bandwidth. These operators read
 each feature map once, process it in float32 in the L1 cache, and write only the pooled map. A first convolution with
-few channels is computed in the same pass. The result equals that of the plain modules up to bfloat16 rounding, of which
-there is less. The operators are used for reduced precision on CPUs.
+few channels is computed in the same pass. The result equals that of the plain modules up to rounding, of which there is
+less in bfloat16. The operators are used in compiled programs on CPUs, in bfloat16 and in float32.
 """
 
 from __future__ import annotations
@@ -87,14 +87,16 @@ def _load() -> ctypes.CDLL | None:
 
 
 def usable(x: Tensor) -> bool:
-    """Return whether the kernels are loaded and apply to a tensor: one under bfloat16 autocast on a CPU."""
-    return (
-        _library is not None
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    )
+    """Return whether the kernels are loaded and apply to a tensor on a CPU.
+
+    They apply under bfloat16 autocast, and to float32 in a compiled program. Elsewhere float32 passes run torch's own
+    modules, which can be differentiated twice.
+    """
+    if _library is None or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return x.dtype is torch.float32 and torch.compiler.is_compiling()
 
 
 def _call(name: str, *arguments: Tensor | int | float | None) -> None:
@@ -108,6 +110,10 @@ def _call(name: str, *arguments: Tensor | int | float | None) -> None:
         else:
             converted.append(ctypes.c_float(a) if isinstance(a, float) else ctypes.c_int64(a))
     getattr(_library, f"bacon_{name}")(*converted)
+
+
+def _is_half(x: Tensor) -> int:
+    return int(x.dtype is torch.bfloat16)
 
 
 def _kept(like: Tensor, filters: int) -> tuple[Tensor, Tensor]:
@@ -132,7 +138,7 @@ def norm_relu_pool(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, half: boo
     """Apply instance norm with affine parameters, ReLU and 2×2 average pooling.
 
     Args:
-        x: (B, F, H, W), bfloat16.
+        x: (B, F, H, W), bfloat16 or float32.
         gamma: Scale, (F,), float32.
         beta: Shift, (F,), float32.
         eps: Added to the variance.
@@ -146,7 +152,7 @@ def norm_relu_pool(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, half: boo
     n, filters, h, w = x.shape
     out = _pooled(x, filters, h, w, half)
     mean, scale = _kept(x, filters)
-    _call("norm_forward", x, gamma, beta, out, mean, scale, n, filters, h, w, eps, int(half))
+    _call("norm_forward", x, gamma, beta, out, mean, scale, n, filters, h, w, eps, _is_half(x), int(half))
     return out, mean, scale
 
 
@@ -163,8 +169,8 @@ def norm_relu_pool_backward(
     gradient, x, gamma, beta = _last(gradient), _last(x), gamma.contiguous(), beta.contiguous()
     d_x = torch.empty_like(x, memory_format=torch.channels_last)
     d_gamma, d_beta = _kept(x, x.shape[1])
-    half = int(gradient.dtype is torch.bfloat16)
-    _call("norm_backward", x, gamma, beta, mean, scale, gradient, d_x, d_gamma, d_beta, *x.shape, half)
+    types = (_is_half(x), _is_half(gradient))
+    _call("norm_backward", x, gamma, beta, mean, scale, gradient, d_x, d_gamma, d_beta, *x.shape, *types)
     return d_x, d_gamma, d_beta
 
 
@@ -248,7 +254,7 @@ def stem_backward(
     d_gamma, d_beta = _kept(x, len(weight))
     tensors = (x, weight, bias, gamma, beta, mean, scale, gradient)
     gradients = (d_x if to_x else None, d_weight if to_weight else None, d_gamma, d_beta)
-    _call("stem_backward", *tensors, *gradients, *x.shape, padding, len(weight), int(gradient.dtype is torch.bfloat16))
+    _call("stem_backward", *tensors, *gradients, *x.shape, padding, len(weight), _is_half(gradient))
     return d_x, d_weight, d_gamma, d_beta
 
 

@@ -10,7 +10,12 @@
 
 namespace {
 
+// As many as a register holds: with two registers a vector, a processor with AVX2 would run out of them.
+#ifdef __AVX512F__
 constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
 constexpr int WAYS = 4;  // sums at a time, for each addition waits for its last
 typedef float Vec __attribute__((vector_size(LANES * sizeof(float))));
 typedef float Loose __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));

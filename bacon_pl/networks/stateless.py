@@ -49,7 +49,7 @@ class StatelessNetwork:
         self._run: Run = self._plain
         self._run_many: Run = self._many
         if plan.compiled:
-            if device.type == "cpu" and plan.bfloat16:
+            if device.type == "cpu":
                 fused.load()
             settings: Any = torch._dynamo.config
             settings.recompile_limit = max(settings.recompile_limit, MOST_PROGRAMS)

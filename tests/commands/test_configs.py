@@ -14,7 +14,13 @@ from tests.paths import CONFIGS, ROOT
 
 EXPERIMENTS = sorted(CONFIGS.glob("*/ipc*.yaml"))
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
-SELECTIONS = {"tiles": ("drawn", 2), "random": ("drawn", 1), "herding": ("herding", 1), "k_center": ("k_center", 1)}
+SELECTIONS = {
+    "tiles": ("drawn", 2),
+    "random": ("drawn", 1),
+    "herding": ("herding", 1),
+    "k_center": ("k_center", 1),
+    "rded": ("rded", 1),
+}
 RECOVERIES = ("sre2l", "cda")  # tests/distillers/test_recovery.py has their frames
 MATCHING = [path for path in METHODS if path.stem not in (*SELECTIONS, *RECOVERIES)]
 ABLATION = sorted((CONFIGS / "ablation").glob("*.yaml"))

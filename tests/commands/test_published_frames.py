@@ -54,3 +54,18 @@ def test_every_cell_of_a_methods_paper_resolves_to_its_published_frame(method, n
             assert where == ("pixels", True, True) and data["batch_real"] == 1024
             assert (model["pairs"]["count"], model["pairs"]["epochs"]) == (20, 60)
     assert (model.get("reference") is not None) == method.startswith("iid")
+
+
+@pytest.mark.parametrize(("name", "ipc"), [*product((*SMALL, "mnist", "fashion_mnist", "tiny_imagenet"), (1, 10, 50))])
+def test_rded_has_its_published_frame_on_every_dataset(name, ipc):
+    model = settings_of("fit", [f"--config={name}/ipc{ipc}", "--config=methods/rded"])["model"]
+    assert (model["ipc"], model["factor"], model["rule"]) == (ipc, 1, "rded")
+    # 300 images and 5 crops of each; as many crops on a canvas as its size says: 1 at 32 and 64 pixels.
+    assert model["crops"] == {"images": 300, "per_image": 5, "smallest": 0.08, "tiles": None}
+    observer = model["observer"]
+    shape = observer["network"]["init_args"]
+    assert observer["network"]["class_path"].endswith(".ConvNet")
+    assert (shape["width"], shape["depth"], shape["norm"]) == (128, 4 if name == "tiny_imagenet" else 3, "batch")
+    mirrored = "flip" in observer["augment"]["init_args"]["groups"]
+    assert mirrored == (name not in ("mnist", "svhn"))
+    assert (observer["count"], observer["file"]) == (1, None)

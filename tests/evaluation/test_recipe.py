@@ -227,10 +227,10 @@ def test_a_teacher_is_trained_once_and_repeats(data, real):
     for teacher in (first, first, again):
         teacher.prepare(torch.device("cpu"))
         assert torch.equal(teacher.logits(x), first.logits(x))
-    module = first._learners
+    network = first.network
     first.prepare(torch.device("cpu"))
-    assert first._learners is module
-    assert module.networks[0].classifier.in_features == 4 * 6 * 6
+    assert first.network is network
+    assert network.classifier.in_features == 4 * 6 * 6
     with pytest.raises(BaconError, match="teacher"):
         Learners(real, settings, data.meta)
 

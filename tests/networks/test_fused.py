@@ -1,12 +1,16 @@
 """The fused kernels: as exact as the plain modules in bfloat16, and no less careful."""
 
 import configparser
+import platform
 
 import pytest
 import torch
 
-from bacon_pl.networks import ConvNet, fused
+from bacon_pl.networks import ConvNet, StatelessNetwork, fused
+from bacon_pl.networks.acceleration import PLAIN, Plan
 from tests.paths import ROOT
+
+SHAPES = [(1, (28, 28), 16, 3), (3, (32, 32), 24, 2), (1, (9, 14), 5, 2), (4, (17, 20), 40, 1), (6, (8, 8), 16, 2)]
 
 
 @pytest.fixture
@@ -27,11 +31,14 @@ def gradients_of(network, x, to_images):
     return [z, logits, *torch.autograd.grad(loss, wanted)]
 
 
+def together_off(found, exact):
+    """Relative error of all tensors together, for biases before a norm have no gradient but rounding."""
+    found, exact = (torch.cat([t.detach().double().flatten() for t in result]) for result in (found, exact))
+    return float((found - exact).norm() / exact.norm())
+
+
 @pytest.mark.parametrize("to_images", [False, True])
-@pytest.mark.parametrize(
-    ("channels", "size", "width", "depth"),
-    [(1, (28, 28), 16, 3), (3, (32, 32), 24, 2), (1, (9, 14), 5, 2), (4, (17, 20), 40, 1), (6, (8, 8), 16, 2)],
-)
+@pytest.mark.parametrize(("channels", "size", "width", "depth"), SHAPES)
 def test_fused_blocks_round_no_more_than_plain_ones(kernels, monkeypatch, channels, size, width, depth, to_images):
     torch.manual_seed(0)
     network = ConvNet(channels, size, 5, width=width, depth=depth)
@@ -47,10 +54,50 @@ def test_fused_blocks_round_no_more_than_plain_ones(kernels, monkeypatch, channe
         monkeypatch.setattr(fused, "usable", lambda _: False)
         plain = gradients_of(network, x, to_images)
     assert [t.shape for t in kernel] == [t.shape for t in exact]
-    # Together, for biases before a norm have no gradient but rounding.
-    kernel, plain, exact = (torch.cat([t.double().flatten() for t in result]) for result in (kernel, plain, exact))
-    assert (kernel - exact).norm() <= 2 * (plain - exact).norm()
-    assert (kernel - exact).norm() <= 0.1 * exact.norm()
+    assert together_off(kernel, exact) <= min(2 * together_off(plain, exact), 0.1)
+
+
+@pytest.fixture(params=["", "-mno-avx512f"], ids=["native", "without AVX-512"])
+def kernels_of_machine(request, monkeypatch, tmp_path):
+    """The kernels as they are built for this machine, and for one without AVX-512."""
+    if (command := fused.compiler()) is None:
+        pytest.skip("needs a C++ compiler")
+    if request.param and platform.machine() != "x86_64":
+        pytest.skip("a processor of another kind")
+    monkeypatch.setenv("CXX", " ".join([*command, request.param]).strip())
+    monkeypatch.setattr(fused, "_library", fused._load.__wrapped__())
+    assert fused._library is not None
+
+
+@pytest.mark.parametrize("to_images", [False, True])
+@pytest.mark.parametrize(("channels", "size", "width", "depth"), SHAPES)
+def test_fused_blocks_are_exact_in_float32(kernels_of_machine, monkeypatch, channels, size, width, depth, to_images):
+    torch.manual_seed(0)
+    network = ConvNet(channels, size, 5, width=width, depth=depth)
+    for p in network.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+        p.requires_grad_(not to_images)
+    x = torch.randn(6, channels, *size)
+    assert not fused.usable(x)  # outside compiled programs, torch's own modules are used
+    exact = gradients_of(network.double(), x.double(), to_images)
+    plain = gradients_of(network.float(), x, to_images)
+    monkeypatch.setattr(fused, "usable", lambda _: True)
+    kernel = gradients_of(network, x, to_images)
+    assert [(t.shape, t.dtype) for t in kernel] == [(t.shape, t.dtype) for t in plain]
+    assert together_off(kernel, exact) <= max(2 * together_off(plain, exact), 1e-6)
+
+
+def test_compiled_programs_use_the_kernels_in_float32(kernels, monkeypatch):
+    network = ConvNet(1, (8, 8), 3, width=8, depth=1)
+    x = torch.randn(2, 1, 8, 8)
+    called = []
+    monkeypatch.setattr(fused, "_call", lambda name, *_: called.append(name))
+    state = dict(network.named_parameters())
+    StatelessNetwork(network, PLAIN)(state, x)
+    assert called == []
+    StatelessNetwork(network, Plan(compiled=True, bfloat16=False))(state, x)
+    assert called == ["stem_forward"]
+    torch.compiler.reset()
 
 
 def test_fused_kernels_do_not_hide_numbers_that_went_wrong(kernels):

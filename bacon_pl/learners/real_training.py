@@ -1,0 +1,146 @@
+"""How networks are trained on the real images before they are used: teachers, observers, references and pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
+
+from bacon_pl.augment import Augmentation, NoAugmentation
+from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.networks import Acceleration, NetworkFactory
+
+if TYPE_CHECKING:  # which may hold such settings, for its teachers
+    from bacon_pl.learners.recipe import Recipe
+
+Optimizer = Literal["sgd", "adamw"]
+Limited = TypeVar("Limited", bound="RealTraining")
+RealSchedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True)
+class RealTraining:
+    """How networks are trained on the real images before a run; runs, whatever their seed, share those of equal
+    settings, which lie in the cache.
+
+    Args:
+        count: How many.
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        lr: Learning rate, the highest that the schedule reaches.
+        momentum: Momentum of SGD; AdamW does not use it.
+        weight_decay: Weight decay.
+        augment: Augmentation of every batch; null, as published for IID, is none.
+        seed: Seed of their weights, batches and augmentation; the run's own plays no part.
+        optimizer: ``sgd`` or ``adamw``; the latter needs a different learning rate, such as 0.001.
+        schedule: ``constant``, or ``cosine``: decrease from lr to 0 over the training.
+        warmup: Share of the training, in [0, 1), in which the learning rate rises to lr first, step by step.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    count: int = 10
+    epochs: int = 40
+    batch_size: int = 256
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: Augmentation | None = None
+    seed: int = 0
+    optimizer: Optimizer = "sgd"
+    schedule: RealSchedule = "constant"
+    warmup: float = 0.0
+
+    option: ClassVar[str] = "--model.reference"
+
+    def __post_init__(self) -> None:
+        named = self.named
+        for name, low in (("count", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise BaconError(f"{named(name)} must be at least {low}, got {getattr(self, name)}.")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise BaconError(f"{named('lr')} must be positive and finite, got {self.lr}.")
+        for name in ("momentum", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BaconError(f"{named(name)} must be in [0, 1), got {getattr(self, name)}.")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise BaconError(f"{named('weight_decay')} must be zero or positive and finite, got {self.weight_decay}.")
+        for name, known in (("optimizer", get_args(Optimizer)), ("schedule", get_args(RealSchedule))):
+            if getattr(self, name) not in known:
+                raise unknown_name(named(name), str(getattr(self, name)), known)
+
+    @classmethod
+    def named(cls, name: str) -> str:
+        """Name the option of a setting, for messages."""
+        return f"{cls.option}.{name}" if cls.option else f"--{name}"
+
+    def recipe(self, network: NetworkFactory, acceleration: Acceleration) -> Recipe:
+        """How they are trained.
+
+        Args:
+            network: What they are.
+            acceleration: See :class:`Recipe`.
+        """
+        from bacon_pl.learners.recipe import Recipe
+
+        return Recipe(
+            network=network,
+            num_networks=1,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            lr_drop=1.0,
+            augment=self.augment or NoAugmentation(),
+            acceleration=acceleration,
+            optimizer=self.optimizer,
+            schedule="cosine" if self.schedule == "cosine" else "step",
+            warmup=self.warmup,
+        )
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Most that a run spends on networks that are trained on the real images before it (``pairs``, ``reference``,
+    ``observer``).
+
+    A budget sets it, so that methods which train such networks fit into it, too; methods without them are unaffected.
+
+    Args:
+        count: Most networks; null sets no limit.
+        epochs: Most epochs of each; null sets no limit.
+        network: Architecture of reference networks and observers, in place of their own; null keeps it. Pairs have the
+            architecture of the matched network in any case, and a network that is read from a file has its own.
+        teacher: Architecture, with batch norm, of the teacher from which ``Recovery`` recovers images, in place of its
+            own; null keeps it.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    count: int | None = None
+    epochs: int | None = None
+    network: NetworkFactory | None = None
+    teacher: NetworkFactory | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("count", "epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BaconError(f"--model.pretraining.{name} must be at least 1, got {value}.")
+
+    def limit(self, settings: Limited) -> Limited:
+        """Return settings within the limits; those of a network that is read from a file are not changed."""
+        if getattr(settings, "file", None) is not None:
+            return settings
+        changed: dict[str, Any] = {
+            name: most
+            for name in ("count", "epochs")
+            if (most := getattr(self, name)) is not None and most < getattr(settings, name)
+        }
+        network = self.teacher if settings.option == "--model.teacher" else self.network
+        if network is not None and hasattr(settings, "network"):
+            changed["network"] = network
+        return replace(settings, **changed)
