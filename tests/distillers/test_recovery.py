@@ -11,10 +11,9 @@ from bacon_pl.checkpoints import Checkpoints, in_folder
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.distillers import Recovery, Squeeze
 from bacon_pl.distillers.recovery import batches
-from bacon_pl.distillers.reference import Pretraining
 from bacon_pl.distillers.squeeze import Squeezed
 from bacon_pl.errors import BaconError
-from bacon_pl.learners import trained_networks
+from bacon_pl.learners import Pretraining, trained_networks
 from bacon_pl.networks import ConvNet, ModifiedResNet18
 from bacon_pl.objectives.recovery import image_l2, tv_l2
 from bacon_pl.selection import Start
