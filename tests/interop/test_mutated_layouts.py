@@ -1,7 +1,9 @@
 """Foreign files in every layout, hit by chance: an equal set, another valid one, or one sentence, and nothing else."""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,41 +68,62 @@ def one_sentence(error: BaconError) -> None:
     assert sentence.endswith(".") and sentence.isprintable() and len(sentence) < 900
 
 
-def check(data: st.DataObject, layout: str, folder: Path) -> None:
-    source, spoiled = make(layout, folder)
-    pixels = None if layout in ("sre2l", "pt", "npz") else "unit" if layout == "idc" else "normalized"
-    good = open_set(source, META, pixels=pixels)
-    mutant = spoiled.read_bytes()
+@dataclass(frozen=True)
+class Good:
+    """A good source, the file of it that is spoiled with its bytes, what its numbers are, and the set."""
+
+    source: Path
+    spoiled: Path
+    content: bytes
+    pixels: Any
+    distilled: DistilledSet
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def good(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Good:
+    layout = request.param
+    source, spoiled = make(layout, tmp_path_factory.mktemp("good") / "theirs")
+    pixels: Any = None if layout in ("sre2l", "pt", "npz") else "unit" if layout == "idc" else "normalized"
+    return Good(source, spoiled, spoiled.read_bytes(), pixels, open_set(source, META, pixels=pixels))
+
+
+def check(data: st.DataObject, good: Good) -> None:
+    mutant = good.content
     for _ in range(data.draw(st.integers(1, 3))):
         mutant = mutate(mutant, *data.draw(mutation(max(len(mutant), 1)))) or b"\0"
-    spoiled.write_bytes(mutant)
+    good.spoiled.write_bytes(mutant)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = open_set(source, META, pixels=pixels)
+            found = open_set(good.source, META, pixels=good.pixels)
         except BaconError as error:
             one_sentence(error)
             return
     # Some of these files have no checksum, so other numbers may be read from them, but only of a whole valid set.
     assert found.images.isfinite().all() and min(found.counts) >= 1
     assert (found.soft_labels is None) == (found.label_kind is None)
-    assert found.images.shape[1:] == good.images.shape[1:]
-    assert DistilledSet.load(found.save(folder / "again.safetensors")) == found
+    assert found.images.shape[1:] == good.distilled.images.shape[1:]
+    again = good.spoiled.parent.parent / "again.safetensors"
+    assert DistilledSet.load(found.save(again)) == found
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @FEW
 @given(data=st.data())
-def test_mutated_files(layout: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    check(data, layout, tmp_path_factory.mktemp("mutant") / "theirs")
+def test_mutated_files(data: st.DataObject, good: Good) -> None:
+    check(data, good)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
 @MANY
 @given(data=st.data())
-def test_mutated_files_many(layout: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    check(data, layout, tmp_path_factory.mktemp("mutant") / "theirs")
+def test_mutated_files_many(data: st.DataObject, good: Good) -> None:
+    check(data, good)
+
+
+def test_the_good_files_are_read_again(good: Good) -> None:
+    """Without this the tests above might refuse everything for one dull reason."""
+    good.spoiled.write_bytes(good.content)
+    assert open_set(good.source, META, pixels=good.pixels) == good.distilled
 
 
 def check_labels(data: st.DataObject, folder: Path) -> None:
