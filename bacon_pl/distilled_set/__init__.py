@@ -3,6 +3,7 @@
 from bacon_pl.distilled_set.artifact import DistilledSet
 from bacon_pl.distilled_set.file import FILE_NAME, FORMAT_VERSION
 from bacon_pl.distilled_set.folders import folder_names
+from bacon_pl.distilled_set.labels import LabelKind
 from bacon_pl.distilled_set.provenance import git_commit, package_version
 from bacon_pl.distilled_set.start import recorded_scaling, start_images
 
@@ -10,6 +11,7 @@ __all__ = [
     "FILE_NAME",
     "FORMAT_VERSION",
     "DistilledSet",
+    "LabelKind",
     "folder_names",
     "git_commit",
     "package_version",

@@ -34,7 +34,7 @@ def set_line(path: str | os.PathLike[str], distilled: DistilledSet) -> str:
     """
     tiles = f", each of {distilled.factor}×{distilled.factor} tiles" if distilled.factor > 1 else ""
     method = one_line(distilled.method or "unknown", 40)
-    images = f"{_count(distilled.ipc, 'image')} per class{tiles}"
+    images = f"{distilled.counts_text} image{'s' * (max(distilled.counts) != 1)} per class{tiles}"
     space = "" if distilled.meta.whitening is None else f", {distilled.meta.whitening}"
     return f"{one_line(path)}: {method}, {images}{space}, checksum {distilled.checksum}"
 

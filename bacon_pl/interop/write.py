@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set.labels import counts_text
 from bacon_pl.distilled_set.pictures import share_clipped
 from bacon_pl.errors import BaconError
 
@@ -129,9 +130,10 @@ def written(distilled: DistilledSet, target: str | os.PathLike[str], *, canvases
     form = _form(distilled, path, canvases)
     meta, count = distilled.meta, len(form.images)
     kind = "images" if form.factor == 1 else "canvases"
+    each = counts_text(tuple(form.labels.bincount().tolist()))
     parts = [
-        f"{count} {kind} of {'×'.join(map(str, form.images.shape[1:]))} ({count // meta.num_classes} for each of "
-        f"{meta.num_classes} classes, class by class)"
+        f"{count} {kind} of {'×'.join(map(str, form.images.shape[1:]))} ({each} for each of {meta.num_classes} "
+        "classes, class by class)"
     ]
     if form.factor > 1:
         unsaid = "" if path.suffix else ", which a folder does not record"
@@ -147,6 +149,8 @@ def written(distilled: DistilledSet, target: str | os.PathLike[str], *, canvases
         outside = 100 * share_clipped(form.images, meta)
         clipped = f", {outside:.2g} % of them clipped" if outside else ""
         parts.append(f"pixels of 0 to 255, not normalized{clipped}")
+    if distilled.soft_labels is not None and not _is_ours(path):
+        parts.append("the soft labels have no place in this format")
     if distilled.step_size is not None and not _is_ours(path):
         parts.append(f"the learned step size {distilled.step_size:g} has no place in this format")
     return f"wrote {'; '.join(parts)}; to {path}"

@@ -165,7 +165,7 @@ def test_partitioned_sets(tmp_path):
         ((pair()[0], torch.tensor([0, 0, 1, torch.nan])), "not whole numbers"),
         ((pair()[0], [0, 0, 1, 10**30]), "beyond any number"),
         ((pair()[0], torch.tensor([0, 0, 1, 2])), "does not fit: .*labels run from 0 to 2"),
-        ((pair()[0], torch.tensor([0, 0, 0, 1])), "does not fit: .*same number"),
+        ((pair()[0], torch.tensor([0, 0, 0, 0])), "does not fit: .*has no image"),
         ((pair()[0] * torch.nan, pair()[1]), "not finite"),
         ((pair()[0].long(), pair()[1]), "are torch.int64"),
     ],
