@@ -5,6 +5,7 @@ from bacon_pl.augment.chain import Chain
 from bacon_pl.augment.dsa import DSA
 from bacon_pl.augment.mixing import CutMix, Mixing, MixUp
 from bacon_pl.augment.searched import AutoAugment, RandAugment
+from bacon_pl.augment.tiles import Tiles
 from bacon_pl.augment.views import View, Views
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Mixing",
     "NoAugmentation",
     "RandAugment",
+    "Tiles",
     "View",
     "Views",
 ]

@@ -30,18 +30,22 @@ from bacon_pl.evaluation import (
     Baseline,
     Comparison,
     EvalModule,
+    Labels,
     LearningCurve,
     Results,
     Run,
     RunResult,
+    ScoreWeights,
     bound_line,
     bounds,
+    labels_note,
     recipe_line,
     results,
     run_line,
     score_line,
     set_line,
     summary,
+    teacher_line,
     training_name,
     trainings_line,
     write_results,
@@ -105,6 +109,14 @@ class Eval(LightningCommand):
             "k-center (random, herding, k_center); or the whole training set (whole). Separate several with commas.",
         )
         parser.add_argument(
+            "--labels",
+            type=str | list[str],
+            default=[],
+            help="With which labels the set and the baselines are evaluated: hard, soft, or hard,soft for both, one "
+            "beside the other. By default as --evaluation.soft_labels says. Soft ones are those, or else the set's "
+            "own, or else those of a teacher.",
+        )
+        parser.add_argument(
             "--networks",
             type=str | list[str],
             default=[],
@@ -116,6 +128,7 @@ class Eval(LightningCommand):
             default=False,
             help="Compute the robust scores of DD-Ranking, including the additional runs that they need.",
         )
+        parser.add_class_arguments(ScoreWeights, "score_weights")
         parser.add_argument(
             "--bound",
             type=bool,
@@ -136,12 +149,15 @@ class Eval(LightningCommand):
         """Parse the arguments, and accept lists of names as text, too."""
         super().parse_arguments(parser, args)
         self.baselines: list[Any] = _words(self.config.baselines)
-        for name in self.baselines:
-            if name not in (known := get_args(Baseline)):
-                near = difflib.get_close_matches(name.lower(), known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                said = f"--baselines must be one of {', '.join(known)}, or several, got {one_line(name, 80)}{hint}."
-                raise BaconError(self._sentence(BaconError(said), re.findall(r"--[\w.]+", parser.format_usage())))
+        self.labels: list[Any] = _words(self.config.labels)
+        for option, given, known in (("baselines", self.baselines, Baseline), ("labels", self.labels, Labels)):
+            for name in given:
+                if name not in get_args(known):
+                    near = difflib.get_close_matches(name.lower(), get_args(known), n=1)
+                    hint = f" (did you mean {near[0]}?)" if near else ""
+                    words = ", ".join(get_args(known))
+                    said = f"--{option} must be one of {words}, or several, got {one_line(name, 80)}{hint}."
+                    raise BaconError(self._sentence(BaconError(said), re.findall(r"--[\w.]+", parser.format_usage())))
 
     def run(self) -> None:
         """Evaluate the set given on the command line."""
@@ -197,18 +213,24 @@ class Eval(LightningCommand):
         """Run all trainings, and write and print their results."""
         data, seed = self.datamodule, int(self.config.seed_everything)
         recipe, scores = self.config_init.evaluation, self.config.scores
-        comparison = Comparison(distilled, data.train, data.meta, recipe, networks, self.baselines, scores, seed)
+        weights = self.config_init.score_weights
+        comparison = Comparison(
+            distilled, data.train, data.meta, recipe, networks, self.baselines, scores, seed, self.labels, weights
+        )
+        recipe, stored = comparison.recipe, distilled.soft_labels is not None
+        note = labels_note(recipe.described(), "hard" in self.labels, stored)
         lines = {
             "set": [set_line(self.config.distilled, distilled)],
             "data": describe_data(data),
             "runs": [trainings_line(comparison)],
             "recipe": [recipe_line(recipe.described(), seed)],
+            **({"labels": [note]} if note else {}),
             "result": [str(folder / RESULTS)],
         }
         self.say(laid_out(lines))
-        for teacher in comparison.teachers:
-            teacher.prepare(self.trainer.strategy.root_device)
-            self.say(f"teacher: {teacher.test(data.test):.1f} % on the test images")
+        teachers = comparison.tested_teachers(data.test.to(self.trainer.strategy.root_device))
+        if teachers:
+            self.say(teacher_line(teachers))
         run_results: list[RunResult] = []
         first, compiled = None, None
         for run in comparison.runs:
@@ -224,7 +246,7 @@ class Eval(LightningCommand):
             with undone(folder / LOGS, keep=lambda: bool(run_results) or not self.trainer.is_global_zero):
                 trainer.fit(module)
                 trainer.test(module, datamodule=data, verbose=False)
-            run_results.append(module.run_result(run.architecture, run.variant))
+            run_results.append(comparison.result(run, module))
             took = duration(time.monotonic() - begun)
             self.say(f"[{len(run_results)}/{len(comparison.runs)}] {run_line(run_results[-1])} ({took})")
             first = first or (module, trainer.loggers)
@@ -236,7 +258,7 @@ class Eval(LightningCommand):
         bound = None
         if zero and views:
             bound = bounds(views, distilled, data.train.to(device), self.config_init.bound_settings, seed)
-        numbers = results(distilled, run_results, self.resolved, scored, bound, self.config.distilled)
+        numbers = results(distilled, run_results, self.resolved, scored, bound, self.config.distilled, teachers)
         if zero:
             pictures = {}
             if self.config.figures:
@@ -289,7 +311,9 @@ class Eval(LightningCommand):
             "evaluation": {key: value for key, value in settings["evaluation"].items() if key not in _FREE_RECIPE},
             "networks": networks,
             "baselines": list(dict.fromkeys(self.baselines)),
+            "labels": self.labels,
             "scores": self.config.scores,
+            "score_weights": settings["score_weights"] if self.config.scores else None,
             "bound": settings["bound_settings"] if self.config.bound else None,
             "figures": self.config.figures,  # figures add test accuracies during training to the results
             "trainer": {**trainer, "precision": self.trainer.precision},  # normalized by the Trainer

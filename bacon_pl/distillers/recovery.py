@@ -12,11 +12,10 @@ from torch import Tensor
 from bacon_pl.augment.views import View, Views
 from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
-from bacon_pl.distillers.reference import Pretraining
 from bacon_pl.distillers.squeeze import Squeeze, Squeezed, batch_norms
 from bacon_pl.distributed import all_reduce_sum, own_share
 from bacon_pl.errors import BaconError
-from bacon_pl.learners import trained_networks
+from bacon_pl.learners import Pretraining, trained_networks
 from bacon_pl.networks import Acceleration
 from bacon_pl.objectives.recovery import image_l2, tv_l2
 from bacon_pl.selection import Start

@@ -10,9 +10,8 @@ from jsonargparse import lazy_instance
 from torch import Tensor, nn
 
 from bacon_pl.augment import Augmentation, Chain
-from bacon_pl.distillers.reference import RealTraining
 from bacon_pl.errors import BaconError
-from bacon_pl.learners import Recipe
+from bacon_pl.learners import RealTraining, Recipe
 from bacon_pl.networks import Acceleration, ModifiedResNet18, Network, NetworkFactory
 from bacon_pl.objectives.recovery import statistics_gap
 

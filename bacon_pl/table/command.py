@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import torch
 from jsonargparse import ArgumentParser
@@ -13,7 +13,8 @@ from bacon_pl import __version__
 from bacon_pl.config_files import layers
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
-from bacon_pl.errors import BaconError, one_line
+from bacon_pl.errors import BaconError, one_line, unknown_name
+from bacon_pl.evaluation import Labels
 from bacon_pl.table.numbers import entries
 from bacon_pl.table.pages import write
 from bacon_pl.table.plan import (
@@ -91,6 +92,13 @@ class Table:
             default=None,
             help="Folder of tuned settings, METHOD-DATASET-ipcK.yaml, that bacon tune has written: they have rows of "
             "their own beside those of the methods' own settings.",
+        )
+        parser.add_argument(
+            "--labels",
+            type=words,
+            default=[],
+            help="With which labels every set is evaluated: hard, soft, or hard,soft for both, side by side; by "
+            "default as the evaluation's recipe says.",
         )
         parser.add_argument(
             "--bound",
@@ -283,6 +291,8 @@ class Table:
         for command in ("fit", "eval"):
             given = [part for section, parts in overrides for part in parts if command in _SECTIONS[section]]
             arguments[command] = [*common, *given, *source.arguments, *fixed]
+        if labels := self._labels:
+            arguments["eval"] += ["--labels", ",".join(labels)]
         return arguments
 
     def _override(self, option: str) -> str | None:
@@ -290,6 +300,14 @@ class Table:
         found = [parts[-1].partition("=")[2] if "=" in parts[0] else parts[-1] for _, parts in self.overrides
                  if parts[0].partition("=")[0] == option]  # fmt: skip
         return found[-1] if found else None
+
+    @property
+    def _labels(self) -> list[str]:
+        """Names of the kinds of labels that are asked for."""
+        labels = _words(self.config.labels, "--labels") if self.config.labels else []
+        if unknown := [name for name in labels if name not in get_args(Labels)]:
+            raise unknown_name("kind of labels", unknown[0], get_args(Labels))
+        return labels
 
     @property
     def _accelerator(self) -> str:
