@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,10 +34,35 @@ class FlatStep:
     alpha: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("rho", "alpha"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)) or (name == "rho" and not value):
-                raise BaconError(f"{name} of a flat step must be {"positive" if name == "rho" else "zero or positive"} and finite, got {value}.")
+        if not (self.rho > 0 and math.isfinite(self.rho)):
+            raise BaconError(f"rho of a flat step must be positive and finite, got {self.rho}.")
+        if not (self.alpha >= 0 and math.isfinite(self.alpha)):
+            raise BaconError(f"alpha of a flat step must be zero or positive and finite, got {self.alpha}.")
+
+    def gradients(
+        self, networks: Sequence[Sequence[Tensor]], gradients: Sequence[Tensor], loss: Callable[[], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients of the steps of several networks, which never mix.
+
+        Args:
+            networks: Parameters of each network; moved while the loss is computed, and put back.
+            gradients: Gradients of all of them, one network after another.
+            loss: Computes the sum of their losses on the same batches again.
+        """
+        parts = iter(gradients)
+        own = [[next(parts) for _ in weights] for weights in networks]
+        before = [[w.detach().clone() for w in weights] for weights in networks]
+        with torch.no_grad():
+            for weights, g in zip(networks, own, strict=True):
+                for w, move in zip(weights, self.uphill(weights, g), strict=True):
+                    w += move
+        parts = iter(torch.autograd.grad(loss(), [w for weights in networks for w in weights]))
+        found = [self.combined(g, [next(parts) for _ in g]) for g in own]
+        with torch.no_grad():
+            for weights, kept in zip(networks, before, strict=True):
+                for w, value in zip(weights, kept, strict=True):
+                    w.copy_(value)
+        return tuple(g for each in found for g in each)
 
     def uphill(self, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return how the weights of one network are moved before the gradient is taken again.
