@@ -71,8 +71,8 @@ class TrajectoryMatching(Distiller):
         average: Decay of the moving average of the images that becomes the distilled set, as in FTD; null keeps none.
         experts: The experts' training.
         pretraining: Most that is spent on experts and students, as a budget sets it.
-        acceleration: Whether experts are compiled and in bfloat16, and steps of the student compiled, in full
-            precision: ``on``, ``off`` or ``auto``.
+        acceleration: Whether experts are compiled and in bfloat16: ``on``, ``off`` or ``auto``. ``on`` also compiles
+            the steps of the student, in full precision, except with ``way: graph``.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Raises:
@@ -204,14 +204,13 @@ class TrajectoryMatching(Distiller):
             storage=self.experts.storage,
         )
         self._experts = [Experts(trained, network)]
-        images = self.steps * self._batch_size * self.experts_together * max(self.trainer.max_steps, 0)
-        shape = (self.meta.channels, *self.meta.size)
-        # A step passes over its images twice, once with a second backward pass.
-        plan = resolve_acceleration(self.acceleration, network.template, shape, 3 * images, self.device)
-
         def loss(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
             return label_loss(network.logits(weights, x), y)
 
+        # Compiling second derivatives takes minutes on a CPU, so it is done only where it is asked for.
+        shape = (self.meta.channels, *self.meta.size)
+        asked = self.acceleration if self.acceleration == "on" else "off"
+        plan = resolve_acceleration(asked, network.template, shape, 0, self.device)
         self._slopes = [Slopes(loss, compiled=plan.compiled and self.way != "graph")]
         if self.iteration == 0 and chooses:
             self._choose()

@@ -17,7 +17,8 @@ from bacon_pl.distillers.recognized import agreed, recognized
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import Pretraining
 from bacon_pl.selection import Start
-from tests.distillers.trajectories import EXPERTS, KINDS, STEPS, content, matching, run
+from tests.distillers.running import small
+from tests.distillers.trajectories import KINDS, content, matching, run
 from tests.paths import ROOT
 from tests.patience import PATIENCE
 
@@ -76,10 +77,9 @@ def test_a_resumed_run_ends_in_the_same_bits_and_another_seed_in_others(tmp_path
 def test_what_is_learned_is_in_the_set(tmp_path):
     made = run(tmp_path / "a")
     found = DistilledSet.load(tmp_path / "a")
-    assert found.step_size == pytest.approx(float(made.synthetic.step_size)) and found.step_size != 0.05
+    assert found.step_size == pytest.approx(float(made.synthetic.step_size.detach())) and found.step_size != 0.05
     assert found.soft_labels is None
-    start = DistilledSet.load(tmp_path / "a").images
-    assert torch.equal(start, made.images.detach())
+    assert torch.equal(found.images, made.images.detach())
     datm = run(tmp_path / "b", **KINDS["datm"])
     found = DistilledSet.load(tmp_path / "b")
     assert found.label_kind == "logits" and torch.equal(found.soft_labels, datm.synthetic.soft_labels.detach().half())
@@ -100,12 +100,13 @@ def test_iterations_above_the_threshold_change_nothing(tmp_path):
     kept, moved = run(tmp_path / "a", threshold=1e-9), run(tmp_path / "b", threshold=1e9)
     start = run(tmp_path / "c", lr=1e-30).images
     assert torch.equal(kept.images, start) and not torch.equal(moved.images, start)
-    assert float(kept.synthetic.step_size) == pytest.approx(0.05)
+    assert float(kept.synthetic.step_size.detach()) == pytest.approx(0.05)
 
 
 def test_the_step_size_keeps_above_its_bound(tmp_path):
-    module = run(tmp_path, lr_step_size=1e3, min_step_size=0.04)
-    assert float(module.synthetic.step_size) >= 0.04 * (1 - 1e-6)
+    # Far too long steps: the gradient shortens them by far too much.
+    module = run(tmp_path, 1, step_size=1.0, lr_step_size=1e6, min_step_size=0.04)
+    assert float(module.synthetic.step_size.detach()) == pytest.approx(0.04)
 
 
 def test_ways_agree_where_they_should(tmp_path):
@@ -123,7 +124,7 @@ def test_a_budget_shortens_experts_and_students(tmp_path):
     most = Pretraining(count=2, epochs=2, epoch_steps=2, student_steps=2, student_batch=4)
     module = matching(pretraining=most, inner_steps=6, max_start=3)
     assert (module.experts.count, module.experts.epochs, module.experts.epoch_steps) == (2, 2, 2)
-    assert module.steps == 2 and float(module.synthetic.step_size) == pytest.approx(0.15)
+    assert module.steps == 2 and float(module.synthetic.step_size.detach()) == pytest.approx(0.15)
     assert module.segments == Segments(0, 1, 2)
     module = run(tmp_path, pretraining=most)
     assert [len(part) for part in module._batches(0, 0)] == [2, 4]
@@ -199,15 +200,11 @@ def test_settings_that_make_no_sense_are_refused():
     ):
         with pytest.raises(BaconError, match=says):
             made()
-    module = TrajectoryMatching.load_from_checkpoint  # of the class, see test_a_checkpoint_makes_the_module
-    assert callable(module)
 
 
 def test_a_checkpoint_makes_the_module(tmp_path):
     made = run(tmp_path, 2, flags={"callbacks": [Checkpoints(2)]}, **KINDS["ftd"] | {"labels": "learned"})
-    found = TrajectoryMatching.load_from_checkpoint(in_folder(tmp_path)[-1])
+    found = TrajectoryMatching.load_from_checkpoint(in_folder(tmp_path)[-1], network=small)
     assert same(tensors(made), tensors(found))
-    assert found.experts == ExpertSettings(
-        **EXPERTS | {"augment": found.experts.augment}, flat=made.experts.flat, storage="bfloat16"
-    )
-    assert isinstance(found.augment, DSA) and STEPS
+    assert found.experts.flat == made.experts.flat and found.experts.storage == "bfloat16"
+    assert isinstance(found.augment, DSA) and found.labels == "learned"

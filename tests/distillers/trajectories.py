@@ -1,7 +1,7 @@
 """Small trajectory matchings of every kind, for tests of what holds for all of them.
 
-As a program it runs all of them, one after another, as one process of several: ``python -m tests.distillers.trajectories
-FOLDER``, with the environment that ``torchrun`` sets.
+As a program it runs all of them, one after another, as one process of several: ``python -m
+tests.distillers.trajectories FOLDER``, with the environment that ``torchrun`` sets.
 """
 
 import sys
