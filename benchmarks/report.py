@@ -210,6 +210,17 @@ def objectives_table(result: dict[str, Any]) -> str:
     return table(title, ("objective", "median", f"{beside} beside it", "times as long, round by round"), rows)
 
 
+def trajectory_table(result: dict[str, Any]) -> str:
+    """Cost of a student's gradient, by the number of its steps."""
+    rows = []
+    for steps, ways in result["steps"].items():
+        for name, one in ways.items():
+            peak = "not measured" if one["memory"] is None else f"{one['memory'] / 1e6:,.0f} MB"
+            rows.append((steps, name, seconds(one["median"]), times(one["ratio"]), peak))
+    heads = ("steps", "way", "median", f"times as long as {result['beside']}, round by round", "peak beyond one step's")
+    return table("The gradient of a student", heads, rows)
+
+
 def together_table(result: dict[str, Any]) -> str:
     """Cost of a training step of several networks, both ways."""
     rows = [(name, seconds(median)) for name, median in result["medians"].items()]

@@ -64,8 +64,10 @@ def recipe_line(r: Mapping[str, Any], seed: int) -> str:
     augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
     decay = "" if r.get("decay_norms_and_biases", True) else " of matrices"
     canvases = "" if r.get("cut_tiles", True) else ", whole canvases"
+    epochs = _count(r["epochs"], "epoch") + (f" of at most {r['epoch_steps']} steps" if r.get("epoch_steps") else "")
+    flat = " in flat steps" if r.get("flat") else ""
     return (
-        f"{_count(r['epochs'], 'epoch')}, batch {r['batch_size']}, {r['optimizer']}, learning rate {_rate(r['lr'])} "
+        f"{epochs}, batch {r['batch_size']}, {r['optimizer']}{flat}, learning rate {_rate(r['lr'])} "
         f"({_schedule(r)}), weight decay {r['weight_decay']:g}{decay}, {augment}{canvases}, {_labels(r)}; seed {seed}"
     )
 

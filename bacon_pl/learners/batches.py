@@ -66,8 +66,9 @@ class Batches(nn.Module):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in one pass over the training set; the last may be smaller."""
-        return -(-self.index.shape[1] // self.recipe.batch_size)
+        """Batches in an epoch: a pass over the training set, whose last may be smaller, or the beginning of one."""
+        whole = -(-self.index.shape[1] // self.recipe.batch_size)
+        return min(whole, self.recipe.epoch_steps or whole)
 
     @torch.no_grad()
     def label_once(self, logits: Callable[[Tensor], Tensor]) -> None:

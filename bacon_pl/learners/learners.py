@@ -172,10 +172,14 @@ class Learners(Batches):
     def descend(self, step: int) -> Tensor:
         """Set the gradients of this process's networks for a step and return their losses as :meth:`losses` does."""
         losses = self.losses(step)
-        parameters = [p for k in self.share for p in self.networks[k].parameters()]
+        networks = [list(self.networks[k].parameters()) for k in self.share]
+        parameters = [p for own in networks for p in own]
         if parameters:
             # Not by backward(), where a data-parallel wrapper would wait to average the gradients of all processes.
-            for p, gradient in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
+            gradients = torch.autograd.grad(losses.sum(), parameters)
+            if self.recipe.flat is not None:
+                gradients = self.recipe.flat.gradients(networks, gradients, lambda: self.losses(step).sum())
+            for p, gradient in zip(parameters, gradients, strict=True):
                 p.grad = gradient
         losses = losses.detach()
         own = slice(self.share.start, None, self.share.step)

@@ -115,6 +115,10 @@ class Pretraining:
             architecture of the matched network in any case, and a network that is read from a file has its own.
         teacher: Architecture, with batch norm, of the teacher from which ``Recovery`` recovers images, in place of its
             own; null keeps it.
+        epoch_steps: Most steps of an epoch of the experts whose trajectories are matched; null sets no limit.
+        student_steps: Most steps of the students that follow them; null sets no limit. With fewer steps, the initial
+            step size is larger by as much.
+        student_batch: Most images of one of their steps; null sets no limit.
 
     Raises:
         BaconError: An argument is out of range.
@@ -124,9 +128,12 @@ class Pretraining:
     epochs: int | None = None
     network: NetworkFactory | None = None
     teacher: NetworkFactory | None = None
+    epoch_steps: int | None = None
+    student_steps: int | None = None
+    student_batch: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("count", "epochs"):
+        for name in ("count", "epochs", "epoch_steps", "student_steps", "student_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BaconError(f"--model.pretraining.{name} must be at least 1, got {value}.")
@@ -140,6 +147,8 @@ class Pretraining:
             for name in ("count", "epochs")
             if (most := getattr(self, name)) is not None and most < getattr(settings, name)
         }
+        if self.epoch_steps is not None and hasattr(settings, "epoch_steps"):
+            changed["epoch_steps"] = min(self.epoch_steps, settings.epoch_steps or self.epoch_steps)
         network = self.teacher if settings.option == "--model.teacher" else self.network
         if network is not None and hasattr(settings, "network"):
             changed["network"] = network

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from jsonargparse import lazy_instance
 
 from bacon_pl.augment import DSA, Augmentation, Mixing
 from bacon_pl.errors import BaconError, one_line, unknown_name
+from bacon_pl.learners.flat_step import FlatStep
 from bacon_pl.learners.real_training import Optimizer
 from bacon_pl.learners.soft_labels import DESCRIBED, SoftLabels
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
@@ -61,6 +62,8 @@ class Recipe:
             training on the set is repeated with it, for comparison.
         cut_tiles: Whether networks are trained on the tiles of the set's canvases, cut out and scaled up, and not on
             the canvases as they are.
+        epoch_steps: Most steps of an epoch, which is then the beginning of a shuffled pass; by default a whole pass.
+        flat: Take flat steps, at twice the time (see :class:`FlatStep`).
 
     Raises:
         BaconError: An argument is out of range.
@@ -91,9 +94,11 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     fixed_lr: float = 0.01
     cut_tiles: bool = True
+    epoch_steps: int | None = None
+    flat: FlatStep | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps"):
+        for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps", "epoch_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BaconError(f"--evaluation.{name} must be at least 1, got {getattr(self, name)}.")
         if isinstance(self.lr, str) and self.lr != "stored":
@@ -205,6 +210,8 @@ class Recipe:
             "augment": _class_name(self.augment),
             "mixing": None if self.mixing is None else _mixing_name(self.mixing),
             "cut_tiles": self.cut_tiles,
+            "epoch_steps": self.epoch_steps,
+            "flat": self.flat and asdict(self.flat),
             "labels": "soft" if soft else "hard",
             **{name: soft.get(name) for name in DESCRIBED},
         }

@@ -10,6 +10,8 @@ from bacon_pl.objectives.iid import IID
 from bacon_pl.objectives.m3d import M3D
 from bacon_pl.objectives.mean_matching import MeanMatching
 from bacon_pl.objectives.ncfm import NCFM, Sampler
+from bacon_pl.objectives.slopes import Slopes, label_loss
+from bacon_pl.objectives.trajectory import Matched, Student, Way, match_trajectory
 
 __all__ = [
     "AccuracyScale",
@@ -20,9 +22,15 @@ __all__ = [
     "DataDAM",
     "IID",
     "M3D",
+    "Matched",
     "MeanMatching",
     "NCFM",
     "Objective",
     "Readings",
     "Sampler",
+    "Slopes",
+    "Student",
+    "Way",
+    "label_loss",
+    "match_trajectory",
 ]
