@@ -4,6 +4,8 @@ from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import LoggedBound
 from bacon_pl.distillers.distribution_matching import DistributionMatching
+from bacon_pl.distillers.gradient_matching import GradientMatching
+from bacon_pl.distillers.matched_network import NetworkSettings
 from bacon_pl.distillers.pairs import PairSettings
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.recovery import Recovery
@@ -15,8 +17,10 @@ from bacon_pl.distillers.synthetic_set import SyntheticSet
 __all__ = [
     "Distiller",
     "DistributionMatching",
+    "GradientMatching",
     "LoggedBound",
     "NetworkPool",
+    "NetworkSettings",
     "PairSettings",
     "PoolSettings",
     "Recovery",

@@ -6,23 +6,35 @@ from bacon_pl.objectives.base import Objective, Readings
 from bacon_pl.objectives.combined import Combined
 from bacon_pl.objectives.cross_entropy import AccuracyScale, CrossEntropy
 from bacon_pl.objectives.datadam import DataDAM
+from bacon_pl.objectives.gradient_distance import (
+    AbsoluteError,
+    Cosine,
+    GradientDistance,
+    LayerwiseCosine,
+    SquaredError,
+)
 from bacon_pl.objectives.iid import IID
 from bacon_pl.objectives.m3d import M3D
 from bacon_pl.objectives.mean_matching import MeanMatching
 from bacon_pl.objectives.ncfm import NCFM, Sampler
 
 __all__ = [
+    "AbsoluteError",
     "AccuracyScale",
     "Adversary",
     "BaconObjective",
     "Combined",
+    "Cosine",
     "CrossEntropy",
     "DataDAM",
+    "GradientDistance",
     "IID",
+    "LayerwiseCosine",
     "M3D",
     "MeanMatching",
     "NCFM",
     "Objective",
     "Readings",
     "Sampler",
+    "SquaredError",
 ]
