@@ -18,7 +18,8 @@ EXTENDS = "extends"
 """The key under which a file names the files that it extends: a name, a path or a list; later ones override earlier."""
 
 FOR = "for"
-"""The key under which a file holds settings for a dataset, ``mnist``, or a schedule of it, ``mnist/ipc10``."""
+"""The key under which a file holds settings for a dataset, ``mnist``, a number of images per class, ``ipc10``, both,
+``mnist/ipc10``, or a method, ``methods/idc``, whose settings may be divided in the same way."""
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -185,17 +186,18 @@ def _add(below: list[Layer], more: Iterable[Layer]) -> None:
     below += [layer for layer in more if layer.path is None or layer.path.resolve() not in known]
 
 
-def for_data(layer: Layer, name: Any, ipc: Any) -> list[Layer]:
-    """Divide a layer into its general settings and those that it holds for the data of a run.
+def for_data(layer: Layer, name: Any, ipc: Any, method: str | None = None) -> list[Layer]:
+    """Divide a layer into its general settings and those that it holds for the data and the method of a run.
 
     Args:
         layer: The layer, which may have a section ``for``.
         name: Name of the dataset that is selected by the layers below; None if none is.
         ipc: Images per class that are selected by the layers below.
+        method: Name of the package's method among the layers below, as in ``methods/idc``; None if there is none.
 
     Returns:
-        The general settings, followed by those for the dataset and then by those for its number of images per class,
-        where there are any.
+        The general settings, followed by those for the number of images per class, for the dataset, for both together,
+        and for the method, where there are any.
 
     Raises:
         BaconError: The section does not hold settings by name.
@@ -210,8 +212,9 @@ def for_data(layer: Layer, name: Any, ipc: Any) -> list[Layer]:
             "mnist/ipc10: {model: {lr: 0.1}}, got "
             f"{one_line(found, 80)}."
         )
-    own = [found[key] for key in (name, f"{name}/ipc{ipc}") if key in found]
-    return [replace(layer, settings=dict(part)) for part in (settings, *own)]
+    own = [found[key] for key in (f"ipc{ipc}", name, f"{name}/ipc{ipc}", method) if key in found]
+    parts = [replace(layer, settings=dict(part)) for part in own]
+    return [replace(layer, settings=settings), *(one for part in parts for one in for_data(part, name, ipc, method))]
 
 
 def _extended(settings: dict[str, Any], option: str, origin: str) -> list[str]:

@@ -67,7 +67,8 @@ class CommandLine:
             value = value if equals else rest.pop(0)
             if name in ("--config", "-c"):
                 for layer in layers(value):
-                    below = self.section("data").get("name"), self.section("model").get("ipc")
+                    own = [name for part in self.parts if isinstance(part, Layer) and (name := method_of(part))]
+                    below = self.section("data").get("name"), self.section("model").get("ipc"), (own or [None])[-1]
                     for part in for_data(replace(layer, given=value if layer.origin else ""), *below):
                         self.parts += _flat(part)
             else:

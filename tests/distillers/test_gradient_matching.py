@@ -8,7 +8,7 @@ import torch
 
 from bacon_pl.augment import DSA, Chain, CutMix, NoAugmentation, RandAugment
 from bacon_pl.data import DatasetMeta
-from bacon_pl.data.in_memory import InMemoryData
+from bacon_pl.data.in_memory import InMemoryData, labeled_images
 from bacon_pl.distillers import GradientMatching, NetworkSettings
 from bacon_pl.distillers.weight_gradients import WeightGradients
 from bacon_pl.errors import BaconError
@@ -53,7 +53,7 @@ def run_of_golden(tmp_path, module, start, real, batch_real, steps):
     n = real.shape[1]
     labels = torch.arange(3).repeat_interleave(n)
     meta = DatasetMeta("golden", ("a", "b", "c"), 3, (16, 16), MEAN, STD)
-    data = InMemoryData((real.flatten(0, 1), labels), meta=meta, batch_real=batch_real, pool_batch=4)
+    data = InMemoryData(labeled_images((real.flatten(0, 1), labels), meta.class_names), meta=meta, batch_real=batch_real, pool_batch=4)
     watch = Watch(start)
     trainer(tmp_path, steps, precision="64-true", callbacks=[watch]).fit(module, datamodule=data)
     return torch.stack(watch.found)
