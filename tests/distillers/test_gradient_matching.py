@@ -53,7 +53,9 @@ def run_of_golden(tmp_path, module, start, real, batch_real, steps):
     n = real.shape[1]
     labels = torch.arange(3).repeat_interleave(n)
     meta = DatasetMeta("golden", ("a", "b", "c"), 3, (16, 16), MEAN, STD)
-    data = InMemoryData(labeled_images((real.flatten(0, 1), labels), meta.class_names), meta=meta, batch_real=batch_real, pool_batch=4)
+    data = InMemoryData(
+        labeled_images((real.flatten(0, 1), labels), meta.class_names), meta=meta, batch_real=batch_real, pool_batch=4
+    )
     watch = Watch(start)
     trainer(tmp_path, steps, precision="64-true", callbacks=[watch]).fit(module, datamodule=data)
     return torch.stack(watch.found)
@@ -206,7 +208,9 @@ class Wrong(LayerwiseCosine):
 
 
 def test_a_distance_of_ones_own_must_give_one_number_for_each_class(tmp_path):
-    with pytest.raises(BaconError, match=r"Wrong must give one number for each class, shape \(1,\) here; it gives \(\)"):
+    with pytest.raises(
+        BaconError, match=r"Wrong must give one number for each class, shape \(1,\) here; it gives \(\)"
+    ):
         matched(tmp_path, 1, distance=Wrong())
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from bacon_pl.distillers.weight_gradients import WeightGradients
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import PLAIN, ConvNet
-from bacon_pl.distillers.weight_gradients import WeightGradients
 from bacon_pl.objectives import AbsoluteError, Cosine, LayerwiseCosine, SquaredError
 from bacon_pl.partition import expand
 
