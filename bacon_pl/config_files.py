@@ -19,7 +19,8 @@ EXTENDS = "extends"
 
 FOR = "for"
 """The key under which a file holds settings for a dataset, ``mnist``, a number of images per class, ``ipc10``, both,
-``mnist/ipc10``, or a method, ``methods/idc``, whose settings may be divided in the same way."""
+``mnist/ipc10``, a method below the file, ``methods/idc``, or a budget, ``budgets/small``. What is held for one may be
+divided by the others."""
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -59,10 +60,19 @@ def is_own(layer: Layer) -> bool:
 
 def method_of(layer: Layer) -> str | None:
     """Return the name of a layer that is one of the package's methods, or None for any other layer."""
+    return name if (name := _own_name(layer)).startswith("methods/") else None
+
+
+def budget_of(layer: Layer) -> str | None:
+    """Return the name of a layer that is one of the package's budgets, or None for any other layer."""
+    return name if (name := _own_name(layer)).startswith("budgets/") else None
+
+
+def _own_name(layer: Layer) -> str:
+    """Return the name of a layer that is one of the package's own, or nothing for any other layer."""
     if layer.path is None or not is_own(layer):
-        return None
-    name = layer.path.resolve().relative_to(folder().resolve()).with_suffix("").as_posix()
-    return name if name.startswith("methods/") else None
+        return ""
+    return layer.path.resolve().relative_to(folder().resolve()).with_suffix("").as_posix()
 
 
 def folder() -> Path:
@@ -186,18 +196,19 @@ def _add(below: list[Layer], more: Iterable[Layer]) -> None:
     below += [layer for layer in more if layer.path is None or layer.path.resolve() not in known]
 
 
-def for_data(layer: Layer, name: Any, ipc: Any, method: str | None = None) -> list[Layer]:
-    """Divide a layer into its general settings and those that it holds for the data and the method of a run.
+def for_data(layer: Layer, name: Any, ipc: Any, others: Sequence[str] = ()) -> list[Layer]:
+    """Divide a layer into its general settings and those that it holds for the data, method and budget of a run.
 
     Args:
         layer: The layer, which may have a section ``for``.
         name: Name of the dataset that is selected by the layers below; None if none is.
         ipc: Images per class that are selected by the layers below.
-        method: Name of the package's method among the layers below, as in ``methods/idc``; None if there is none.
+        others: Names of the package's method among the layers below and of its budgets among all layers, such as
+            ``methods/idc`` and ``budgets/small``.
 
     Returns:
         The general settings, followed by those for the number of images per class, for the dataset, for both together,
-        and for the method, where there are any.
+        and for the others in their order, where there are any.
 
     Raises:
         BaconError: The section does not hold settings by name.
@@ -212,9 +223,9 @@ def for_data(layer: Layer, name: Any, ipc: Any, method: str | None = None) -> li
             "mnist/ipc10: {model: {lr: 0.1}}, got "
             f"{one_line(found, 80)}."
         )
-    own = [found[key] for key in (f"ipc{ipc}", name, f"{name}/ipc{ipc}", method) if key in found]
+    own = [found[key] for key in (f"ipc{ipc}", name, f"{name}/ipc{ipc}", *others) if key in found]
     parts = [replace(layer, settings=dict(part)) for part in own]
-    return [replace(layer, settings=settings), *(one for part in parts for one in for_data(part, name, ipc, method))]
+    return [replace(layer, settings=settings), *(one for part in parts for one in for_data(part, name, ipc, others))]
 
 
 def _extended(settings: dict[str, Any], option: str, origin: str) -> list[str]:
