@@ -10,13 +10,14 @@ import pytest
 import yaml
 
 from bacon_pl.cli import main
+from bacon_pl.config_files import layers
 from tests.paths import CONFIGS, ROOT
 
 EXPERIMENTS = sorted(CONFIGS.glob("*/ipc*.yaml"))
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
 SELECTIONS = {"tiles": ("drawn", 2), "random": ("drawn", 1), "herding": ("herding", 1), "k_center": ("k_center", 1)}
 # Methods of the default family; those of others choose theirs by class_path.
-MATCHING = [path for path in METHODS if "class_path" not in yaml.safe_load(path.read_text())["model"]]
+MATCHING = [path for path in METHODS if not any("class_path" in layer.settings["model"] for layer in layers(str(path)))]
 ABLATION = sorted((CONFIGS / "ablation").glob("*.yaml"))
 SMALL, FULL = CONFIGS / "budgets/small.yaml", CONFIGS / "budgets/full.yaml"
 PUBLISHED = CONFIGS / "published.yaml"
