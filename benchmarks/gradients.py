@@ -81,7 +81,8 @@ class Turns(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Start our clock."""
-        self._images = pl_module.images.detach().clone()  # type: ignore[operator,union-attr]
+        assert isinstance(pl_module, GradientMatching)
+        self._images = pl_module.images.detach().clone()
         self._began = now(pl_module.device)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:

@@ -82,7 +82,7 @@ class CommandLine:
             else:
                 given.append(Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}}))
         files = [layer for item in given if isinstance(item, tuple) for layer in item[1]]
-        budgets = [name for layer in files if (name := budget_of(layer))]
+        budgets = [budget for layer in files if (budget := budget_of(layer))]
         for item in given:
             if isinstance(item, str):
                 self.parts.append(item)

@@ -278,55 +278,6 @@ def test_settings_for_data_are_laid_over_those_of_their_file(schedule, lr, tmp_p
     assert before["momentum"] == 0.5 and before["lr"] == 0.2  # what the schedule says later
 
 
-OF_METHODS = """
-model: {momentum: 0.25}
-for:
-  ipc10: {model: {momentum: 0.5}}
-  cifar10: {model: {momentum: 0.75}}
-  methods/dm:
-    model: {lr: 2.0}
-    for:
-      mnist: {model: {lr: 3.0}}
-      ipc1: {model: {lr: 4.0}}
-"""
-
-
-@pytest.mark.parametrize(
-    ("configs", "numbers"),
-    [
-        (["mnist/ipc10", "methods/dm"], (3.0, 0.5)),
-        (["mnist/ipc1", "methods/dm"], (3.0, 0.25)),  # a dataset is more than a number of images
-        (["svhn/ipc1", "methods/dm"], (4.0, 0.25)),
-        (["svhn/ipc10", "methods/dm"], (2.0, 0.5)),
-        (["cifar10/ipc10", "methods/idm"], (0.2, 0.75)),
-    ],
-)
-def test_settings_for_a_number_of_images_or_a_method(configs, numbers, tmp_path, capsys):
-    (tmp_path / "budget.yaml").write_text(OF_METHODS)
-    given = [word for config in [*configs, "budget.yaml"] for word in ("--config", config)]
-    model = printed(capsys, "fit", *given)["model"]
-    assert (model["lr"], model["momentum"]) == numbers
-    model = printed(capsys, "fit", "--config", "budget.yaml", "--config", configs[0], "--config", configs[1])["model"]
-    assert model["momentum"] == 0.5  # what comes later is not heeded
-
-
-@pytest.mark.parametrize(
-    ("budget", "numbers"), [(None, (1.0, 0.25)), ("small", (2.0, 0.25)), ("medium", (3.0, 0.25)), ("full", (1.0, 0.9))]
-)
-def test_settings_for_a_budget_that_is_laid_over(budget, numbers, tmp_path, capsys):
-    own = "for: {mnist: {model: {lr: 2.0}}}"
-    (tmp_path / "mine.yaml").write_text(
-        f"model: {{lr: 1.0, momentum: 0.25}}\nfor: {{budgets/small: {{{own}}}, budgets/medium: {{model: {{lr: 3.0}}}}, "
-        "budgets/full: {model: {momentum: 0.9}}}"
-    )
-    over = [] if budget is None else ["--config", f"budgets/{budget}"]
-    model = printed(capsys, "fit", "--config", "mnist/ipc10", "--config", "mine.yaml", *over)["model"]
-    assert (model["lr"], model["momentum"]) == numbers
-    # As with a tuned method, which extends its own.
-    (tmp_path / "above.yaml").write_text("extends: mine.yaml\nmodel: {lr: 7.0}")
-    assert printed(capsys, "fit", "--config", "mnist/ipc10", "--config", "above.yaml", *over)["model"]["lr"] == 7.0
-
-
 def test_a_copy_keeps_settings_for_data(tmp_path, capsys):
     main(["configs", "copy", "methods/ncfm", "mine.yaml"])
     for schedule in ("cifar100/ipc10", "tiny_imagenet/ipc10"):

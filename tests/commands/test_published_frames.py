@@ -66,7 +66,7 @@ def groups(augment):
     return augment["init_args"].get("groups") or augment["init_args"]["strategies"]
 
 
-@pytest.mark.parametrize(("name", "ipc"), zip(BY_GRADIENTS, (1, 10, 50, 10, 1), strict=True))
+@pytest.mark.parametrize(("name", "ipc"), [*zip(BY_GRADIENTS, (1, 10, 50, 10, 1), strict=True)])
 def test_dc_and_dsa_resolve_to_their_published_loops(name, ipc):
     for method in ("dc", "dsa"):
         fit = settings_of("fit", [f"--config={name}/ipc{ipc}", f"--config=methods/{method}"])
@@ -87,7 +87,7 @@ def test_dc_and_dsa_resolve_to_their_published_loops(name, ipc):
             assert all(set(groups(augment)) == wanted for augment in (model["augment"], networks["augment"]))
 
 
-@pytest.mark.parametrize(("name", "ipc"), product(BY_GRADIENTS, LIVES))
+@pytest.mark.parametrize(("name", "ipc"), [*product(BY_GRADIENTS, LIVES)])
 def test_idc_resolves_to_its_published_frame(name, ipc):
     fit = settings_of("fit", [f"--config={name}/ipc{ipc}", "--config=methods/idc"])
     model, networks, data = fit["model"], fit["model"]["networks"], fit["data"]
