@@ -221,6 +221,20 @@ def trajectory_table(result: dict[str, Any]) -> str:
     return table("The gradient of a student", heads, rows)
 
 
+def gradients_table(result: dict[str, Any]) -> str:
+    """Our step of gradient matching against the literal loop."""
+    memory = result.get("memory", {})
+    rows = [
+        (name, seconds(median), gigabytes(memory[name]) if name in memory else "–")
+        for name, median in result["medians"].items()
+    ]
+    notes = (
+        f"\nratio round by round: {times(result['ratio'])}; largest difference of the gradients: "
+        f"{result['apart']:.1e} of the largest value\n"
+    )
+    return table("Gradient matching: a step of the images in DC's frame", ("", "median", "peak memory"), rows) + notes
+
+
 def together_table(result: dict[str, Any]) -> str:
     """Cost of a training step of several networks, both ways."""
     rows = [(name, seconds(median)) for name, median in result["medians"].items()]

@@ -5,6 +5,8 @@ from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import LoggedBound
 from bacon_pl.distillers.distribution_matching import DistributionMatching
 from bacon_pl.distillers.experts import Expansion, ExpertSettings
+from bacon_pl.distillers.gradient_matching import GradientMatching
+from bacon_pl.distillers.matched_network import NetworkSettings
 from bacon_pl.distillers.pairs import PairSettings
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.recovery import Recovery
@@ -19,8 +21,10 @@ __all__ = [
     "DistributionMatching",
     "Expansion",
     "ExpertSettings",
+    "GradientMatching",
     "LoggedBound",
     "NetworkPool",
+    "NetworkSettings",
     "Observer",
     "PairSettings",
     "PoolSettings",

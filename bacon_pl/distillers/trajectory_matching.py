@@ -204,6 +204,7 @@ class TrajectoryMatching(Distiller):
             storage=self.experts.storage,
         )
         self._experts = [Experts(trained, network)]
+
         def loss(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
             return label_loss(network.logits(weights, x), y)
 

@@ -88,6 +88,6 @@ def test_files_of_half_the_size_are_networks_of_their_own(data, tmp_path):
         wanted, found = full.state(0, epochs), half.state(0, epochs)
         assert all(torch.equal(found[name], t.bfloat16()) for name, t in wanted.items())
     assert make(storage="bfloat16").missing() == {}
+    wild = replace(RECIPE, lr=1e8, epochs=1)
     with pytest.raises(BaconError, match=r"'\S+' is not finite in float16"):
-        wild = replace(RECIPE, lr=1e8, epochs=1)
         trained_networks(data.train, data.meta, wild, folder=tmp_path, storage="float16")
