@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ _NEEDED = {"images", "labels"}
 # Limits far beyond any genuine file.
 _MAX_HEADER = 16 << 20
 _MAX_DEPTH = 50
+_DIGEST = re.compile("[0-9a-f]{1,64}")
 
 
 def file_in(path: str | os.PathLike[str]) -> Path:
@@ -264,11 +266,14 @@ def _is_numbers(value: object) -> bool:
     )
 
 
-def _is_whitening(value: object) -> bool:
+def is_whitening(value: object) -> bool:
     """Return whether a value describes a whitened space that can be written again as it is."""
     if value is None:
         return True
     if not isinstance(value, dict) or not _is_numbers([value.get("epsilon")]):
+        return False
+    # It names a file in the cache and is shown in messages, so it must be the digest that it should be.
+    if not isinstance(value.get("fingerprint"), str) or not _DIGEST.fullmatch(value["fingerprint"]):
         return False
     try:
         restored = Whitening.from_json(value).to_json()
@@ -298,5 +303,5 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "label_kind": lambda v: v is None or v in KINDS,
     "step_size": lambda v: v is None or (_is_numbers([v]) and v > 0),
-    "whitening": _is_whitening,
+    "whitening": is_whitening,
 }

@@ -15,6 +15,7 @@ from torch import Tensor
 from bacon_pl.data.images import DatasetMeta
 from bacon_pl.data.whitening import Whitening
 from bacon_pl.distilled_set import LabelKind
+from bacon_pl.distilled_set.file import is_whitening
 from bacon_pl.errors import BaconError
 from bacon_pl.interop.pixels import SPACES, PixelSpace
 
@@ -73,12 +74,15 @@ def recorded(source: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
         found["step_size"] = entries["step_size"]
     if entries.get("label_kind") in ("logits", "probabilities"):
         found["label_kind"] = entries["label_kind"]
-    whitening = entries.get("whitening")
-    if isinstance(whitening, str):
+    text = entries.get("whitening")
+    if isinstance(text, str):
         try:
-            found["whitening"] = Whitening.from_json(json.loads(whitening))
-        except (ValueError, AttributeError, OverflowError, RecursionError) as error:
-            raise BaconError(f"the whitening in '{source}' makes no sense: fetch or make the file again.") from error
+            described = json.loads(text)
+        except (ValueError, RecursionError):
+            described = None
+        if described is None or not is_whitening(described):
+            raise BaconError(f"the whitening in '{source}' makes no sense: fetch or make the file again.")
+        found["whitening"] = Whitening.from_json(described)
     return found
 
 

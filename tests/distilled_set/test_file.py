@@ -217,6 +217,8 @@ def test_descriptions_with_senseless_values(tmp_path: Path, key: str, value: obj
         ({"whitening": {"kind": "zca", "epsilon": 0.1}}, "'whitening' in its description"),
         ({"whitening": {"kind": "zca", "epsilon": 0.1, "fingerprint": "x", "more": 1}}, "'whitening' in its"),
         ({"whitening": "zca"}, "'whitening' in its description"),
+        ({"whitening": {"kind": "zca", "epsilon": 0.1, "fingerprint": "/../../x"}}, "'whitening' in its description"),
+        ({"whitening": {"kind": "zca", "epsilon": 0.1, "fingerprint": "\x1b[2J"}}, "'whitening' in its description"),
         ({"images": torch.full((6, 3, 8, 12), torch.inf)}, "not finite"),
         ({"images": torch.full((6, 3, 8, 12), torch.nan)}, "not finite"),
         ({"images": torch.zeros(6, 3, 8, 12, dtype=torch.float64)}, "F64"),
