@@ -4,6 +4,12 @@ import pytest
 
 from tests.commands.test_config_names import printed
 
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 OF_BUDGETS = """
 model: {lr: 1.0, momentum: 0.25}
 for:
