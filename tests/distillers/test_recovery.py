@@ -154,6 +154,7 @@ PUBLISHED = {  # iterations, lr, weight of the statistics, smallest crop, curric
 }
 
 
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 @pytest.mark.parametrize(("method", "name"), PUBLISHED)
 def test_configurations_are_the_papers_frames(method, name):
     configs = [f"--config={name}/ipc10", f"--config=methods/{method}"]
