@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # which may hold such settings, for its teachers
     from bacon_pl.learners.recipe import Recipe
 
 Optimizer = Literal["sgd", "adamw"]
+_WITH_BATCH_NORM = ("--model.teacher", "--model.observer")
+"""Options of networks that have batch norm in the papers: a budget that narrows them leaves it to them."""
+
 Limited = TypeVar("Limited", bound="RealTraining")
 RealSchedule = Literal["constant", "cosine"]
 
@@ -111,10 +114,10 @@ class Pretraining:
     Args:
         count: Most networks; null sets no limit.
         epochs: Most epochs of each; null sets no limit.
-        network: Architecture of reference networks and observers, in place of their own; null keeps it. Pairs have the
-            architecture of the matched network in any case, and a network that is read from a file has its own.
-        teacher: Architecture, with batch norm, of the teacher from which ``Recovery`` recovers images, in place of its
-            own; null keeps it.
+        network: Architecture of reference networks, in place of their own; null keeps it. Pairs have the architecture
+            of the matched network in any case, and a network that is read from a file has its own.
+        teacher: Architecture, with batch norm, of the teacher from which ``Recovery`` recovers images and of RDED's
+            observer, in place of their own; null keeps it.
         epoch_steps: Most steps of an epoch of the experts whose trajectories are matched; null sets no limit.
         student_steps: Most steps of the students that follow them; null sets no limit. With fewer steps, the initial
             step size is larger by as much.
@@ -149,7 +152,7 @@ class Pretraining:
         }
         if self.epoch_steps is not None and hasattr(settings, "epoch_steps"):
             changed["epoch_steps"] = min(self.epoch_steps, settings.epoch_steps or self.epoch_steps)
-        network = self.teacher if settings.option == "--model.teacher" else self.network
+        network = self.teacher if settings.option in _WITH_BATCH_NORM else self.network
         if network is not None and hasattr(settings, "network"):
             changed["network"] = network
         return replace(settings, **changed)
