@@ -11,6 +11,7 @@ from bacon_pl.distillers import Selection
 from bacon_pl.distillers.selection import Observer
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import Pretraining, Teacher
+from bacon_pl.networks import ConvNet
 from bacon_pl.partition import assemble
 from bacon_pl.selection import Crops, Start, rded
 from tests.distillers.running import digits, distill, matching, small, trainer
@@ -82,7 +83,7 @@ def test_crops_are_those_that_the_observer_finds_easy(tmp_path, monkeypatch, til
 
 
 def test_the_observer_keeps_to_a_budget_and_may_be_a_file(tmp_path):
-    limit = Pretraining(count=3, epochs=2, network=small)
+    limit = Pretraining(count=3, epochs=2, network=ConvNet, teacher=small)
     limited = Selection(rule="rded", observer=Observer(epochs=9), pretraining=limit).observer
     assert (limited.epochs, limited.count, limited.network) == (2, 1, small)
     named = Observer(file="mine.safetensors")
