@@ -116,9 +116,14 @@ def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
 
 
 def _unclamped(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    m = torch.tensor(mean, dtype=images.dtype, device=images.device).view(-1, 1, 1)
-    s = torch.tensor(std, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+    m, s = (by_channel(tuple(numbers), images.dtype, images.device) for numbers in (mean, std))
     return images * s + m
+
+
+@functools.lru_cache(maxsize=64)
+def by_channel(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a number per channel as a tensor (ch, 1, 1), which is kept on the device, as a copy would sync."""
+    return torch.tensor(numbers, dtype=dtype).to(device).view(-1, 1, 1)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from bacon_pl import rng
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import RealTraining, TrainedNetworks
 from bacon_pl.networks import Network, NetworkFactory, Plan, StatelessNetwork
+from bacon_pl.networks.placing import placed
 
 Limited = TypeVar("Limited", bound="RealTraining")
 
@@ -108,7 +109,7 @@ class HeldNetworks:
                 del self._held[next(iter(self._held))]
             like = next(self.template.parameters())
             self._held[number, epochs] = {
-                name: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype)
+                name: placed(t, like.device, like.dtype if t.is_floating_point() else t.dtype)
                 for name, t in self.trained.state(number, epochs).items()
             }
         return self._held[number, epochs]

@@ -68,7 +68,7 @@ class PretendFunctions(TorchFunctionMode):
         elif rest and (rest[0] is None or isinstance(rest[0], (str, torch.device, int))):
             device = rest.pop(0)
         # What is left: dtype, non_blocking, copy.
-        dtype = rest.pop(0) if rest and isinstance(rest[0], torch.dtype) else kwargs.pop("dtype", None)
+        dtype = rest.pop(0) if rest and not isinstance(rest[0], bool) else kwargs.pop("dtype", None)
         blocking = not (rest.pop(0) if rest else kwargs.pop("non_blocking", False))
         copy = rest.pop(0) if rest else kwargs.pop("copy", False)
         there, goes = on_device(x), device is not None and _is_cuda(device)

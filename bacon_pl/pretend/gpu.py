@@ -108,7 +108,7 @@ class PretendGPU:
         finally:
             self._watching = before
 
-    def trainer(self, first: int = 1, **flags: Any) -> pl.Trainer:
+    def trainer(self, first: int = 2, **flags: Any) -> pl.Trainer:
         """Make a Trainer whose device this is, and which is watched from a step on, between the steps, too.
 
         Args:
@@ -136,7 +136,7 @@ class PretendGPU:
 
     def _copied(self) -> None:
         if self._watching:
-            self.copies.append(Wait(_where(), "copies from pinned memory", self.step))
+            self.copies.append(Wait(_where("placing.py"), "copies from pinned memory", self.step))
 
 
 def check_iterations(module: pl.LightningModule, data: pl.LightningDataModule, steps: int = 4) -> list[Wait]:
@@ -186,12 +186,13 @@ class _Watched(Callback):
         self.gpu._watching = False
 
 
-def _where() -> str:
-    """The innermost line that is neither of a library nor of this package's pretense."""
+def _where(*skipped: str) -> str:
+    """The innermost line that is neither of a library, nor of the pretense, nor of a file of these names."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((_OWN, "<frozen")) and not any(part in file for part in _LIBRARIES):
+        skip = file.startswith((_OWN, "<frozen")) or (skipped and file.endswith(skipped))
+        if not skip and not any(part in file for part in _LIBRARIES):
             path = Path(file)
             folders = list(path.parts)
             short = folders[folders.index("bacon_pl", -4) if "bacon_pl" in folders[-4:] else -2 :]

@@ -111,6 +111,8 @@ def _written(func: Any) -> tuple[str, ...]:
 _READS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _CHECKED = {"_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "_linalg_slogdet", "linalg_eig", "linalg_lstsq"}
 _INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+# Inside vmap, torch itself adds a weight of ones, in C++, where it takes the device for the CPU.
+_FILLED_IN = {"native_batch_norm", "native_batch_norm_backward"}
 _TAKES_NUMBERS = {"fill", "fill_", "masked_fill", "masked_fill_", "index_fill", "index_fill_"}
 
 
@@ -132,7 +134,7 @@ def waits(func: Any, args: Sequence[Any], kwargs: dict[str, Any], flat: Sequence
     elif any(tag in func.tags for tag in _READS) or name in _CHECKED:
         return f"{name} reads numbers, on which the result's shape or an error depends"
     hosts = [t for t in flat if isinstance(t, Tensor) and not isinstance(t, PretendTensor)]
-    if not hosts:
+    if not hosts or name in _FILLED_IN:
         return None
     if name == "copy_":
         return None if args[1] not in hosts else "copies numbers of the host to the device"
