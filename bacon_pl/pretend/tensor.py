@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 DEVICE = torch.device("cuda", 127)
 """The device that does not exist. No machine has so many, so nothing that is kept for it meets a real one's."""
@@ -70,26 +69,35 @@ class PretendTensor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation on the plain tensors, after a look at whether a GPU would wait for it."""
-        flat, spec = tree_flatten((args, kwargs or {}))
-        if what := waits(func, args, kwargs or {}, flat):
+        kwargs = kwargs or {}
+        hosts: list[Tensor] = []
+
+        def plain(t: Tensor) -> Tensor:
+            if isinstance(t, PretendTensor):
+                return t.held
+            hosts.append(t)
+            return t
+
+        inner = [_mapped(value, plain) for value in args]
+        found = func(*inner, **{name: _mapped(value, plain) for name, value in kwargs.items()})
+        if what := waits(func, args, kwargs, hosts):
             told(what)
-        plain = [t.held if isinstance(t, PretendTensor) else t for t in flat]
-        inner_args, inner_kwargs = tree_unflatten(plain, spec)
-        found = func(*inner_args, **inner_kwargs)
         written = _written(func)
-        if any(written):
-            # An operation in place returns what it was given.
-            given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | (kwargs or {})
-            several = len(written) > 1
-            parts = [given[name] if name else _wrapped(part) for name, part in zip(written, found if several else [found], strict=True)]
-            return tuple(parts) if several else parts[0]
-        return _wrapped(found)
+        if not any(written):
+            return _mapped(found, PretendTensor)
+        # An operation in place returns what it was given.
+        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        if len(written) == 1:
+            return given[written[0]]
+        pairs = zip(written, found, strict=True)
+        return tuple(given[name] if name else _mapped(part, PretendTensor) for name, part in pairs)
 
 
-def _wrapped(found: Any) -> Any:
-    flat, spec = tree_flatten(found)
-    made = [PretendTensor(t) if isinstance(t, Tensor) and not isinstance(t, PretendTensor) else t for t in flat]
-    return tree_unflatten(made, spec)
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change the tensors in an argument or a result of an operation."""
+    if isinstance(value, Tensor):
+        return change(value)
+    return type(value)(_mapped(part, change) for part in value) if type(value) in (list, tuple) else value
 
 
 @functools.cache
@@ -116,8 +124,15 @@ _FILLED_IN = {"native_batch_norm", "native_batch_norm_backward"}
 _TAKES_NUMBERS = {"fill", "fill_", "masked_fill", "masked_fill_", "index_fill", "index_fill_"}
 
 
-def waits(func: Any, args: Sequence[Any], kwargs: dict[str, Any], flat: Sequence[Any]) -> str | None:
-    """Say why a GPU would wait for an operation, or refuse it; None if it would do neither."""
+def waits(func: Any, args: Sequence[Any], kwargs: dict[str, Any], hosts: Sequence[Tensor]) -> str | None:
+    """Say why a GPU would wait for an operation, or refuse it; None if it would do neither.
+
+    Args:
+        func: The operation.
+        args: Its arguments.
+        kwargs: Its arguments by name.
+        hosts: The tensors of the host among them.
+    """
     name = func._schema.name.partition("::")[2]
     if name == "_local_scalar_dense":
         return "reads a number (item, float, int, bool, or an if about a tensor)"
@@ -133,11 +148,10 @@ def waits(func: Any, args: Sequence[Any], kwargs: dict[str, Any], flat: Sequence
             return "indexes with a mask, so that the shape depends on numbers (torch.where and masked_fill do not)"
     elif any(tag in func.tags for tag in _READS) or name in _CHECKED:
         return f"{name} reads numbers, on which the result's shape or an error depends"
-    hosts = [t for t in flat if isinstance(t, Tensor) and not isinstance(t, PretendTensor)]
     if not hosts or name in _FILLED_IN:
         return None
     if name == "copy_":
-        return None if args[1] not in hosts else "copies numbers of the host to the device"
+        return None if isinstance(args[1], PretendTensor) else "copies numbers of the host to the device"
     pointwise = torch.Tag.pointwise in func.tags or name in _TAKES_NUMBERS or name in _INDEXED
     if pointwise and all(t.ndim == 0 for t in hosts):
         return None
