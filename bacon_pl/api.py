@@ -20,7 +20,7 @@ from bacon_pl.data import CATALOG, DataModule, InMemoryData, labeled_images
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError, StoppedError, one_line
-from bacon_pl.evaluation import Baseline, Results
+from bacon_pl.evaluation import Baseline, Labels, Results
 from bacon_pl.quiet import quietly, silenced
 
 _SCHEDULE = 10
@@ -118,6 +118,7 @@ def evaluate(
     root: str | os.PathLike[str] | None = None,
     networks: Sequence[str] = (),
     baselines: Sequence[Baseline] = (),
+    labels: Sequence[Labels] = (),
     num_networks: int | None = None,
     epochs: int | None = None,
     scores: bool = False,
@@ -143,6 +144,8 @@ def evaluate(
         root: Folder with the files of a catalog dataset; by default the one recorded in the set.
         networks: Names of architectures; by default that of the recipe.
         baselines: Real images to compare with: ``tiles``, ``random``, ``herding``, ``k_center``, ``whole``.
+        labels: With which labels the set and the baselines are evaluated: ``hard``, ``soft`` or both; by default as the
+            recipe says.
         num_networks: Number of networks trained on each set; by default that of the recipe.
         epochs: Number of training epochs; by default that of the recipe.
         scores: Compute the robust scores of DD-Ranking.
@@ -171,7 +174,7 @@ def evaluate(
     recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
     needy = [name for name, asked in (("scores", scores), ("bound", bound), ("baselines", bool(baselines))) if asked]
     in_memory = data is not None and images is not None and not isinstance(data, DataModule)
-    if in_memory and train is None and (needy or given.config.get("evaluation", {}).get("soft_labels")):
+    if in_memory and train is None and (needy or _needs_teacher(given, labels)):
         raise BaconError(
             f"{' and '.join(needy) or 'soft labels'} need real training images: give them as train=..., beside the "
             "test images."
@@ -184,13 +187,24 @@ def evaluate(
         }
         source = "a set in memory" if isinstance(distilled, DistilledSet) else os.fspath(distilled)
         args = _words([*own], run_settings, settings)
-        args += [f"--{name}={','.join(names)}" for name, names in (("networks", networks), ("baselines", baselines))]
+        several = (("networks", networks), ("baselines", baselines), ("labels", labels))
+        args += [f"--{name}={','.join(names)}" for name, names in several]
         args += [f"--scores={scores}", f"--bound={bound}", f"--seed_everything={seed}", f"--overwrite={overwrite}"]
         with _as_library(progress):
             command = Eval([*args, f"--distilled={source}", f"--out={folder}"])
             _check_folder(command, out)
             command.talks = progress
             return command.evaluate(given, images and images(command.config.data))
+
+
+def _needs_teacher(distilled: DistilledSet, labels: Sequence[Labels]) -> bool:
+    """Return whether an evaluation of the set alone needs a teacher, and so real training images."""
+    if labels and "soft" not in labels:
+        return False
+    recorded = (distilled.config.get("evaluation") or {}).get("soft_labels")
+    if recorded is None:
+        return "soft" in labels and distilled.soft_labels is None
+    return recorded.get("source") != "stored"
 
 
 def _check_folder(command: Fit | Eval, out: Any) -> None:

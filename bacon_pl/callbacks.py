@@ -117,6 +117,7 @@ class ValidationAccuracy(Callback):
         self.keep_best = keep_best
         self.best_accuracy = -1.0
         self.best_images: Tensor | None = None
+        self.best_others: dict[str, Tensor] = {}  # what was learned with them, such as a step size
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Reset the state for a new run, and check that there are images for validation.
@@ -124,7 +125,7 @@ class ValidationAccuracy(Callback):
         Raises:
             BaconError: No images are held out.
         """
-        self.best_accuracy, self.best_images = -1.0, None
+        self.best_accuracy, self.best_images, self.best_others = -1.0, None, {}
         if self.every_n_steps and self._data(trainer).val is None:
             raise BaconError("validation needs held-out training images: set --data.val_fraction, e.g. to 0.1.")
 
@@ -141,6 +142,7 @@ class ValidationAccuracy(Callback):
             logger.log_metrics({"val/accuracy": accuracy}, step=trainer.global_step - 1)
         if self.keep_best and accuracy > self.best_accuracy:
             self.best_accuracy, self.best_images = accuracy, pl_module.images.detach().clone()
+            self.best_others = {name: t.detach().clone() for name, t in _learned_beside(pl_module).items()}
 
     def validate(self, module: Distiller, data: DataModule, step: int) -> float:
         """Train one network on the module's current images and return its held-out accuracy in percent."""
@@ -159,6 +161,9 @@ class ValidationAccuracy(Callback):
         if self.best_images is not None:
             assert isinstance(pl_module, Distiller)
             pl_module.images.data.copy_(self.best_images)
+            for name, tensor in _learned_beside(pl_module).items():
+                if name in self.best_others:
+                    tensor.data.copy_(self.best_others[name])
 
     @property
     def run_settings(self) -> dict[str, Any] | None:
@@ -169,11 +174,16 @@ class ValidationAccuracy(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best images so far."""
-        return {"best_accuracy": self.best_accuracy, "best_images": self.best_images}
+        return {
+            "best_accuracy": self.best_accuracy,
+            "best_images": self.best_images,
+            "best_others": self.best_others,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best images so far."""
         self.best_accuracy, self.best_images = state_dict["best_accuracy"], state_dict["best_images"]
+        self.best_others = state_dict.get("best_others", {})  # checkpoints of earlier versions lack it
 
     @staticmethod
     def _data(trainer: pl.Trainer) -> DataModule:
@@ -181,3 +191,9 @@ class ValidationAccuracy(Callback):
         if not isinstance(module, Distiller):
             raise BaconError("ValidationAccuracy validates a Distiller's images: leave it out of other modules' runs.")
         return module.data
+
+
+def _learned_beside(module: Distiller) -> dict[str, Tensor]:
+    """Return the tensors of a synthetic set, by name, that make up the distilled set together with the images."""
+    held = {**dict(module.synthetic.named_parameters()), **dict(module.synthetic.named_buffers())}
+    return {name: tensor for name, tensor in held.items() if name != "images"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ EXTENDS = "extends"
 """The key under which a file names the files that it extends: a name, a path or a list; later ones override earlier."""
 
 FOR = "for"
-"""The key under which a file holds settings for a dataset, ``mnist``, or a schedule of it, ``mnist/ipc10``."""
+"""The key under which a file holds settings for a dataset, ``mnist``, a number of images per class, ``ipc10``, both,
+``mnist/ipc10``, a method below the file, ``methods/idc``, or a budget, ``budgets/small``. What is held for one may be
+divided by the others."""
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -58,10 +60,19 @@ def is_own(layer: Layer) -> bool:
 
 def method_of(layer: Layer) -> str | None:
     """Return the name of a layer that is one of the package's methods, or None for any other layer."""
+    return name if (name := _own_name(layer)).startswith("methods/") else None
+
+
+def budget_of(layer: Layer) -> str | None:
+    """Return the name of a layer that is one of the package's budgets, or None for any other layer."""
+    return name if (name := _own_name(layer)).startswith("budgets/") else None
+
+
+def _own_name(layer: Layer) -> str:
+    """Return the name of a layer that is one of the package's own, or nothing for any other layer."""
     if layer.path is None or not is_own(layer):
-        return None
-    name = layer.path.resolve().relative_to(folder().resolve()).with_suffix("").as_posix()
-    return name if name.startswith("methods/") else None
+        return ""
+    return layer.path.resolve().relative_to(folder().resolve()).with_suffix("").as_posix()
 
 
 def folder() -> Path:
@@ -185,17 +196,19 @@ def _add(below: list[Layer], more: Iterable[Layer]) -> None:
     below += [layer for layer in more if layer.path is None or layer.path.resolve() not in known]
 
 
-def for_data(layer: Layer, name: Any, ipc: Any) -> list[Layer]:
-    """Divide a layer into its general settings and those that it holds for the data of a run.
+def for_data(layer: Layer, name: Any, ipc: Any, others: Sequence[str] = ()) -> list[Layer]:
+    """Divide a layer into its general settings and those that it holds for the data, method and budget of a run.
 
     Args:
         layer: The layer, which may have a section ``for``.
         name: Name of the dataset that is selected by the layers below; None if none is.
         ipc: Images per class that are selected by the layers below.
+        others: Names of the package's method among the layers below and of its budgets among all layers, such as
+            ``methods/idc`` and ``budgets/small``.
 
     Returns:
-        The general settings, followed by those for the dataset and then by those for its number of images per class,
-        where there are any.
+        The general settings, followed by those for the number of images per class, for the dataset, for both together,
+        and for the others in their order, where there are any.
 
     Raises:
         BaconError: The section does not hold settings by name.
@@ -210,8 +223,9 @@ def for_data(layer: Layer, name: Any, ipc: Any) -> list[Layer]:
             "mnist/ipc10: {model: {lr: 0.1}}, got "
             f"{one_line(found, 80)}."
         )
-    own = [found[key] for key in (name, f"{name}/ipc{ipc}") if key in found]
-    return [replace(layer, settings=dict(part)) for part in (settings, *own)]
+    own = [found[key] for key in (f"ipc{ipc}", name, f"{name}/ipc{ipc}", *others) if key in found]
+    parts = [replace(layer, settings=dict(part)) for part in own]
+    return [replace(layer, settings=settings), *(one for part in parts for one in for_data(part, name, ipc, others))]
 
 
 def _extended(settings: dict[str, Any], option: str, origin: str) -> list[str]:

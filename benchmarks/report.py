@@ -210,6 +210,31 @@ def objectives_table(result: dict[str, Any]) -> str:
     return table(title, ("objective", "median", f"{beside} beside it", "times as long, round by round"), rows)
 
 
+def trajectory_table(result: dict[str, Any]) -> str:
+    """Cost of a student's gradient, by the number of its steps."""
+    rows = []
+    for steps, ways in result["steps"].items():
+        for name, one in ways.items():
+            peak = "not measured" if one["memory"] is None else f"{one['memory'] / 1e6:,.0f} MB"
+            rows.append((steps, name, seconds(one["median"]), times(one["ratio"]), peak))
+    heads = ("steps", "way", "median", f"times as long as {result['beside']}, round by round", "peak beyond one step's")
+    return table("The gradient of a student", heads, rows)
+
+
+def gradients_table(result: dict[str, Any]) -> str:
+    """Our step of gradient matching against the literal loop."""
+    memory = result.get("memory", {})
+    rows = [
+        (name, seconds(median), gigabytes(memory[name]) if name in memory else "–")
+        for name, median in result["medians"].items()
+    ]
+    notes = (
+        f"\nratio round by round: {times(result['ratio'])}; largest difference of the gradients: "
+        f"{result['apart']:.1e} of the largest value\n"
+    )
+    return table("Gradient matching: a step of the images in DC's frame", ("", "median", "peak memory"), rows) + notes
+
+
 def together_table(result: dict[str, Any]) -> str:
     """Cost of a training step of several networks, both ways."""
     rows = [(name, seconds(median)) for name, median in result["medians"].items()]

@@ -21,11 +21,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as commands on an idle machi
 import torch
 
 from bacon_pl.errors import BaconError
-from benchmarks import devices, evaluation, fit, objectives, report, sweep, together
+from benchmarks import devices, evaluation, fit, gradients, objectives, report, sweep, together, trajectory
 from benchmarks.roofline import Device, measure_device
 from benchmarks.workload import Settings, prepare
 
-SUITES = ("fit", "parts", "objectives", "eval", "together", "sweep", "devices")
+SUITES = ("fit", "parts", "objectives", "gradients", "eval", "together", "sweep", "devices", "trajectory")
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
@@ -88,6 +88,14 @@ def run_suite(suite: str, s: Settings, options: argparse.Namespace, device: Devi
     if suite == "objectives":
         result = objectives.run(s)
         return result, report.objectives_table(result)
+    if suite == "trajectory":
+        result = trajectory.run(s, memory=options.memory)
+        return result, report.trajectory_table(result)
+    if suite == "gradients":
+        result = gradients.run(s)
+        if options.memory:
+            result["memory"] = {name: gradients.memory(s, name == "literal") for name in ("literal", "ours")}
+        return result, report.gradients_table(result)
     if suite == "together":
         result = together.run(s, options.networks)
         return result, report.together_table(result)

@@ -28,11 +28,12 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def golden():
-    """Load a golden file by name, as tensors."""
+    """Load a golden file by name, as tensors; texts are lists."""
 
     def load(name):
         with np.load(GOLDEN / f"{name}.npz") as arrays:
-            return {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays}
+            found = {key: np.asarray(arrays[key]) for key in arrays}
+        return {key: v.tolist() if v.dtype.kind == "U" else torch.from_numpy(v) for key, v in found.items()}
 
     return load
 

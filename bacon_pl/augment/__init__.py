@@ -4,7 +4,9 @@ from bacon_pl.augment.base import Augmentation, NoAugmentation
 from bacon_pl.augment.chain import Chain
 from bacon_pl.augment.dsa import DSA
 from bacon_pl.augment.mixing import CutMix, Mixing, MixUp
+from bacon_pl.augment.resized_crop import ResizedCrop
 from bacon_pl.augment.searched import AutoAugment, RandAugment
+from bacon_pl.augment.tiles import Tiles
 from bacon_pl.augment.views import View, Views
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "Mixing",
     "NoAugmentation",
     "RandAugment",
+    "ResizedCrop",
+    "Tiles",
     "View",
     "Views",
 ]

@@ -22,12 +22,12 @@ class Mixing(ABC):
 
         Args:
             x: (B, ch, H, W), normalized.
-            labels: (B,) int64.
+            labels: (B,) int64, or probabilities (B, C).
             num_classes: Number of classes C.
             keys: Coordinates of the draw: seed, purpose, network, step.
 
         Returns:
-            Images (B, ch, H, W) and label probabilities (B, C), float32.
+            Images (B, ch, H, W) and label probabilities (B, C), float32 or of the type of ``labels``.
         """
 
 
@@ -45,7 +45,7 @@ class _TorchvisionMixing(Mixing):
     def mix(self, x: Tensor, labels: Tensor, num_classes: int, *keys: int | str) -> tuple[Tensor, Tensor]:
         """See :meth:`Mixing.mix`; every image is mixed with its neighbor, since the batch is already shuffled."""
         if self.probability < 1 and rng.derive(*keys, "mixed") >= self.probability * 2**63:
-            return x, F.one_hot(labels, num_classes).float()
+            return x, labels if labels.ndim == 2 else F.one_hot(labels, num_classes).float()
         with rng.seeded(*keys):
             mixed: tuple[Tensor, Tensor] = self.transform(alpha=self.alpha, num_classes=num_classes)(x, labels)
         return mixed

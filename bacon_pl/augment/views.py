@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bacon_pl import rng
+from bacon_pl.augment.crops import random_boxes
 from bacon_pl.errors import BaconError
 
 _RATIO = (3 / 4, 4 / 3)
-_TRIES = 10
 
 Curriculum = Literal["cosine"]
 
@@ -100,37 +100,14 @@ class Views:
             share: Share of the run that is done, in [0, 1), for the curriculum.
             keys: Coordinates of the draw.
         """
-        crop = (0, 0, *size) if self.min_area is None else random_crop(size, self.smallest(share), *keys)
+        top, left, height, width = 0, 0, *size
+        if self.min_area is not None:
+            one = torch.zeros((), dtype=torch.int64)  # on the CPU, so that no GPU is waited for
+            box = random_boxes(size, (self.smallest(share), 1.0), _RATIO, *keys, "crop", one)
+            top, left, height, width = box.tolist()
         low, high = self.roll
         down, right = (low + rng.derive(*keys, "roll", axis) % (high - low + 1) for axis in (0, 1))
-        return View(*crop, self.flip and _uniform(*keys, "flip") < 0.5, down, right)
-
-
-def random_crop(size: tuple[int, int], min_area: float, *keys: int | str) -> tuple[int, int, int, int]:
-    """Draw a crop by the rule of torchvision's RandomResizedCrop.
-
-    Args:
-        size: Height and width of the image.
-        min_area: Smallest share of its area; the largest is 1.
-        keys: Coordinates of the draw.
-
-    Returns:
-        Top, left, height and width.
-    """
-    rows, columns = size
-    low, high = (math.log(ratio) for ratio in _RATIO)
-    for attempt in range(_TRIES):
-        area = rows * columns * (min_area + (1 - min_area) * _uniform(*keys, "area", attempt))
-        ratio = math.exp(low + (high - low) * _uniform(*keys, "ratio", attempt))
-        width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < width <= columns and 0 < height <= rows:
-            top = rng.derive(*keys, "top", attempt) % (rows - height + 1)
-            left = rng.derive(*keys, "left", attempt) % (columns - width + 1)
-            return top, left, height, width
-    # The largest central crop of an allowed ratio.
-    width = min(columns, round(rows * _RATIO[1]))
-    height = min(rows, round(columns / _RATIO[0]))
-    return (rows - height) // 2, (columns - width) // 2, height, width
+        return View(top, left, height, width, self.flip and _uniform(*keys, "flip") < 0.5, down, right)
 
 
 def _uniform(*keys: int | str) -> float:

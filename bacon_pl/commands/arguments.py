@@ -15,7 +15,18 @@ from typing import Any
 import yaml
 
 from bacon_pl.commands.families import DEFAULT, find_family
-from bacon_pl.config_files import OF_THE_DATA, Layer, for_data, is_own, laid_over, layers, method_of, parsed, read
+from bacon_pl.config_files import (
+    OF_THE_DATA,
+    Layer,
+    budget_of,
+    for_data,
+    is_own,
+    laid_over,
+    layers,
+    method_of,
+    parsed,
+    read,
+)
 from bacon_pl.errors import BaconError, one_line
 
 CLASS_PATH = "--model.class_path"
@@ -56,24 +67,38 @@ class CommandLine:
     def __init__(self, args: Sequence[str]) -> None:
         self.parts: list[Layer | Choice | str] = []
         rest = list(args)
+        given: list[tuple[str, list[Layer]] | Layer | str] = []
         while rest:
             word = rest.pop(0)
             name, equals, value = word.partition("=")
             if word.startswith("-c") and word != "-c":  # the value may follow without a space
                 name, equals, value = "-c", "=", word[2:].removeprefix("=")
             if name not in _VALUED or not (equals or (rest and not rest[0].startswith("--"))):
-                self.parts.append(re.sub(r"^--model\.(init_args|dict_kwargs)\.", "--model.", word))
+                given.append(re.sub(r"^--model\.(init_args|dict_kwargs)\.", "--model.", word))
                 continue
             value = value if equals else rest.pop(0)
             if name in ("--config", "-c"):
-                for layer in layers(value):
-                    below = self.section("data").get("name"), self.section("model").get("ipc")
-                    for part in for_data(replace(layer, given=value if layer.origin else ""), *below):
-                        self.parts += _flat(part)
+                given.append((value, layers(value)))
             else:
-                self.parts += _flat(
-                    Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}})
-                )
+                given.append(Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}}))
+        files = [layer for item in given if isinstance(item, tuple) for layer in item[1]]
+        budgets = [budget for layer in files if (budget := budget_of(layer))]
+        for item in given:
+            if isinstance(item, str):
+                self.parts.append(item)
+            elif isinstance(item, Layer):
+                self.parts += _flat(item)
+            else:
+                self._add(*item, budgets)
+
+    def _add(self, value: str, found: Sequence[Layer], budgets: Sequence[str]) -> None:
+        """Add the layers of a configuration, with what they hold for the data, method and budgets of the run."""
+        for layer in found:
+            methods = [name for part in self.parts if isinstance(part, Layer) and (name := method_of(part))]
+            data, model = self.section("data"), self.section("model")
+            layer = replace(layer, given=value if layer.origin else "")
+            for part in for_data(layer, data.get("name"), model.get("ipc"), [*methods[-1:], *budgets]):
+                self.parts += _flat(part)
 
     def family(self) -> type[Any]:
         """Return the family that is named last.

@@ -30,11 +30,22 @@ from bacon_pl.preflight import check_devices
 # ignores them. On the command line they are errors.
 _OF_TUNE = ("tune", "tuned")  # sections for bacon tune and bacon table
 _SECTIONS = {
-    "fit": ("evaluation", "bound_settings", *_OF_TUNE),
+    "fit": ("evaluation", "bound_settings", "score_weights", *_OF_TUNE),
     "eval": ("model", "image_grid", "validation", "checkpoint", *_OF_TUNE),
 }
 _OPTIONS = {
-    "fit": ("distilled", "out", "factor", "epoch_index", "baselines", "networks", "scores", "bound", "figures"),
+    "fit": (
+        "distilled",
+        "out",
+        "factor",
+        "epoch_index",
+        "baselines",
+        "labels",
+        "networks",
+        "scores",
+        "bound",
+        "figures",
+    ),
     "eval": ("ckpt_path",),
 }
 _OTHER = {"fit": "eval", "eval": "fit"}

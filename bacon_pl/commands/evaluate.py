@@ -16,10 +16,10 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from bacon_pl.bound import BoundSettings
 from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
+from bacon_pl.commands.evaluate_options import add_options
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.data.catalog import find
@@ -30,25 +30,26 @@ from bacon_pl.evaluation import (
     Baseline,
     Comparison,
     EvalModule,
+    Labels,
     LearningCurve,
     Results,
     Run,
     RunResult,
     bound_line,
     bounds,
+    labels_note,
     recipe_line,
     results,
     run_line,
     score_line,
     set_line,
     summary,
+    teacher_line,
     training_name,
     trainings_line,
     write_results,
 )
 from bacon_pl.interop import is_ours, open_set
-from bacon_pl.interop.convert import add_source_options
-from bacon_pl.learners import Recipe
 from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.opening import describe_data, laid_out
@@ -79,75 +80,29 @@ class Eval(LightningCommand):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the recipe and the options of the evaluation."""
         super().add_arguments_to_parser(parser)
-        parser.add_class_arguments(Recipe, "evaluation")
-        parser.add_argument(
-            "--distilled",
-            type=str,
-            required=True,
-            help="The distilled set: its file, the folder of its run, or another project's file (see bacon convert).",
-        )
-        add_source_options(parser)
-        parser.add_argument(
-            "--out",
-            type=str | None,
-            default=None,
-            help="Folder of the results. By default a folder named after the set and the recipe, in evaluations/ in "
-            "the folder of the set's run; for a set that is not in the folder of a run, in evaluations/ in "
-            "--trainer.default_root_dir or runs/.",
-        )
-        parser.add_argument("--overwrite", type=bool, default=False, help="Replace existing results in that folder.")
-        parser.add_argument(
-            "--baselines",
-            type=str | list[str],
-            default=[],
-            help="Also evaluate real images: smaller ones that fill the same number of canvases, like the initial "
-            "images of a run (tiles); the same number of whole ones, drawn at random or selected by herding or "
-            "k-center (random, herding, k_center); or the whole training set (whole). Separate several with commas.",
-        )
-        parser.add_argument(
-            "--networks",
-            type=str | list[str],
-            default=[],
-            help="Names of architectures to compare, separated by commas; by default only --evaluation.network.",
-        )
-        parser.add_argument(
-            "--scores",
-            type=bool,
-            default=False,
-            help="Compute the robust scores of DD-Ranking, including the additional runs that they need.",
-        )
-        parser.add_argument(
-            "--bound",
-            type=bool,
-            default=False,
-            nargs="?",
-            const=True,
-            help="Compute BACON's bound and the risk of the set in the feature spaces of three networks.",
-        )
-        parser.add_class_arguments(BoundSettings, "bound_settings")
-        parser.add_argument(
-            "--figures",
-            type=bool,
-            default=False,
-            help="Also draw figures of accuracies, learning curves, confusion, embeddings and the images.",
-        )
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments, and accept lists of names as text, too."""
         super().parse_arguments(parser, args)
         self.baselines: list[Any] = _words(self.config.baselines)
-        for name in self.baselines:
-            if name not in (known := get_args(Baseline)):
-                near = difflib.get_close_matches(name.lower(), known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                said = f"--baselines must be one of {', '.join(known)}, or several, got {one_line(name, 80)}{hint}."
-                raise BaconError(self._sentence(BaconError(said), re.findall(r"--[\w.]+", parser.format_usage())))
+        self.labels: list[Any] = _words(self.config.labels)
+        for option, given, known in (("baselines", self.baselines, Baseline), ("labels", self.labels, Labels)):
+            for name in given:
+                if name not in get_args(known):
+                    near = difflib.get_close_matches(name.lower(), get_args(known), n=1)
+                    hint = f" (did you mean {near[0]}?)" if near else ""
+                    words = ", ".join(get_args(known))
+                    said = f"--{option} must be one of {words}, or several, got {one_line(name, 80)}{hint}."
+                    raise BaconError(self._sentence(BaconError(said), re.findall(r"--[\w.]+", parser.format_usage())))
 
     def run(self) -> None:
         """Evaluate the set given on the command line."""
         # A set of this package can be read without its dataset, so its errors are reported before the data is loaded.
         ours = self.source() if is_ours(self.config.distilled) else None
         if ours is None:
+            if self.config.pixels == "zca" and self.datamodule.whitening is None:
+                self.datamodule.whiten("zca")
             self.read_data()
         self.evaluate(ours or self.source(self.datamodule.meta))
 
@@ -197,18 +152,24 @@ class Eval(LightningCommand):
         """Run all trainings, and write and print their results."""
         data, seed = self.datamodule, int(self.config.seed_everything)
         recipe, scores = self.config_init.evaluation, self.config.scores
-        comparison = Comparison(distilled, data.train, data.meta, recipe, networks, self.baselines, scores, seed)
+        weights = self.config_init.score_weights
+        comparison = Comparison(
+            distilled, data.train, data.meta, recipe, networks, self.baselines, scores, seed, self.labels, weights
+        )
+        recipe, stored = comparison.recipe, distilled.soft_labels is not None
+        note = labels_note(recipe.described(), "hard" in self.labels, stored)
         lines = {
             "set": [set_line(self.config.distilled, distilled)],
             "data": describe_data(data),
             "runs": [trainings_line(comparison)],
             "recipe": [recipe_line(recipe.described(), seed)],
+            **({"labels": [note]} if note else {}),
             "result": [str(folder / RESULTS)],
         }
         self.say(laid_out(lines))
-        for teacher in comparison.teachers:
-            teacher.prepare(self.trainer.strategy.root_device)
-            self.say(f"teacher: {teacher.test(data.test):.1f} % on the test images")
+        teachers = comparison.tested_teachers(data.test.to(self.trainer.strategy.root_device))
+        if teachers:
+            self.say(teacher_line(teachers))
         run_results: list[RunResult] = []
         first, compiled = None, None
         for run in comparison.runs:
@@ -224,7 +185,7 @@ class Eval(LightningCommand):
             with undone(folder / LOGS, keep=lambda: bool(run_results) or not self.trainer.is_global_zero):
                 trainer.fit(module)
                 trainer.test(module, datamodule=data, verbose=False)
-            run_results.append(module.run_result(run.architecture, run.variant))
+            run_results.append(comparison.result(run, module))
             took = duration(time.monotonic() - begun)
             self.say(f"[{len(run_results)}/{len(comparison.runs)}] {run_line(run_results[-1])} ({took})")
             first = first or (module, trainer.loggers)
@@ -236,7 +197,7 @@ class Eval(LightningCommand):
         bound = None
         if zero and views:
             bound = bounds(views, distilled, data.train.to(device), self.config_init.bound_settings, seed)
-        numbers = results(distilled, run_results, self.resolved, scored, bound, self.config.distilled)
+        numbers = results(distilled, run_results, self.resolved, scored, bound, self.config.distilled, teachers)
         if zero:
             pictures = {}
             if self.config.figures:
@@ -260,7 +221,8 @@ class Eval(LightningCommand):
 
     def source(self, meta: DatasetMeta | None = None) -> DistilledSet:
         """Read the set to evaluate; the set of another project needs the description of its dataset."""
-        return open_set(self.config.distilled, meta, factor=self.config.factor, index=self.config.epoch_index)
+        c = self.config
+        return open_set(c.distilled, meta, factor=c.factor, index=c.epoch_index, pixels=c.pixels)
 
     def place(self, distilled: DistilledSet, networks: list[str]) -> Path:
         """Return the folder of this evaluation, which is in a folder of another project only if this is requested."""
@@ -289,7 +251,9 @@ class Eval(LightningCommand):
             "evaluation": {key: value for key, value in settings["evaluation"].items() if key not in _FREE_RECIPE},
             "networks": networks,
             "baselines": list(dict.fromkeys(self.baselines)),
+            "labels": self.labels,
             "scores": self.config.scores,
+            "score_weights": settings["score_weights"] if self.config.scores else None,
             "bound": settings["bound_settings"] if self.config.bound else None,
             "figures": self.config.figures,  # figures add test accuracies during training to the results
             "trainer": {**trainer, "precision": self.trainer.precision},  # normalized by the Trainer

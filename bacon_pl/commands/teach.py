@@ -94,8 +94,9 @@ class Teach:
             self.dataset = config.dataset
             if self.dataset is not None and any(word.startswith(("--data.name", "--data.root")) for word in words):
                 raise BaconError("--dataset stands for --data.name and --data.root: leave one of them out.")
-            self._parse = lambda more: parser.instantiate_classes(parser.parse_args([*words, *more]))
-            self._take(parser.instantiate_classes(config))
+            made = getattr(parser, "instantiate", parser.instantiate_classes)  # the latter's new name
+            self._parse = lambda more: made(parser.parse_args([*words, *more]))
+            self._take(made(config))
         except argparse.ArgumentError as error:
             raise BaconError(explain(error, re.findall(r"--[\w.]+", parser.format_usage()))) from error
         if self.accelerator == "gpu" and not torch.cuda.is_available():
@@ -110,6 +111,7 @@ class Teach:
             version=bacon_pl.__version__,
             exit_on_error=False,
             default_env=False,
+            allow_abbrev=False,
         )
         parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with these options.")
         parser.add_argument(

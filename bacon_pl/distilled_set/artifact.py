@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from bacon_pl import grid, partition
 from bacon_pl.distilled_set import pictures
-from bacon_pl.distilled_set.content import Content
+from bacon_pl.distilled_set.expanded import Expanded
 from bacon_pl.distilled_set.file import file_in, read, write
-from bacon_pl.distilled_set.indexing import Index, is_single, position, positions
+from bacon_pl.distilled_set.labels import LabelKind
 from bacon_pl.errors import BaconError
 
 if TYPE_CHECKING:
@@ -22,16 +21,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class DistilledSet(Content):
+class DistilledSet(Expanded):
     """A distilled dataset: a map-style dataset of its expanded images that can be saved to one file.
 
-    Indexing returns expanded, normalized images, as used in evaluation; ``images`` are the canvases as trained. Sets
-    with the same content are equal. A set must not be modified after it is created.
+    Indexing returns expanded, normalized images, as used in evaluation, with their classes; ``images`` are the canvases
+    as trained. Sets with the same content are equal. A set must not be modified after it is created.
+
+    Every class has at least one image; the numbers may differ (:attr:`counts`).
 
     Attributes:
-        images: (C·ipc, ch, H, W), float32 on the CPU, class by class, in normalized pixel space or, if
-            ``meta.whitening`` names one, in a whitened space.
-        labels: (C·ipc,), int64 on the CPU: 0 ipc times, then 1 ipc times, …
+        images: (N, ch, H, W), float32 on the CPU, class by class, in normalized pixel space or, if ``meta.whitening``
+            names one, in a whitened space.
+        labels: (N,), int64 on the CPU, ascending: the class of every canvas.
+        soft_labels: (N, C), one label per canvas, or (N, factor², C), one per tile; float16 on the CPU; or None.
+        label_kind: What the soft labels are, ``logits`` or ``probabilities``; None without soft labels.
         meta: Description of the dataset that was distilled.
         factor: Partition factor: every canvas holds factor² images.
         method: Name of the distillation method.
@@ -62,73 +65,29 @@ class DistilledSet(Content):
         True
     """
 
-    # ---- as a dataset
-
-    @cached_property
-    def _expanded(self) -> tuple[Tensor, Tensor]:
-        return partition.expand(self.images, self.factor), partition.expand_labels(self.labels, self.factor)
-
-    def expanded(self) -> tuple[Tensor, Tensor]:
-        """Return all expanded images with their labels, as used in evaluation.
-
-        Returns:
-            Images (factor²·C·ipc, ch, H, W), float32 in normalized pixel space, and labels (factor²·C·ipc,), int64.
-            They are computed once and shared between calls, so do not modify them.
-        """
-        return self._expanded
-
-    def __len__(self) -> int:
-        return len(self.images) * self.factor**2
-
-    @overload
-    def __getitem__(self, index: int | np.integer[Any]) -> tuple[Tensor, int]: ...
-
-    @overload
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]: ...
-
-    def __getitem__(self, index: Any) -> tuple[Tensor, int] | tuple[Tensor, Tensor]:
-        """Return one expanded image with its label, or several of them.
+    def with_soft_labels(self, soft_labels: Tensor | None, label_kind: LabelKind | None) -> DistilledSet:
+        """Create a copy of the set with other soft labels.
 
         Args:
-            index: An integer; or a slice, or a list, tensor or array of integers or of ``len(self)`` booleans.
-                Negative numbers count from the end.
+            soft_labels: (N, C) or (N, factor², C), with rows in the order of :attr:`images`; None leaves them out.
+            label_kind: What their numbers are; None without soft labels.
 
         Returns:
-            For an integer, an image (ch, H, W) and its label as an int; otherwise images (N, ch, H, W) and labels (N,),
-            int64, as new tensors.
+            The copy; everything else is that of this set.
 
         Raises:
-            IndexError: There is no such image, or the number of booleans is not ``len(self)``.
-            TypeError: The index has another type.
+            BaconError: The soft labels do not fit the set, or a value makes no sense.
         """
-        images, labels = self._expanded
-        if is_single(index):
-            single = position(index, len(self))
-            return images[single], int(labels[single])
-        several = positions(index, len(self))
-        return images[several], labels[several]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order, under the same attribute name as in torchvision's datasets."""
-        return self.meta.class_names
-
-    @property
-    def class_to_idx(self) -> dict[str, int]:
-        """Labels by class name. If several classes have the same name, the label of the last one."""
-        return {name: label for label, name in enumerate(self.classes)}
-
-    @property
-    def targets(self) -> Tensor:
-        """Labels of the expanded images, (factor²·C·ipc,), int64, in the order of indexing. Do not modify them."""
-        return self._expanded[1]
+        fields = self._fields() | {"label_kind": label_kind}
+        return type(self)(self.images, self.labels, self.meta, soft_labels=soft_labels, **fields)
 
     # ---- as a file
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the set to one self-contained safetensors file.
 
-        The file is written atomically, and equal sets give equal bytes.
+        The file is written atomically, and equal sets give equal bytes. A set without soft labels and whitening, with
+        the same number of images for each class, is written in format 1, which all versions read; others in format 2.
 
         Args:
             path: The file, or an existing folder, in which the file is named ``distilled.safetensors``. Missing parent
@@ -141,7 +100,7 @@ class DistilledSet(Content):
             BaconError: The file cannot be written.
         """
         target = file_in(path)
-        write(target, self.images, self.labels, self.meta, self._fields())
+        write(target, self._tensors, self._description)
         return target
 
     @classmethod
@@ -164,30 +123,49 @@ class DistilledSet(Content):
             from bacon_pl.distilled_set import hub
 
             path = hub.fetch(path)
-        images, labels, meta, fields = read(file_in(path))
-        return cls(images, labels, meta, **fields)
+        tensors, meta, fields = read(file_in(path))
+        return cls(tensors.images, tensors.labels, meta, soft_labels=tensors.soft_labels, **fields)
 
     # ---- as pictures
 
     def pixels(self, *, expanded: bool = False) -> Tensor:
-        """Return the images as pixels, class by class.
+        """Return the images as pixels, in a tensor with one row per class.
 
         Args:
             expanded: Return the expanded images instead of the canvases.
 
         Returns:
-            (C, n, ch, H, W), float32 in [0, 1], where n is ipc or, for expanded images, factor²·ipc. Of whitened
-            canvases, each tile is scaled up, made pixels, and scaled down again.
+            (C, n, ch, H, W), float32 in [0, 1], where n is the largest number of images of a class. Rows of classes
+            with fewer images end in white images, the background of grids, which :meth:`pixels_by_class` leaves out.
 
         Raises:
             BaconError: The images are whitened, and the matrices of their space are not in the cache.
         """
-        canvases = self.images.unflatten(0, (self.meta.num_classes, self.ipc))
-        if self.meta.whitening is None or self.factor == 1:
-            return self.meta.denormalize(partition.expand(canvases, self.factor) if expanded else canvases)
+        rows = self.pixels_by_class(expanded=expanded)
+        most = max(map(len, rows))
+        return torch.stack([torch.cat([row, row.new_ones(most - len(row), *row.shape[1:])]) for row in rows])
+
+    def pixels_by_class(self, *, expanded: bool = False) -> list[Tensor]:
+        """Return the images as pixels, in one tensor per class.
+
+        Args:
+            expanded: Return the expanded images instead of the canvases.
+
+        Returns:
+            C tensors (n, ch, H, W), float32 in [0, 1], where n is the number of images of the class. Expanded images
+            are in the order of their tiles: tile 0 of every canvas of the class, then tile 1, …. Of whitened canvases,
+            each tile is scaled up, made pixels, and scaled down again.
+
+        Raises:
+            BaconError: The images are whitened, and the matrices of their space are not in the cache.
+        """
         # Whitening mixes all pixels of an image, so that a canvas of several is no image that it could be undone of.
-        pixels = self.meta.denormalize(partition.expand(canvases, self.factor))
-        return pixels if expanded else partition.assemble(pixels, self.factor)
+        assembled = not expanded and self.factor > 1 and self.meta.whitening is not None
+        cut = expanded or assembled
+        shown = self.expanded()[0][self.targets.argsort(stable=True)] if cut else self.images
+        copies = self.factor**2 if cut else 1
+        rows = self.meta.denormalize(shown).split([copies * count for count in self.counts])
+        return [partition.assemble(row, self.factor) for row in rows] if assembled else list(rows)
 
     def export_png(self, folder: str | os.PathLike[str], *, expanded: bool = False) -> Path:
         """Write one PNG file per image as ``<folder>/<class>/<number>.png``, the layout of torchvision's ImageFolder.
@@ -205,7 +183,7 @@ class DistilledSet(Content):
         Raises:
             BaconError: The folder is not empty or cannot be written.
         """
-        pictures.write_png(self.pixels(expanded=expanded), self.meta.class_names, Path(folder))
+        pictures.write_png(self.pixels_by_class(expanded=expanded), self.meta.class_names, Path(folder))
         return Path(folder)
 
     def grid_tensor(self, max_classes: int | None = None, *, expanded: bool = False) -> Tensor:
@@ -252,7 +230,7 @@ class DistilledSet(Content):
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks display."""
         try:
-            return pictures.as_html(repr(self), self.pixels(), self.meta.class_names)
+            return pictures.as_html(repr(self), self.pixels_by_class(), self.meta.class_names)
         except BaconError as error:  # whitened images without the matrices of their space
             return pictures.as_text(f"{self!r}: no pictures, for {error}")
 
@@ -263,7 +241,9 @@ class DistilledSet(Content):
 
         Returns:
             A :class:`datasets.Dataset` of the expanded images, class by class. Its features are ``image`` (PNG, with
-            pixels clamped to [0, 1] and rounded to bytes) and ``label`` (a ``ClassLabel`` with the class names).
+            pixels clamped to [0, 1] and rounded to bytes), ``label`` (a ``ClassLabel`` with the class names) and, if
+            the set has soft labels, ``soft_label`` (C float32 numbers, as stored: logits or probabilities, as
+            :attr:`label_kind` says).
 
         Raises:
             BaconError: The package is not installed.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from bacon_pl.distilled_set.labels import counts_text
 from bacon_pl.distilled_set.pictures import share_clipped
 from bacon_pl.errors import one_line
 
@@ -29,9 +30,10 @@ def dataset_card(distilled: DistilledSet, repo: str, place: str) -> str:
     Returns:
         Markdown that begins with the metadata for the Hub as YAML.
     """
-    title = f"{_text(distilled.meta.name)}, distilled to {distilled.ipc} per class"
-    parts = (_front(distilled, title), f"# {title}", _summary(distilled), _loading(repo, place), _facts(distilled))
-    return "\n\n".join((*parts, _caveats(distilled), _configuration(distilled))) + "\n"
+    title = f"{_text(distilled.meta.name)}, distilled to {distilled.counts_text} per class"
+    parts = [_front(distilled, title), f"# {title}", _summary(distilled), _loading(distilled, repo, place)]
+    parts += [_facts(distilled), _caveats(distilled), _configuration(distilled)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _front(distilled: DistilledSet, title: str) -> str:
@@ -58,7 +60,8 @@ def _summary(distilled: DistilledSet) -> str:
     )
 
 
-def _loading(repo: str, place: str) -> str:
+def _loading(distilled: DistilledSet, repo: str, place: str) -> str:
+    soft = "" if distilled.soft_labels is None else "\nsoft_labels = distilled.expanded_soft_labels()"
     revision = place.partition("@")[2]
     chosen = f', revision="{revision}"' if revision else ""
     return f"""## Load it
@@ -69,7 +72,7 @@ As it was trained, in normalized floating-point numbers, with its provenance:
 from bacon_pl import DistilledSet
 
 distilled = DistilledSet.load("{place}")
-images, labels = distilled.expanded()
+images, labels = distilled.expanded(){soft}
 ```
 
 As pictures with labels:
@@ -84,17 +87,23 @@ pictures = load_dataset("{repo}", split="train"{chosen})
 def _facts(distilled: DistilledSet) -> str:
     meta = distilled.meta
     size = "×".join(map(str, (meta.channels, *meta.size)))
+    expanded = counts_text(tuple(distilled.factor**2 * count for count in distilled.counts))
     share = "" if distilled.share is None else f", {100 * distilled.share:.3g} % of the training images"
     facts = {
         "dataset": f"{_text(meta.name)}, {meta.num_classes} classes, images of {size}",
         "method": _text(distilled.method) or "not recorded",
-        "images per class (ipc)": f"{distilled.ipc} {_kind(distilled)} stored, {len(distilled) // meta.num_classes} "
-        "to train on",
+        "images per class (ipc)": f"{distilled.counts_text} {_kind(distilled)} stored, {expanded} to train on",
         "partition factor": str(distilled.factor),
         "storage": f"{distilled.storage_bytes:,} bytes of images as 32-bit floating-point numbers; "
         f"{distilled.pixel_bytes:,} bytes at one byte per value, as the field counts{share}",
+        "storage in all": _storage(distilled),
         "normalization": f"mean {_numbers(meta.mean)}, std {_numbers(meta.std)} of pixels in [0, 1]",
     }
+    if meta.whitening is not None:
+        facts["whitened space of the images"] = f"{_text(meta.whitening.kind)}, ε {meta.whitening.epsilon:g}"
+    if distilled.soft_labels is not None:
+        each = "image" if distilled.factor == 1 else "canvas" if distilled.soft_labels.ndim == 2 else "tile"
+        facts["soft labels"] = f"{distilled.label_kind}, {meta.num_classes} for each {each}"
     if distilled.step_size is not None:
         facts["learned step size"] = f"{distilled.step_size:g}"
     facts |= {
@@ -110,6 +119,13 @@ def _facts(distilled: DistilledSet) -> str:
     return f"## What it is\n\n| | |\n|---|---|\n{rows}\n\nClasses in label order: {classes}."
 
 
+def _storage(distilled: DistilledSet) -> str:
+    parts = [f"{distilled.pixel_bytes:,} of pixels", f"{distilled.label_bytes:,} of labels"]
+    if distilled.step_size_bytes:
+        parts.append(f"{distilled.step_size_bytes} of the step size")
+    return f"{distilled.total_bytes:,} bytes: {', '.join(parts)}"
+
+
 def _caveats(distilled: DistilledSet) -> str:
     outside = 100 * share_clipped(distilled.expanded()[0], distilled.meta)
     clipped = f", and the {outside:.2g} % of values that lie beyond black and white are clipped" if outside else ""
@@ -119,10 +135,15 @@ def _caveats(distilled: DistilledSet) -> str:
         if distilled.factor > 1
         else ""
     )
+    soft = (
+        ""
+        if distilled.label_kind is None
+        else f" Their column `soft_label` holds the set's soft labels, {distilled.label_kind}, without loss."
+    )
     return f"""## What to know
 
 - `distilled.safetensors` is the set. The pictures under `data` are made from it and are not exact: their pixels are
-  rounded to 8 bits{clipped}.{cut}
+  rounded to 8 bits{clipped}.{cut}{soft}
 - It was made for training networks of the kind it was distilled with. Networks of other kinds, and other recipes of
   training and augmentation, usually reach less on it.
 - No accuracy is stated here, for none is part of the set. Train on it and test on the real test images to get one.

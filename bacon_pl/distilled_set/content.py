@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bacon_pl.data.images import DatasetMeta
-from bacon_pl.distilled_set.file import checksum, describe, shape_flaw, value_flaw
+from bacon_pl.distilled_set.file import checksum, describe, description_flaw
+from bacon_pl.distilled_set.labels import LabelKind, counts_text, hard_label_bytes
 from bacon_pl.distilled_set.provenance import package_version
+from bacon_pl.distilled_set.tensors import Tensors, kind_flaw, shape_flaw, value_flaw
 from bacon_pl.errors import BaconError, one_line
 
-_FIELDS = ("factor", "method", "config", "seed", "version", "commit", "step_size")
+_FIELDS = ("factor", "method", "config", "seed", "version", "commit", "step_size", "label_kind")
 
 
 class Content(Dataset[tuple[Tensor, int]]):
@@ -39,12 +41,15 @@ class Content(Dataset[tuple[Tensor, int]]):
         version: str | None = None,
         commit: str | None = None,
         step_size: float | None = None,
+        soft_labels: Tensor | None = None,
+        label_kind: LabelKind | None = None,
     ) -> None:
         """Create a set from a copy of images on any device.
 
         Args:
-            images: (C·ipc, ch, H, W), finite, in the normalized or whitened space of ``meta``, class by class.
-            labels: (C·ipc,), integers in [0, C), ascending, ipc of each class.
+            images: (N, ch, H, W), finite, in the normalized or whitened space of ``meta``. Images in another order than
+                class by class are sorted stably by class, and their soft labels with them.
+            labels: (N,), integers in [0, C); every class must occur.
             meta: Description of the dataset that was distilled.
             factor: Partition factor, at least 1; it must divide H and W.
             method: Name of the distillation method.
@@ -53,13 +58,20 @@ class Content(Dataset[tuple[Tensor, int]]):
             version: Version of this package; by default the installed version.
             commit: Git commit, as found by :func:`git_commit`.
             step_size: Positive learning rate that was learned together with the images, or None.
+            soft_labels: Floating-point numbers (N, C), one row per image, or (N, factor², C), one row per tile, which
+                are numbered as in :mod:`bacon_pl.partition`; or None. They are rounded to float16, and (N, 1, C)
+                becomes (N, C).
+            label_kind: ``logits``, which must be finite in float16, or ``probabilities``, which must not be negative
+                and must sum to 1 within the rounding; None without soft labels.
 
         Raises:
-            BaconError: The arguments are inconsistent, or a pixel is not finite.
+            BaconError: The arguments are inconsistent, a class has no image, or a number is not finite.
         """
+        _check_types(images, labels, soft_labels, meta)
         # A copy, since the trained parameter passed here continues to change.
-        self.images = images.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
-        self.labels = labels.detach().to("cpu", torch.int64).clone()
+        pixels = images.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+        soft = None if soft_labels is None else _rounded(soft_labels, factor)
+        tensors = Tensors(pixels, labels.detach().to("cpu", torch.int64).clone(), soft)
         self.meta = meta
         self.factor = factor
         self.method = method
@@ -68,16 +80,37 @@ class Content(Dataset[tuple[Tensor, int]]):
         self.version = package_version() if version is None else version
         self.commit = commit
         self.step_size = step_size
-        shapes = tuple(self.images.shape), tuple(self.labels.shape)
-        if step_size is not None and not (step_size > 0 and math.isfinite(step_size)):
+        self.label_kind = label_kind
+        is_number = isinstance(step_size, int | float)
+        if step_size is not None and not (is_number and step_size > 0 and math.isfinite(step_size)):
             raise BaconError(f"a distilled set's step_size must be positive and finite, or None, got {step_size}.")
-        if flaw := shape_flaw(*shapes, meta, factor) or value_flaw(self.images, self.labels, meta):
-            raise BaconError(f"cannot make a distilled set of {meta.name}: {flaw}.")
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.held().items()}
+        if flaw := (
+            shape_flaw(shapes, meta, factor)
+            or kind_flaw(soft is not None, label_kind)
+            or description_flaw(describe(meta, self._fields(), ()))
+            or value_flaw(tensors, meta, label_kind)
+        ):
+            raise BaconError(f"cannot make a distilled set of {one_line(meta.name, 80)}: {flaw}.")
+        self.images, self.labels, self.soft_labels = tensors.in_class_order()
 
     @property
     def ipc(self) -> int:
-        """Stored images (canvases) per class."""
-        return len(self.images) // self.meta.num_classes
+        """Stored images (canvases) per class; if the numbers of the classes differ, their mean, rounded up.
+
+        So real images that are compared with the set, ``ipc`` of each class, have at least as many pixels.
+        """
+        return -(-len(self.images) // self.meta.num_classes)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Stored images (canvases) of each class, at least one."""
+        return tuple(self.labels.bincount(minlength=self.meta.num_classes).tolist())
+
+    @property
+    def counts_text(self) -> str:
+        """The numbers of stored images per class in words, such as ``10``, or ``8 to 12`` if they differ."""
+        return counts_text(self.counts)
 
     @property
     def storage_bytes(self) -> int:
@@ -93,42 +126,79 @@ class Content(Dataset[tuple[Tensor, int]]):
         return self.images.numel()
 
     @property
+    def label_bytes(self) -> int:
+        """Bytes of the labels: the class of every canvas, and soft labels at two bytes per value.
+
+        A class takes the fewest whole bytes that can number all classes: one for up to 256 classes, two for up to
+        65,536. (The file stores classes in eight bytes, for the convenience of its readers.)
+        """
+        hard = hard_label_bytes(len(self.labels), self.meta.num_classes)
+        return hard + (0 if self.soft_labels is None else 2 * self.soft_labels.numel())
+
+    @property
+    def step_size_bytes(self) -> int:
+        """Bytes of the learned step size: four, as it is learned in float32, or none."""
+        return 0 if self.step_size is None else 4
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of everything that a network is trained on: ``pixel_bytes``, ``label_bytes`` and ``step_size_bytes``.
+
+        If labels are made by a teacher during training, the teacher is part of what has to be stored, too, but not of
+        the set.
+        """
+        return self.pixel_bytes + self.label_bytes + self.step_size_bytes
+
+    @property
     def share(self) -> float | None:
         """``pixel_bytes`` as a fraction of the uint8 training images, or None if their size is unknown."""
         return self.pixel_bytes / self.meta.train_bytes if self.meta.train_bytes else None
 
     @cached_property
     def checksum(self) -> str:
-        """Eight hexadecimal digits that identify the set: the CRC-32 of its images, labels, description and provenance.
+        """Eight hexadecimal digits that identify the set: the CRC-32 of its tensors, description and provenance.
 
         The set's file records this checksum, so it stays the same when a set is saved and loaded. It is computed only
         once, so do not modify a set's images afterwards.
         """
-        return f"{checksum(self.images, self.labels, describe(self.meta, self._fields())):08x}"
+        return f"{checksum(self._tensors, self._description):08x}"
+
+    @property
+    def _tensors(self) -> Tensors:
+        return Tensors(self.images, self.labels, self.soft_labels)
+
+    @property
+    def _description(self) -> dict[str, Any]:
+        return describe(self.meta, self._fields(), self.counts)
 
     def _fields(self) -> dict[str, Any]:
-        """Return the values that a file stores besides images, labels and the dataset's description."""
+        """Return the values that a file stores besides tensors and the dataset's description."""
         return {name: getattr(self, name) for name in _FIELDS}
 
     def __eq__(self, other: object) -> bool:
-        """Compare images, labels, description and provenance bit by bit, as if comparing the files of the sets."""
+        """Compare tensors, description and provenance bit by bit, as if comparing the files of the sets."""
         if not isinstance(other, Content):
             return NotImplemented
         if self is other:
             return True
-        # Bits, not values: 0.0 equals -0.0, but their checksums, and therefore their hashes, differ.
-        bits, others = self.images.view(torch.int32), other.images.view(torch.int32)
-        mine, theirs = (json.dumps(describe(s.meta, s._fields()), sort_keys=True) for s in (self, other))
-        return mine == theirs and torch.equal(bits, others)
+        mine, theirs = (json.dumps(s._description, sort_keys=True) for s in (self, other))
+        return mine == theirs and all(map(_same_bits, self._tensors, other._tensors))
 
     def __hash__(self) -> int:
         return int(self.checksum, 16)
 
     def __repr__(self) -> str:
-        return (
-            f"DistilledSet({self.meta.name}, method={self.method!r}, {self.meta.num_classes} classes × {self.ipc} "
-            f"images of {'×'.join(map(str, self.images.shape[1:]))}, factor={self.factor}, seed={self.seed})"
-        )
+        size = "×".join(map(str, self.images.shape[1:]))
+        parts = [
+            f"{self.meta.num_classes} classes × {self.counts_text} images of {size}",
+            f"factor={self.factor}",
+            f"seed={self.seed}",
+        ]
+        if self.soft_labels is not None:
+            parts.append(f"soft labels: {self.label_kind} per {'image' if self.soft_labels.ndim == 2 else 'tile'}")
+        if self.meta.whitening is not None:
+            parts.append(f"whitening={self.meta.whitening.kind}")
+        return f"DistilledSet({self.meta.name}, method={self.method!r}, {', '.join(parts)})"
 
     def check_fits(self, meta: DatasetMeta) -> None:
         """Check that networks trained on this set can be tested on a dataset.
@@ -183,6 +253,33 @@ class Content(Dataset[tuple[Tensor, int]]):
             f"the distilled set is {mine}, and the data are {theirs}, which is another space: give the training images "
             "that it was made from (--data.name, --data.root, --data.image_size)."
         )
+
+
+def _check_types(images: object, labels: object, soft_labels: object, meta: object) -> None:
+    """Raise an error for arguments of other types, which would fail later in ways that are harder to understand."""
+    if not isinstance(meta, DatasetMeta):
+        raise BaconError(f"a distilled set's meta must be a DatasetMeta, got {type(meta).__name__}.")
+    for name, given in (("images", images), ("labels", labels), ("soft_labels", soft_labels)):
+        if not isinstance(given, Tensor) and not (given is None and name == "soft_labels"):
+            raise BaconError(f"a distilled set's {name} must be a tensor, got {type(given).__name__}.")
+    if isinstance(labels, Tensor) and (labels.is_complex() or not torch.equal(labels, labels.to(torch.int64))):
+        raise BaconError("a distilled set's labels must be whole numbers, one class for each image.")
+    if isinstance(soft_labels, Tensor) and not soft_labels.is_floating_point():
+        raise BaconError(f"a distilled set's soft_labels must be floating-point numbers, got {soft_labels.dtype}.")
+
+
+def _rounded(soft_labels: Tensor, factor: int) -> Tensor:
+    """Copy soft labels to float16 on the CPU; labels of the only tile are those of the canvas."""
+    rounded = soft_labels.detach().to("cpu", torch.float16).clone(memory_format=torch.contiguous_format)
+    return rounded[:, 0] if factor == 1 and rounded.ndim == 3 and rounded.shape[1] == 1 else rounded
+
+
+def _same_bits(one: Tensor | None, other: Tensor | None) -> bool:
+    """Compare tensors by bits, not values: 0.0 equals -0.0, but their checksums, and therefore their hashes, differ."""
+    if one is None or other is None:
+        return one is other
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
+    return torch.equal(one.view(integers), other.view(integers))
 
 
 def _short(value: object) -> str:

@@ -1,39 +1,46 @@
-"""The file of a distilled set: a description and two tensors in safetensors format. No content of a file is trusted.
+"""The file of a distilled set: a description and tensors in safetensors format. No content of a file is trusted.
 
 Sizes are checked before memory is allocated. No code is executed, since safetensors holds only numbers and text.
+
+Format 1 has ``images`` and ``labels``, with the same number of images for each class. Format 2 adds ``soft_labels``
+with ``label_kind``, unequal numbers, and ``whitening``. A set that needs none of this is written in format 1, byte for
+byte as before, so that older versions read it. The rows of a file may be in any order: they are sorted stably by class,
+and its checksum is that of the sorted rows.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from bacon_pl import partition
 from bacon_pl.data.images import DatasetMeta
 from bacon_pl.data.whitening import Whitening
+from bacon_pl.distilled_set.labels import KINDS
+from bacon_pl.distilled_set.tensors import Tensors, kind_flaw, shape_flaw, value_flaw
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.runtime import memory_bytes, replacing
 
 FILE_NAME = "distilled.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # safetensors writes metadata entries in an order that varies between processes. A single entry with sorted JSON makes
 # the files of equal sets byte-identical.
 _METADATA_KEY = "bacon_pl"
-_DTYPES = {"images": "F32", "labels": "I64"}
+_DTYPES = {"images": "F32", "labels": "I64", "soft_labels": "F16"}
+_NEEDED = {"images", "labels"}
 
 # Limits far beyond any genuine file.
 _MAX_HEADER = 16 << 20
 _MAX_DEPTH = 50
+_DIGEST = re.compile("[0-9a-f]{1,64}")
 
 
 def file_in(path: str | os.PathLike[str]) -> Path:
@@ -42,12 +49,13 @@ def file_in(path: str | os.PathLike[str]) -> Path:
     return given / FILE_NAME if os.path.isdir(given) else given
 
 
-def describe(meta: DatasetMeta, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect the description that a file stores with its two tensors, as JSON values.
+def describe(meta: DatasetMeta, fields: Mapping[str, Any], counts: tuple[int, ...]) -> dict[str, Any]:
+    """Collect the description that a file stores with its tensors, as JSON values.
 
     Args:
         meta: Description of the dataset.
-        fields: factor, method, config, seed, version, commit and step_size.
+        fields: factor, method, config, seed, version, commit, step_size and label_kind.
+        counts: Images per class.
 
     Returns:
         The description, without the checksum that is added in the file.
@@ -58,7 +66,7 @@ def describe(meta: DatasetMeta, fields: Mapping[str, Any]) -> dict[str, Any]:
         "config": fields["config"],
         "dataset": meta.name,
         "factor": fields["factor"],
-        "format_version": FORMAT_VERSION,
+        "format_version": 1,
         "git_commit": fields["commit"],
         "mean": [float(m) for m in meta.mean],
         "method": fields["method"],
@@ -70,32 +78,35 @@ def describe(meta: DatasetMeta, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
     if fields["step_size"] is not None:
         description["step_size"] = fields["step_size"]
+    if fields["label_kind"] is not None:
+        description["label_kind"] = fields["label_kind"]
     if meta.whitening is not None:
         description["whitening"] = meta.whitening.to_json()
+    # Versions that read only format 1 then ask for a newer version, instead of calling the file damaged or, worse,
+    # training on whitened images as if they were normalized.
+    if "label_kind" in description or "whitening" in description or len(set(counts)) > 1:
+        description["format_version"] = 2
     return description
 
 
-def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, fields: Mapping[str, Any]) -> None:
+def write(target: Path, tensors: Tensors, description: Mapping[str, Any]) -> None:
     """Write a set atomically; equal sets give equal bytes.
 
     Args:
         target: The file; missing parent folders are created.
-        images: (C·ipc, ch, H, W), float32 on the CPU, as in :class:`~bacon_pl.distilled_set.DistilledSet`.
-        labels: (C·ipc,), int64 on the CPU.
-        meta: Description of the dataset.
-        fields: factor, method, config, seed, version, commit and step_size.
+        tensors: The tensors, in class order, as in :class:`~bacon_pl.distilled_set.DistilledSet`.
+        description: What :func:`describe` returned.
 
     Raises:
         BaconError: The file cannot be written, or its description is too long to be read again.
     """
-    description = describe(meta, fields)
-    description["checksum"] = checksum(images, labels, description)
+    description = {**description, "checksum": checksum(tensors, description)}
     text = json.dumps(description, sort_keys=True)
     if 2 * len(text) > _MAX_HEADER:  # quotes in the text are escaped again in the header
         raise BaconError(
             f"cannot write '{target}': class names and configuration take {len(text) >> 20} MiB; shorten them to a few."
         )
-    data = safetensors.torch.save({"images": images, "labels": labels}, metadata={_METADATA_KEY: text})
+    data = safetensors.torch.save(tensors.held(), metadata={_METADATA_KEY: text})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as file:
@@ -104,15 +115,15 @@ def write(target: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, field
         raise BaconError(f"cannot write '{target}' ({error.strerror}); choose a place you can write to.") from error
 
 
-def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
+def read(source: Path) -> tuple[Tensors, DatasetMeta, dict[str, Any]]:
     """Read and check a file written by :func:`write`.
 
     Args:
         source: The file.
 
     Returns:
-        Images, labels, the dataset's description and the fields, as passed to :func:`write`. The tensors are memory
-        maps of the file.
+        The tensors in class order, which are memory maps of a file whose rows are in that order; the dataset's
+        description; and the fields of :func:`describe`.
 
     Raises:
         BaconError: The file does not exist, is damaged, is of another kind, or was written by a newer version.
@@ -124,86 +135,65 @@ def read(source: Path) -> tuple[Tensor, Tensor, DatasetMeta, dict[str, Any]]:
         with safe_open(source, framework="pt") as file:
             entry = (file.metadata() or {}).get(_METADATA_KEY)
             held = {name: file.get_slice(name) for name in _DTYPES if name in set(file.keys())}
-            if entry is None or len(held) < len(_DTYPES):
+            if entry is None or not held.keys() >= _NEEDED:
                 raise BaconError(
                     f"'{source}' is a safetensors file but not a distilled set (it lacks the "
                     f"{'description' if entry is None else 'images or labels'}); give a file that DistilledSet.save "
                     "wrote."
                 )
             description = _description(source, entry)
-            dtypes = {name: part.get_dtype() for name, part in held.items()}
-            if dtypes != _DTYPES:
-                raise _damaged(
-                    source, f"its images are {dtypes['images']}, its labels {dtypes['labels']}, not F32, I64"
-                )
-            meta, factor = _meta(description), description["factor"]
-            shapes = [tuple(part.get_shape()) for part in held.values()]
-            if flaw := shape_flaw(shapes[0], shapes[1], meta, factor):
+            for name, part in held.items():
+                if part.get_dtype() != _DTYPES[name]:
+                    what = name.replace("_", " ")
+                    raise _damaged(source, f"its {what} are {part.get_dtype()}, not {_DTYPES[name]}")
+            meta, kind = _meta(description), description.get("label_kind")
+            shapes = {name: tuple(part.get_shape()) for name, part in held.items()}
+            if flaw := shape_flaw(shapes, meta, description["factor"]) or kind_flaw("soft_labels" in held, kind):
                 raise _damaged(source, flaw)
-            images, labels = (file.get_tensor(name) for name in _DTYPES)
+            tensors = Tensors(**{name: file.get_tensor(name) for name in held})
     # torch raises a RuntimeError if the offset of a tensor is not a multiple of its element size.
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise BaconError(
             f"'{source}' cannot be read as a safetensors file (damaged, cut short or of another kind: "
             f"{one_line(error)}); fetch or make it again."
         ) from error
-    if flaw := value_flaw(images, labels, meta):
+    if flaw := value_flaw(tensors, meta, kind):
         raise _damaged(source, flaw)
+    tensors = tensors.in_class_order()
     recorded = description.pop("checksum", None)
-    if recorded is not None and recorded != checksum(images, labels, description):
+    if recorded is not None and recorded != checksum(tensors, description):
         raise _damaged(source, "its checksum does not match what it holds")
     fields = {
-        "factor": factor,
+        "factor": description["factor"],
         "method": description["method"],
         "config": description["config"],
         "seed": description["seed"],
         "version": description["package_version"],
         "commit": description["git_commit"],
         "step_size": description.get("step_size"),
+        "label_kind": kind,
     }
-    return images, labels, meta, fields
+    return tensors, meta, fields
 
 
-def checksum(images: Tensor, labels: Tensor, description: Mapping[str, Any]) -> int:
+def checksum(tensors: Tensors, description: Mapping[str, Any]) -> int:
     """Compute the CRC-32 of a set's whole content. Files written by the earliest versions do not store it.
 
     Args:
-        images: Images, float32 on the CPU.
-        labels: Labels, int64 on the CPU.
+        tensors: The tensors in class order, so that the checksum is the same for rows in another order.
         description: Description of the set, as made by :func:`describe`.
     """
     total = zlib.crc32(json.dumps(description, sort_keys=True).encode())
-    for tensor in (images, labels):
+    for tensor in tensors.held().values():
         total = zlib.crc32(tensor.numpy().data, total)
     return total
 
 
-def shape_flaw(images: tuple[int, ...], labels: tuple[int, ...], meta: DatasetMeta, factor: int) -> str | None:
-    """Describe what is wrong with the shapes of a set's parts, as part of a sentence, or return None."""
-    classes = meta.num_classes
-    shape = (meta.channels, *meta.size)
-    if len(meta.mean) != meta.channels or len(meta.std) != meta.channels:
-        return f"there are {len(meta.mean)} means and {len(meta.std)} deviations for {meta.channels} channels"
-    if len(images) != 4 or images[1:] != shape:
-        return f"the images have shape {images} where (N, {', '.join(map(str, shape))}) is needed"
-    if labels != images[:1]:
-        return f"there are {images[0]} images but labels of shape {labels}"
-    if images[0] == 0 or images[0] % classes:
-        return f"{images[0]} images cannot be shared equally among {classes} classes"
-    if factor not in partition.allowed_factors(meta.size):
-        return f"partition factor {factor} does not cut images of {meta.size[0]}×{meta.size[1]} pixels into tiles"
-    return None
-
-
-def value_flaw(images: Tensor, labels: Tensor, meta: DatasetMeta) -> str | None:
-    """Describe what is wrong with the values of a set with correct shapes, as part of a sentence, or return None."""
-    classes = meta.num_classes
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        return f"the labels run from {int(labels.min())} to {int(labels.max())} but there are {classes} classes"
-    if not torch.equal(labels, torch.arange(classes).repeat_interleave(len(images) // classes)):
-        return "the labels are not in class order with the same number of images for each class"
-    if not bool(images.isfinite().all()):
-        return "some pixels are not finite numbers, as after a training run that diverged"
+def description_flaw(description: Mapping[str, Any]) -> str | None:
+    """Name an entry of a description that could not be read again, as part of a sentence, or return None."""
+    for key, is_valid in (_FIELDS | _OPTIONAL).items():
+        if key in description and not is_valid(description[key]):
+            return f"'{key}' has a value that makes no sense ({one_line(repr(description[key]), 60)})"
     return None
 
 
@@ -233,8 +223,8 @@ def _description(source: Path, entry: str) -> dict[str, Any]:
             f"'{source}' has format version {one_line(version, 20)} and this package reads up to {FORMAT_VERSION}; "
             "install a newer version of the package."
         )
-    known = {"step_size": None, **description}  # files without a learned step size have no such entry
-    for key, is_valid in _FIELDS.items():
+    known = {**dict.fromkeys(_OPTIONAL), **description}
+    for key, is_valid in (_FIELDS | _OPTIONAL).items():
         if key not in known or not is_valid(known[key]):
             raise _damaged(source, f"'{key}' in its description is missing or has a value that makes no sense")
     return description
@@ -249,7 +239,7 @@ def _meta(description: Mapping[str, Any]) -> DatasetMeta:
         mean=tuple(map(float, description["mean"])),
         std=tuple(map(float, description["std"])),
         train_bytes=description["train_bytes"],
-        whitening=Whitening.from_json(description["whitening"]) if description.get("whitening") else None,
+        whitening=None if description.get("whitening") is None else Whitening.from_json(description["whitening"]),
     )
 
 
@@ -276,6 +266,22 @@ def _is_numbers(value: object) -> bool:
     )
 
 
+def is_whitening(value: object) -> bool:
+    """Return whether a value describes a whitened space that can be written again as it is."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or not _is_numbers([value.get("epsilon")]):
+        return False
+    # It names a file in the cache and is shown in messages, so it must be the digest that it should be.
+    if not isinstance(value.get("fingerprint"), str) or not _DIGEST.fullmatch(value["fingerprint"]):
+        return False
+    try:
+        restored = Whitening.from_json(value).to_json()
+    except ValueError:
+        return False
+    return all(name in restored and restored[name] == entry for name, entry in value.items())
+
+
 # The entries of a description with a check of each value. Shapes are compared afterwards.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "channels": lambda v: _is_int(v, 1) and v in (1, 3),
@@ -289,7 +295,13 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "package_version": lambda v: isinstance(v, str),
     "seed": lambda v: _is_int(v, -(1 << 63), (1 << 64) - 1),
     "size": lambda v: isinstance(v, list) and len(v) == 2 and all(_is_int(side, 1) for side in v),
-    "step_size": lambda v: v is None or (_is_numbers([v]) and v > 0),
     "std": lambda v: _is_numbers(v) and all(s > 0 for s in v),
     "train_bytes": lambda v: _is_int(v, 0),
+}
+
+# Entries that only the files of some sets have.
+_OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "label_kind": lambda v: v is None or v in KINDS,
+    "step_size": lambda v: v is None or (_is_numbers([v]) and v > 0),
+    "whitening": is_whitening,
 }

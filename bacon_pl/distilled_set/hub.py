@@ -102,19 +102,25 @@ def to_huggingface(distilled: DistilledSet) -> datasets.Dataset:
         distilled: The set.
 
     Returns:
-        A :class:`datasets.Dataset` with features ``image`` (PNG) and ``label`` (class names), class by class.
+        A :class:`datasets.Dataset` with features ``image`` (PNG), ``label`` (class names) and, if the set has soft
+        labels, ``soft_label`` (C float32 numbers), class by class.
 
     Raises:
         BaconError: The package ``datasets`` is not installed.
     """
     package = _imported("datasets", "to make a dataset of Hugging Face")
-    pixels = to_bytes(distilled.pixels(expanded=True))
-    labels = [label for label, images in enumerate(pixels) for _ in images]
-    features = package.Features(
-        {"image": package.Image(), "label": package.ClassLabel(names=_label_names(distilled.classes))}
-    )
-    images = [{"bytes": png(image), "path": None} for image in pixels.flatten(0, 1)]
-    made: datasets.Dataset = package.Dataset.from_dict({"image": images, "label": labels}, features=features)
+    pixels = [image for images in distilled.pixels_by_class(expanded=True) for image in to_bytes(images)]
+    order = distilled.targets.argsort(stable=True)
+    features = {"image": package.Image(), "label": package.ClassLabel(names=_label_names(distilled.classes))}
+    columns: dict[str, Any] = {
+        "image": [{"bytes": png(image), "path": None} for image in pixels],
+        "label": distilled.targets[order].tolist(),
+    }
+    if (soft_labels := distilled.expanded_soft_labels()) is not None:
+        # In float32, which holds the same numbers, since few readers of parquet know float16.
+        features["soft_label"] = package.Sequence(package.Value("float32"), length=distilled.meta.num_classes)
+        columns["soft_label"] = soft_labels[order].float().numpy()
+    made: datasets.Dataset = package.Dataset.from_dict(columns, features=package.Features(features))
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from bacon_pl.data.images import DatasetMeta
 from bacon_pl.distilled_set.folders import folder_names
+from bacon_pl.distilled_set.labels import counts_text
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.grid import grid_tensor
 
@@ -64,11 +66,11 @@ def as_text(text: str) -> str:
     return f"<div><code>{html.escape(one_line(text, 800))}</code></div>"
 
 
-def write_png(pixels: Tensor, class_names: tuple[str, ...], target: Path) -> None:
+def write_png(pixels: Sequence[Tensor], class_names: tuple[str, ...], target: Path) -> None:
     """Write one PNG file per image, as ``<target>/<class>/<number>.png``.
 
     Args:
-        pixels: (C, n, ch, H, W) in [0, 1].
+        pixels: (n, ch, H, W) in [0, 1] for each of C classes.
         class_names: C names, from which the folder names are made.
         target: A new or empty folder.
 
@@ -80,9 +82,9 @@ def write_png(pixels: Tensor, class_names: tuple[str, ...], target: Path) -> Non
         # Existing files would be mistaken for images of this set.
         if any(target.iterdir()):
             raise BaconError(f"'{target}' is not empty; choose a new folder for the images.")
-        for name, images in zip(folder_names(class_names), to_bytes(pixels), strict=True):
+        for name, images in zip(folder_names(class_names), pixels, strict=True):
             (target / name).mkdir()
-            for index, image in enumerate(images):
+            for index, image in enumerate(to_bytes(images)):
                 (target / name / f"{index:04d}.png").write_bytes(png(image))
     except OSError as error:
         raise BaconError(f"cannot write images to '{target}' ({error.strerror}); choose another folder.") from error
@@ -101,21 +103,21 @@ def write_figure(figure: Figure, target: Path) -> None:
         raise BaconError(f"cannot write the picture '{target}' ({error}); choose another .png file.") from error
 
 
-def as_html(title: str, pixels: Tensor, class_names: tuple[str, ...]) -> str:
+def as_html(title: str, pixels: Sequence[Tensor], class_names: tuple[str, ...]) -> str:
     """Make self-contained HTML that shows images as embedded PNG, one row per class.
 
     Args:
         title: Title as plain text.
-        pixels: (C, n, ch, H, W) in [0, 1]. The first ten images of the first ten classes are shown.
+        pixels: (n, ch, H, W) in [0, 1] for each of C classes. The first ten images of the first ten are shown.
         class_names: C names as plain text.
 
     Returns:
         The HTML.
     """
-    classes, count = pixels.shape[:2]
+    classes, counts = len(pixels), tuple(map(len, pixels))
     rows = []
-    for name, images in zip(class_names[:_MOST_ROWS], pixels[:_MOST_ROWS, :_MOST_IN_A_ROW], strict=True):
-        picture = grid_tensor(images[None], padding=1)
+    for name, images in zip(class_names[:_MOST_ROWS], pixels[:_MOST_ROWS], strict=True):
+        picture = grid_tensor(images[None, :_MOST_IN_A_ROW], padding=1)
         # Enlarged by a whole factor and without smoothing, to show the trained pixels.
         height = picture.shape[1] * max(1, _ROW_HEIGHT // picture.shape[1])
         data = base64.b64encode(png(to_bytes(picture))).decode()
@@ -125,11 +127,11 @@ def as_html(title: str, pixels: Tensor, class_names: tuple[str, ...]) -> str:
             f'style="height:{height}px;max-width:none;image-rendering:pixelated" '
             f'src="data:image/png;base64,{data}"></td></tr>'
         )
-    shown, each = min(classes, _MOST_ROWS), min(count, _MOST_IN_A_ROW)
+    shown, each = min(classes, _MOST_ROWS), min(max(counts[:_MOST_ROWS]), _MOST_IN_A_ROW)
     left_out = []
     if shown < classes:
         left_out.append(f"the first {shown} of {classes} classes")
-    if each < count:
-        left_out.append(f"the first {each} of {count} images of a class")
+    if each < max(counts[:_MOST_ROWS]):
+        left_out.append(f"the first {each} of {counts_text(counts[:_MOST_ROWS])} images of a class")
     note = f"<div>Shown: {', '.join(left_out)}.</div>" if left_out else ""
     return f"<div><code>{html.escape(one_line(title, 400))}</code>{note}<table>{''.join(rows)}</table></div>"

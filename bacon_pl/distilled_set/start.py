@@ -38,6 +38,11 @@ def start_images(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int,
     if start.images in DRAWN:
         return canvases(store, meta, ipc, factor, start, seed)
     other = _read(start.images, meta)
+    if len(set(other.counts)) > 1:
+        raise BaconError(
+            f"--model.start.images '{start.images}' is a set of {other.counts_text} images per class, but a run has "
+            "the same number for each: give another set."
+        )
     mine, theirs = {"ipc": ipc, "factor": factor}, {"ipc": other.ipc, "factor": other.factor}
     for name, value in theirs.items():
         if value != mine[name]:

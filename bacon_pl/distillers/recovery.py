@@ -12,12 +12,11 @@ from torch import Tensor
 from bacon_pl.augment.views import View, Views
 from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
-from bacon_pl.distillers.reference import Pretraining
 from bacon_pl.distillers.squeeze import Squeeze, Squeezed, batch_norms
 from bacon_pl.distributed import all_reduce_sum, own_share
 from bacon_pl.errors import BaconError
-from bacon_pl.learners import trained_networks
-from bacon_pl.networks import Acceleration
+from bacon_pl.learners import Pretraining, teachers
+from bacon_pl.networks import Acceleration, ModifiedResNet18
 from bacon_pl.objectives.recovery import image_l2, tv_l2
 from bacon_pl.selection import Start
 
@@ -125,16 +124,11 @@ class Recovery(Distiller):
         Raises:
             BaconError: The teacher's architecture has no batch norm.
         """
-        network = self.make_network(self.teacher.network, "template")
+        network = self.make_network(self.teacher.network or ModifiedResNet18, "template")
         batch_norms(network)  # before it is trained
-        trained = trained_networks(
-            self.data.train,
-            self.meta,
-            self.teacher.recipe(self.teacher.network, self.acceleration),
-            seed=self.teacher.seed,
-            device=self.device,
-        )
-        network.load_state_dict(trained.state(0))  # in the type of the images
+        (teacher,) = teachers(self.teacher, self.data.train, self.meta, ModifiedResNet18, self.acceleration)
+        teacher.prepare(self.device)
+        network.load_state_dict(teacher.state)  # in the type of the images
         self._teacher = [Squeezed(network, self.first_weight)]
         rows = batches(self.meta.num_classes, self.ipc, self.batch_size)
         self._rows = [row.to(self.device) for row in rows]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.errors import BaconError
-from bacon_pl.learners import RealTraining, TrainedNetworks
+from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks
 from bacon_pl.networks import Network, NetworkFactory, Plan, StatelessNetwork
 from bacon_pl.networks.placing import placed
 
-Limited = TypeVar("Limited", bound="RealTraining")
+__all__ = ["HeldNetworks", "Pretraining", "Reference", "ReferenceNetworks"]
 
 MOST_HELD = 40
 """States of networks that are held in memory; beyond, they are read from their files again when they are drawn."""
@@ -45,48 +43,6 @@ class Reference(RealTraining):
     """
 
     network: NetworkFactory | None = None
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """Most that a run spends on networks that are trained on the real images before it (``pairs``, ``reference``).
-
-    A budget sets it, so that methods which train such networks fit into it, too; methods without them are unaffected.
-
-    Args:
-        count: Most networks; null sets no limit.
-        epochs: Most epochs of each; null sets no limit.
-        network: Architecture of reference networks, in place of their own; null keeps it. Pairs have the architecture
-            of the matched network in any case.
-        teacher: Architecture, with batch norm, of the teacher from which ``Recovery`` recovers images, in place of its
-            own; null keeps it.
-
-    Raises:
-        BaconError: An argument is out of range.
-    """
-
-    count: int | None = None
-    epochs: int | None = None
-    network: NetworkFactory | None = None
-    teacher: NetworkFactory | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("count", "epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BaconError(f"--model.pretraining.{name} must be at least 1, got {value}.")
-
-    def limit(self, settings: Limited) -> Limited:
-        """Return settings of pairs or references within the limits."""
-        changed: dict[str, Any] = {
-            name: most
-            for name in ("count", "epochs")
-            if (most := getattr(self, name)) is not None and most < getattr(settings, name)
-        }
-        network = {"--model.reference": self.network, "--model.teacher": self.teacher}.get(settings.option)
-        if network is not None:
-            changed["network"] = network
-        return replace(settings, **changed)
 
 
 class HeldNetworks:

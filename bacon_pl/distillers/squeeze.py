@@ -3,45 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from jsonargparse import lazy_instance
 from torch import Tensor, nn
 
 from bacon_pl.augment import Augmentation, Chain
-from bacon_pl.distillers.reference import RealTraining
 from bacon_pl.errors import BaconError
-from bacon_pl.learners import Recipe
-from bacon_pl.networks import Acceleration, ModifiedResNet18, Network, NetworkFactory
+from bacon_pl.learners import TeacherSettings
+from bacon_pl.networks import ModifiedResNet18, Network, NetworkFactory
 from bacon_pl.objectives.recovery import statistics_gap
 
 
 @dataclass(frozen=True)
-class Squeeze(RealTraining):
-    """How the teacher is trained on the real images; the learning rate falls to 0 along a cosine.
+class Squeeze(TeacherSettings):
+    """The network from which images are recovered: trained on the real images before the run, or read from a file.
 
     Args:
-        count: How many; there is one.
+        count: 1, since images are recovered from one network.
         epochs: Passes over the training images.
         batch_size: Images per step.
-        lr: Learning rate of its SGD at the start.
-        momentum: Momentum of its SGD.
-        weight_decay: Weight decay of its SGD.
+        lr: Learning rate, the highest that the schedule reaches.
+        momentum: Momentum of SGD; AdamW does not use it.
+        weight_decay: Weight decay.
         augment: Augmentation of every batch; null is none.
         seed: Seed of its weights, batches and augmentation; the run's own plays no part, so that runs share it.
-        network: What it is; it must have batch norm.
+        optimizer: ``sgd`` or ``adamw``; the latter needs a different learning rate, such as 0.001.
+        schedule: ``constant``, or ``cosine``: decrease from lr to 0 over the training.
+        warmup: Share of the training, in [0, 1), in which the learning rate rises to lr first, step by step.
+        network: Its architecture, which must have batch norm; null is ``ModifiedResNet18``.
+        file: A trained network of one's own instead: a safetensors file with the parameters and buffers of ``network``
+            under the names that they have there. It is never trained, so that of the other settings only ``network``
+            counts.
 
     Raises:
         BaconError: An argument is out of range.
     """
 
-    count: int = 1
     epochs: int = 200
     batch_size: int = 128
     lr: float = 0.1
     augment: Augmentation | None = field(default_factory=lambda: lazy_instance(Chain, groups=["crop", "flip"]))
-    network: NetworkFactory = ModifiedResNet18
+    network: NetworkFactory | None = ModifiedResNet18
 
     option: ClassVar[str] = "--model.teacher"
 
@@ -49,10 +53,6 @@ class Squeeze(RealTraining):
         super().__post_init__()
         if self.count != 1:
             raise BaconError(f"{self.option}.count must be 1, for images are recovered from one, got {self.count}.")
-
-    def recipe(self, network: NetworkFactory, acceleration: Acceleration) -> Recipe:
-        """See :meth:`RealTraining.recipe`."""
-        return replace(super().recipe(network, acceleration), schedule="cosine")
 
 
 def batch_norms(network: Network) -> list[nn.BatchNorm2d]:

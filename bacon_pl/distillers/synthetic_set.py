@@ -32,6 +32,9 @@ class SyntheticSet(nn.Module):
     Attributes:
         images: The canvases (C·ipc, ch, H, W), normalized, class by class; None before they are initialized.
         step_size: Learned learning rate for training on the set, 0-d; None if none is learned.
+        soft_labels: Logits of the labels of the images that networks are trained on (factor²·C·ipc, C), in the order of
+            :meth:`expanded`; None if labels are hard.
+        average: Moving average of the canvases over the iterations; None if none is kept.
         meta: Description of the dataset; None before the images are initialized.
 
     Raises:
@@ -40,6 +43,8 @@ class SyntheticSet(nn.Module):
 
     images: nn.Parameter | None
     step_size: nn.Parameter | None
+    soft_labels: nn.Parameter | None
+    average: Tensor | None
 
     def __init__(self, ipc: int, factor: int, start: Start) -> None:
         super().__init__()
@@ -51,6 +56,10 @@ class SyntheticSet(nn.Module):
         self.meta: DatasetMeta | None = None
         self.register_parameter("images", None)
         self.register_parameter("step_size", None)
+        self.register_parameter("soft_labels", None)
+        self.register_buffer("average", None)
+        self._soft = False
+        self._decay = 0.0
 
     def learn_step_size(self, initial: float) -> None:
         """Make the step size a parameter. Call this in the constructor of a method.
@@ -64,6 +73,32 @@ class SyntheticSet(nn.Module):
         if not initial > 0:
             raise BaconError(f"a learned step size must start above 0, got {initial}.")
         self.step_size = nn.Parameter(torch.tensor(float(initial)))
+
+    def use_soft_labels(self) -> None:
+        """Give the images soft labels, which a method fills in before its first iteration. Call it in the constructor.
+
+        They are one-hot, with logits 1 and 0, until then.
+        """
+        self._soft = True
+
+    def keep_average(self, decay: float) -> None:
+        """Keep a moving average of the canvases, which becomes the distilled set. Call this in the constructor.
+
+        Args:
+            decay: Share of the old average that remains in each iteration, in (0, 1).
+
+        Raises:
+            BaconError: ``decay`` is out of range.
+        """
+        if not 0 < decay < 1:
+            raise BaconError(f"the decay of averaged images must be between 0 and 1, got {decay}.")
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average towards the current canvases; call this after each iteration."""
+        assert self.average is not None
+        self.average.lerp_(self.canvases, 1 - self._decay)
 
     def initialize(self, store: LabeledImages, meta: DatasetMeta, seed: int) -> None:
         """Create the initial images.
@@ -80,6 +115,12 @@ class SyntheticSet(nn.Module):
         check_factor(meta.size, self.factor, "--model.factor")
         self.images = nn.Parameter(start_images(store, meta, self.ipc, self.factor, self.start, seed))
         self.meta = meta
+        if self._soft:
+            hard = expand_labels(self.labels, self.factor)
+            one_hot = torch.zeros(len(hard), meta.num_classes, device=hard.device).scatter_(1, hard[:, None], 1.0)
+            self.soft_labels = nn.Parameter(one_hot.to(self.images.dtype))
+        if self._decay:
+            self.average = self.images.detach().clone()
 
     @property
     def labels(self) -> Tensor:
@@ -117,11 +158,16 @@ class SyntheticSet(nn.Module):
         Returns:
             The set.
         """
-        images = self.canvases.detach().float().cpu()
+        images = self.canvases.detach() if self.average is None else self.average
         assert self.meta is not None
+        soft = None if self.soft_labels is None else self.soft_labels.detach().half().cpu()
+        if soft is not None and self.factor > 1:
+            soft = soft.unflatten(0, (self.factor**2, -1)).movedim(0, 1)
         return DistilledSet(
-            images=images,
+            images=images.float().cpu(),
             labels=self.labels,
+            soft_labels=soft,
+            label_kind=None if soft is None else "logits",
             meta=self.meta,
             factor=self.factor,
             method=method,
@@ -159,7 +205,8 @@ class SyntheticSet(nn.Module):
         self.meta = meta
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("images", "step_size"):
+        for name in ("images", "step_size", "soft_labels", "average"):
             if getattr(self, name) is None and (found := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, nn.Parameter(torch.empty_like(found)))
+                empty = torch.empty_like(found)
+                setattr(self, name, empty if name == "average" else nn.Parameter(empty))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -72,15 +72,21 @@ def measure_set(
     real = IterationBatch(store, 0, rng.derive(seed, "bound real images"), REAL_IMAGES, 1)
     device = store.images.device
     images, labels = distilled.expanded()
-    by_class = images[labels.argsort(stable=True)].unflatten(0, (store.num_classes, -1))
-    width = embed(by_class[0, :1].to(device)).shape[1]
-    rows = by_class.shape[1] + min(REAL_IMAGES, int(store.counts.max()))
-    blocks = []
-    for classes in torch.arange(store.num_classes, device=device).split(max(1, BLOCK_BYTES // (4 * width * rows))):
-        z_real, mask = real.matching(classes)
-        z_syn, z_real = (_embedded(embed, x) for x in (by_class[classes.cpu()].to(device), z_real))
-        blocks.append(measure(z_syn, z_real, mask, settings, seed, "bound"))
-    return Measured.join(blocks)
+    counts = labels.bincount(minlength=store.num_classes)
+    by_class = images[labels.argsort(stable=True)].split(counts.tolist())
+    width = embed(by_class[0][:1].to(device)).shape[1]
+    found, measured = [], []
+    for count in counts.unique():  # classes with the same number of images are measured together
+        rows = int(count) + min(REAL_IMAGES, int(store.counts.max()))
+        same = (counts == count).nonzero().flatten()
+        for classes in same.split(max(1, BLOCK_BYTES // (4 * width * rows))):
+            z_real, mask = real.matching(classes.to(device))
+            synthetic = torch.stack([by_class[c] for c in classes.tolist()]).to(device)
+            z_syn, z_real = (_embedded(embed, x) for x in (synthetic, z_real))
+            found.append(measure(z_syn, z_real, mask, settings, seed, "bound"))
+            measured.append(classes)
+    order = torch.cat(measured).argsort().to(device)
+    return Measured.of(part[..., order] for part in Measured.join(found).parts)
 
 
 def bound_line(bound: Mapping[str, Any]) -> str:

@@ -13,10 +13,12 @@ from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
 from bacon_pl.distilled_set import DistilledSet, recorded_scaling
+from bacon_pl.evaluation.kinds import Labels, variants_of, with_labels
 from bacon_pl.evaluation.module import EvalModule
 from bacon_pl.evaluation.run_result import Embedded, RunResult, Variant
-from bacon_pl.evaluation.scores import robust_scores
-from bacon_pl.learners import Learners, Recipe, Teacher, TrainingSet, feature_spaces
+from bacon_pl.evaluation.scores import ScoreWeights, robust_scores
+from bacon_pl.evaluation.storage import storage
+from bacon_pl.learners import Learners, Recipe, TrainingSet, feature_spaces, labeler
 from bacon_pl.networks import NetworkFactory
 from bacon_pl.selection import Embed
 
@@ -48,8 +50,8 @@ class Run:
     Attributes:
         architecture: Name of the architecture.
         training_set: ``distilled`` or the name of a baseline.
-        variant: Variant of the recipe: unchanged (``given``), without soft labels (``hard``), or without augmentation
-            and mixing (``plain``).
+        variant: Variant of the recipe: unchanged (``given``), without soft labels (``hard``), without augmentation
+            and mixing (``plain``), or with a fixed learning rate instead of the set's own (``fixed_lr``).
     """
 
     architecture: str
@@ -66,7 +68,8 @@ class Comparison:
     """The runs of an evaluation: every architecture on the distilled set and on every baseline.
 
     All runs share one recipe and one budget. Herding and k-center select images in feature spaces of
-    ``recipe.network``, regardless of the trained architecture. One teacher provides the soft labels of all runs.
+    ``recipe.network``, regardless of the trained architecture. The same teachers provide the soft labels of all runs;
+    they are trained on the real training images and see no others.
 
     Args:
         distilled: The set to evaluate.
@@ -77,12 +80,16 @@ class Comparison:
         baselines: Names of the baselines.
         scores: Whether to include the runs that :meth:`scores` needs.
         seed: Seed of every draw.
+        labels: With which labels every training set is evaluated: ``hard``, ``soft`` or both; by default as the recipe
+            says.
+        weights: Weights of the scores.
 
     Attributes:
-        teachers: Networks that provide soft labels; none if labels are hard.
+        teachers: Networks that provide soft labels; None if labels are hard.
 
     Raises:
-        BaconError: A class has fewer real images than a baseline needs, or an architecture does not accept the images.
+        BaconError: A class has fewer real images than a baseline needs, an architecture does not accept the images, or
+            the set lacks labels or a step size that the recipe needs.
     """
 
     def __init__(
@@ -95,7 +102,12 @@ class Comparison:
         baselines: Sequence[Baseline] = (),
         scores: bool = False,
         seed: int = 0,
+        labels: Sequence[Labels] = (),
+        weights: ScoreWeights | None = None,
     ) -> None:
+        recipe = with_labels(recipe, labels, distilled)
+        self.labels = tuple(dict.fromkeys(labels))
+        self.weights = weights or ScoreWeights()
         self.distilled = distilled
         self.store = store
         self.meta = meta
@@ -106,7 +118,9 @@ class Comparison:
         self.seed = seed
         self._sets: dict[str, TrainingSet] = {}
         self._spaces: list[Embed] | None = None
-        self.teachers = [] if recipe.soft_labels is None else [Teacher(recipe, store, meta, seed)]
+        # What the set has learned, its step size, is not for networks on real images.
+        self._real_recipe = recipe.with_rate_of(None)
+        self.teachers = None if recipe.soft_labels is None else labeler(self._real_recipe, store, meta, seed)
         self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
         # Errors are reported now, and not only after the training on the distilled set.
         for network in self.networks.values():
@@ -123,7 +137,12 @@ class Comparison:
     @property
     def runs(self) -> list[Run]:
         """All runs without repeats: the main architecture comes first, starting with the distilled set."""
-        runs = [Run(name, training_set) for name in self.networks for training_set in ("distilled", *self.baselines)]
+        runs = [
+            Run(name, training_set, variant)
+            for name in self.networks
+            for training_set in ("distilled", *self.baselines)
+            for variant in variants_of(training_set, self.recipe, self.labels)
+        ]
         if self.scored:
             runs += [self._scored_run(part) for part in _SCORED]
         return list(dict.fromkeys(runs))
@@ -150,12 +169,47 @@ class Comparison:
         Returns:
             The module, which has not been trained.
         """
-        recipe = replace(self.variant(run.variant), network=self.networks[run.architecture])
+        recipe = self.variant(run.variant).with_rate_of(self.distilled.step_size if self._own_rate(run) else None)
+        recipe = replace(recipe, network=self.networks[run.architecture])
         if run.training_set == "whole" and recipe.whole_epochs is not None:
             recipe = replace(recipe, epochs=recipe.whole_epochs)
         training_set = self._training_set(run.training_set, torch.device(device))
-        teacher = self.teachers[0] if recipe.soft_labels is not None else None
-        return EvalModule(Learners(training_set, recipe, self.meta, self.seed, teacher))
+        soft = recipe.soft_labels
+        labeled = soft is None or (soft.source == "stored" and training_set.soft_labels is not None)
+        return EvalModule(Learners(training_set, recipe, self.meta, self.seed, None if labeled else self.teachers))
+
+    def _own_rate(self, run: Run) -> bool:
+        """Whether the learning rate of a run is the set's own step size."""
+        return self.recipe.lr == "stored" and run.training_set == "distilled" and run.variant != "fixed_lr"
+
+    def result(self, run: Run, module: EvalModule) -> RunResult:
+        """Collect the results of a tested module; all processes of an evaluation must call this together."""
+        found = module.run_result(run.architecture, run.variant)
+        return replace(found, storage=storage(module.learners, self.distilled, self.teachers, self._own_rate(run)))
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether a teacher labels images in one of the runs."""
+        soft = [run.training_set for run in self.runs if self.variant(run.variant).soft_labels is not None]
+        if self.recipe.soft_labels is None or self.recipe.soft_labels.source == "teacher":
+            return bool(soft)
+        return any(name != "distilled" for name in soft)
+
+    def tested_teachers(self, test: LabeledImages) -> list[dict[str, Any]]:
+        """Make the teachers that the runs need, and describe them with their test accuracies.
+
+        Nothing is chosen by these. All processes of an evaluation must call this together.
+
+        Args:
+            test: The test images, on the device of the trainings.
+
+        Returns:
+            One description for each teacher with its ``test_accuracy`` in percent; none if no teacher is needed.
+        """
+        if self.teachers is None or not self.needs_teachers:
+            return []
+        self.teachers.prepare(test.images.device)
+        return self.teachers.tested(test)
 
     def _training_set(self, name: str, device: torch.device) -> TrainingSet:
         if name not in self._sets:
@@ -166,16 +220,16 @@ class Comparison:
         ipc, draws = self.distilled.ipc, self.recipe.num_networks
         match name:
             case "distilled":
-                return TrainingSet.distilled(self.distilled)
+                return TrainingSet.distilled(self.distilled, self.recipe.cut_tiles)
             case "tiles":
-                factor, scaling = self.distilled.factor, self._scaling
+                factor, scaling = self.distilled.factor if self.recipe.cut_tiles else 1, self._scaling
                 return TrainingSet.tiles(self.store, self.meta, ipc, factor, scaling, draws, self.seed)
             case "random":
                 return TrainingSet.random(self.store, ipc, draws, self.seed)
             case "herding" | "k_center":
                 store = self.store.to(device)
                 if self._spaces is None:
-                    self._spaces = feature_spaces(self.recipe, store, self.meta, self.seed)
+                    self._spaces = feature_spaces(self._real_recipe, store, self.meta, self.seed)
                 return TrainingSet.coreset(name, store, ipc, self._spaces)
             case _:
                 return TrainingSet.whole(self.store)
@@ -203,7 +257,7 @@ class Comparison:
         Returns:
             Functions from images to embeddings by name.
         """
-        recipe = replace(self.recipe, network=self.networks[self.main], num_networks=1, soft_labels=None)
+        recipe = replace(self._real_recipe, network=self.networks[self.main], num_networks=1, soft_labels=None)
         fresh = Learners(self._training_set("distilled", torch.device(device)), recipe, self.meta, self.seed)
         (real,) = feature_spaces(recipe, self.store.to(device), self.meta, self.seed)
         return {"fresh": fresh.to(device).embed, "real": real, "distilled": trained.to(device).learners.embed}
@@ -215,8 +269,10 @@ class Comparison:
             run_results: Results of all :attr:`runs`.
 
         Returns:
-            ``hlr``, ``ior``, ``lrs`` and ``ars``; and as ``accuracies`` the mean accuracies in [0, 1] used for them.
+            ``hlr``, ``ior``, ``lrs`` and ``ars``; as ``weights`` those of LRS and ARS, ``w`` and ``gamma``; and as
+            ``accuracies`` the mean accuracies in [0, 1] used for them.
         """
         found = {Run(o.architecture, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in run_results}
         parts = {part: found[self._scored_run(part)] for part in _SCORED}
-        return {**asdict(robust_scores(**parts)), "accuracies": parts}
+        weights = asdict(self.weights)
+        return {**asdict(robust_scores(**parts, **weights)), "weights": weights, "accuracies": parts}

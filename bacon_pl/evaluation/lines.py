@@ -10,6 +10,7 @@ from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import one_line
 from bacon_pl.evaluation.comparison import Comparison, Run
 from bacon_pl.evaluation.run_result import RunResult
+from bacon_pl.evaluation.storage import short_bytes, storage_line
 from bacon_pl.learners import spread
 
 LABELS = {
@@ -22,7 +23,7 @@ LABELS = {
 }
 """Names of the training sets in reports, in the order of the tables' columns."""
 
-_VARIANTS = {"given": "", "hard": ", hard labels", "plain": ", not augmented"}
+_VARIANTS = {"given": "", "hard": ", hard labels", "plain": ", not augmented", "fixed_lr": ", fixed learning rate"}
 
 
 def set_line(path: str | os.PathLike[str], distilled: DistilledSet) -> str:
@@ -34,7 +35,7 @@ def set_line(path: str | os.PathLike[str], distilled: DistilledSet) -> str:
     """
     tiles = f", each of {distilled.factor}×{distilled.factor} tiles" if distilled.factor > 1 else ""
     method = one_line(distilled.method or "unknown", 40)
-    images = f"{_count(distilled.ipc, 'image')} per class{tiles}"
+    images = f"{distilled.counts_text} image{'s' * (max(distilled.counts) != 1)} per class{tiles}"
     space = "" if distilled.meta.whitening is None else f", {distilled.meta.whitening}"
     return f"{one_line(path)}: {method}, {images}{space}, checksum {distilled.checksum}"
 
@@ -60,19 +61,44 @@ def recipe_line(r: Mapping[str, Any], seed: int) -> str:
         r: The recipe as returned by :meth:`bacon_pl.learners.Recipe.described`.
         seed: Seed of the evaluation.
     """
-    schedule = "cosine" if r["schedule"] == "cosine" else f"× {r['lr_drop']} half-way"
+    augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
+    decay = "" if r.get("decay_norms_and_biases", True) else " of matrices"
+    canvases = "" if r.get("cut_tiles", True) else ", whole canvases"
+    epochs = _count(r["epochs"], "epoch") + (f" of at most {r['epoch_steps']} steps" if r.get("epoch_steps") else "")
+    flat = " in flat steps" if r.get("flat") else ""
+    return (
+        f"{epochs}, batch {r['batch_size']}, {r['optimizer']}{flat}, learning rate {_rate(r['lr'])} "
+        f"({_schedule(r)}), weight decay {r['weight_decay']:g}{decay}, {augment}{canvases}, {_labels(r)}; seed {seed}"
+    )
+
+
+def _rate(lr: float | str) -> str:
+    return "of the set" if isinstance(lr, str) else f"{lr:g}"
+
+
+def _schedule(r: Mapping[str, Any]) -> str:
+    schedule = f"× {r['lr_drop']} half-way"
+    if r["schedule"] == "cosine":
+        stretch, by_epoch = r.get("cosine_stretch") or 1, r.get("lr_by_epoch")
+        schedule = "cosine" if stretch == 1 else f"1/{stretch:g} of a cosine"
+        schedule += " by epoch" if by_epoch else ""
     if r["schedule"] == "milestones":
         schedule = f"× {r['lr_drop']} at {', '.join(f'{share:.3g}' for share in r['milestones'])} of the epochs"
     if r.get("warmup"):
         schedule += f" after a warm-up over {r['warmup']:.3g} of the steps"
-    labels = "hard labels"
-    if r["labels"] == "soft":
-        labels = f"labels of a teacher ({r['soft_loss']}, temperature {r['temperature']:g})"
-    augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
-    return (
-        f"{_count(r['epochs'], 'epoch')}, batch {r['batch_size']}, {r['optimizer']}, learning rate {r['lr']:g} "
-        f"({schedule}), weight decay {r['weight_decay']:g}, {augment}, {labels}; seed {seed}"
-    )
+    return schedule
+
+
+def _labels(r: Mapping[str, Any]) -> str:
+    if r["labels"] == "hard":
+        return "hard labels"
+    if r.get("label_source") == "stored":
+        whose = "soft labels of the set"
+    else:
+        many = r.get("teachers") or 1
+        whose = "labels of a teacher" if many == 1 else f"labels of {many} teachers"
+        whose += {"epoch": ", once per epoch", "never": ", once"}.get(r.get("relabel") or "", "")
+    return f"{whose} ({r['soft_loss']}, temperature {r['temperature']:g})"
 
 
 def training_name(run: Run | RunResult) -> str:
@@ -93,13 +119,37 @@ def summary(numbers: Mapping[str, Any]) -> str:
     Args:
         numbers: Results from :func:`~bacon_pl.evaluation.results`.
     """
-    sets, rows = accuracy_cells(numbers["runs"])
-    head = ["network", *(LABELS[name] for name in sets)]
+    columns, rows = accuracy_cells(numbers["runs"])
+    head = ["network", *columns]
     lines = [head, *([one_line(network, 40), *cells] for network, cells in rows.items())]
     first, *others = (max(len(line[i]) for line in lines) for i in range(len(head)))
     laid_out = ("  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]).rstrip() for line in lines)
     rule = accuracy_rule(numbers)
-    return "\n".join([f"{rule[0].upper()}{rule[1:]}:", *laid_out])
+    return "\n".join([f"{rule[0].upper()}{rule[1:]}:", *laid_out, *notes(numbers)])
+
+
+def notes(numbers: Mapping[str, Any]) -> list[str]:
+    """Say what a table of accuracies needs beside it: labels that are not hard, who made them, and what is stored.
+
+    Args:
+        numbers: Results from :func:`~bacon_pl.evaluation.results`; those of earlier versions need not have all this.
+    """
+    found = []
+    if note := (numbers.get("labels") or {}).get("note"):
+        found.append(f"labels: {note}")
+    if teachers := numbers.get("teachers"):
+        found.append(teacher_line(teachers))
+    if parts := numbers.get("storage"):
+        found.append(f"storage: {storage_line(parts)}")
+    return found
+
+
+def teacher_line(teachers: Sequence[Mapping[str, Any]]) -> str:
+    """Describe teachers by their test accuracies and sizes, in one line."""
+    accuracy = ", ".join(f"{teacher['test_accuracy']:.1f}" for teacher in teachers)
+    size = sum(teacher["bytes"] for teacher in teachers)
+    who = "teacher" if len(teachers) == 1 else f"{len(teachers)} teachers"
+    return f"{who}: {accuracy} % on the test images, {short_bytes(size)}"
 
 
 def accuracy_rule(numbers: Mapping[str, Any]) -> str:
@@ -110,24 +160,35 @@ def accuracy_rule(numbers: Mapping[str, Any]) -> str:
 
 
 def accuracy_cells(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
-    """Arrange the accuracies of the unchanged recipe in a table.
+    """Arrange the accuracies in a table, with labels of every kind, but without those that are not augmented.
 
     Args:
         runs: The entry ``runs`` of the results.
 
     Returns:
-        The training sets in the order of the columns, and one cell per training set for each architecture. Cells of
-        the other architectures are empty for training sets that were needed only for the scores.
+        The heads of the columns, and one cell per column for each architecture. Cells of the other architectures are
+        empty for trainings that were needed only for the scores.
     """
-    given = {(run["network"], run["training_set"]): run["accuracy"] for run in runs if run["variant"] == "given"}
-    networks = list(dict.fromkeys(network for network, _ in given))
-    sets = [name for name in LABELS if any((network, name) in given for network in networks)]
-    return sets, {n: [_with_spread(given.get((n, name))) for name in sets] for n in networks}
+    found = {
+        (run["network"], (run["training_set"], run["variant"])): run["accuracy"]
+        for run in runs
+        if run["variant"] != "plain"
+    }
+    networks = list(dict.fromkeys(network for network, _ in found))
+    there = {column for _, column in found}
+    columns = [(name, variant) for name in LABELS for variant in _VARIANTS if (name, variant) in there]
+    soft = any(run.get("recipe", {}).get("labels") == "soft" for run in runs if run["variant"] == "given")
+    own = ", soft labels" if soft and any(variant == "hard" for _, variant in columns) else ""
+    heads = [f"{LABELS[name]}{own if variant == 'given' else _VARIANTS[variant]}" for name, variant in columns]
+    return heads, {n: [_with_spread(found.get((n, column))) for column in columns] for n in networks}
 
 
 def score_line(scores: Mapping[str, Any]) -> str:
     """Format scores as ``scores: LRS 0.312 | ARS 0.281 | HLR 0.112 | IOR 0.254``."""
-    return "scores: " + " | ".join(f"{name.upper()} {scores[name]:.3f}" for name in ("lrs", "ars", "hlr", "ior"))
+    told = " | ".join(f"{name.upper()} {scores[name]:.3f}" for name in ("lrs", "ars", "hlr", "ior"))
+    weights = scores.get("weights") or {}
+    other = {name: value for name, value in weights.items() if value != 0.5}
+    return f"scores: {told}" + "".join(f", {name} {value:g}" for name, value in other.items())
 
 
 def _with_spread(accuracy: Mapping[str, Any] | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bacon_pl.evaluation.lines import LABELS, accuracy_cells
+from bacon_pl.evaluation.lines import accuracy_cells
 
 
 def accuracy_table(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -14,8 +14,8 @@ def accuracy_table(runs: Sequence[Mapping[str, Any]]) -> str:
     Args:
         runs: The entry ``runs`` of the results.
     """
-    sets, rows = accuracy_cells(runs)
-    head = ["network", *(LABELS[name] for name in sets)]
+    columns, rows = accuracy_cells(runs)
+    head = ["network", *columns]
     return markdown_table(head, [[escaped(network), *cells] for network, cells in rows.items()])
 
 

@@ -42,7 +42,9 @@ class EvalModule(DeviceLog):
         self.probed_images = 0
         """Number of images used for ``hits_after``."""
         # Otherwise a data-parallel wrapper would copy the buffers of the first process to the others before each step.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+        # Labels of the images are made later.
+        names = [name for name, _ in self.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = [*names, "learners.soft", "learners._labeled"]
 
     # Training.
 

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor
 
 from bacon_pl.distilled_set import DistilledSet, git_commit, package_version
+from bacon_pl.evaluation.kinds import labels_note
 from bacon_pl.evaluation.run_result import RunResult
 from bacon_pl.learners import spread
 from bacon_pl.runtime import replacing
@@ -28,6 +29,7 @@ def _numbers(run_result: RunResult) -> dict[str, Any]:
             "per_network": accuracies.tolist(),
         },
         "storage_bytes": run_result.storage_bytes,
+        "storage": None if run_result.storage is None else dict(run_result.storage),
         "train_images": run_result.train_images,
     }
 
@@ -63,6 +65,7 @@ def results(
     scores: Mapping[str, Any] | None = None,
     bound: Mapping[str, Any] | None = None,
     path: str | os.PathLike[str] | None = None,
+    teachers: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Collect the results of an evaluation.
 
@@ -74,13 +77,17 @@ def results(
         scores: Robust scores, or None.
         bound: Bound and risk (see :func:`bacon_pl.evaluation.bounds`), or None.
         path: Path of the set as given by the user, or None.
+        teachers: Descriptions of the teachers that labeled images, with their test accuracies.
 
     Returns:
         A mapping for JSON. Accuracies are in percent (in [0, 1] in ``scores``), and ``std`` is None for a single
-        network. ``storage_bytes`` counts one byte per value. ``confusion`` is the sum of the confusion matrices of the
-        main architecture's networks, with true classes as rows. ``distilled`` identifies the set.
+        network. ``storage_bytes`` counts pixels at one byte per value, and ``storage`` all that a network needs, in
+        bytes. ``labels`` says with which labels the networks learned, ``teachers`` who made them. ``confusion`` is the
+        sum of the confusion matrices of the main architecture's networks, with true classes as rows. ``distilled``
+        identifies the set.
     """
     main, whitening = run_results[0], distilled.meta.whitening
+    both = any(o.variant == "hard" and o.training_set == "distilled" for o in run_results)
     baselines = {o.training_set: _numbers(o) for o in of_main(run_results)[1:]}
     return {
         "dataset": distilled.meta.name,
@@ -92,6 +99,11 @@ def results(
         "seed": main.seed,
         **_numbers(main),
         "storage_share": distilled.share,
+        "labels": {
+            "kind": main.recipe.get("labels"),
+            "note": labels_note(main.recipe, both, distilled.soft_labels is not None) if main.recipe else "",
+        },
+        "teachers": [dict(teacher) for teacher in teachers],
         "confusion": main.confusion.sum(0).tolist(),
         "baselines": baselines,
         "scores": None if scores is None else dict(scores),

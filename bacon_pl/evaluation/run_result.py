@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from bacon_pl.learners import accuracies
 
-Variant = Literal["given", "hard", "plain"]
+Variant = Literal["given", "hard", "plain", "fixed_lr"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class RunResult:
         training_set: Name of the training set: ``distilled``, ``tiles``, ``random``, ``herding``, ``k_center`` or
             ``whole``.
         architecture: Name of the architecture.
-        variant: Variant of the recipe: unchanged (``given``), without soft labels (``hard``), or without augmentation
-            and mixing (``plain``).
+        variant: Variant of the recipe: unchanged (``given``), without soft labels (``hard``), without augmentation
+            and mixing (``plain``), or with a fixed learning rate instead of the set's own (``fixed_lr``).
         recipe: Settings of the recipe.
         seed: Seed of every draw.
         confusion: (K, C, C), int64: number of test images of class i (row) classified as class j (column).
@@ -30,6 +31,7 @@ class RunResult:
         curve_epochs: Numbers of finished epochs, one for each of the P columns of ``curve``.
         storage_bytes: Bytes of the stored images of one network at one byte per value.
         train_images: Number of images on which each network was trained.
+        storage: Bytes of all that one network needs (see :func:`bacon_pl.evaluation.storage`); None if not counted.
     """
 
     training_set: str
@@ -43,6 +45,7 @@ class RunResult:
     curve_epochs: tuple[int, ...]
     storage_bytes: int
     train_images: int
+    storage: Mapping[str, int] | None = None
 
     @property
     def accuracies(self) -> Tensor:

@@ -27,6 +27,27 @@ class RobustScores:
     ars: float
 
 
+@dataclass(frozen=True)
+class ScoreWeights:
+    """Weights of the robust scores.
+
+    Args:
+        w: Weight of the improvement over random relative to hard-label recovery in LRS, in [0, 1].
+        gamma: Weight of the accuracies with augmentation relative to those without in ARS, in [0, 1].
+
+    Raises:
+        BaconError: A weight is out of range.
+    """
+
+    w: float = 0.5
+    gamma: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("w", "gamma"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BaconError(f"--score_weights.{name} must be in [0, 1], got {getattr(self, name)}.")
+
+
 def robust_scores(
     *,
     real_hard: float,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 from torchvision import datasets
 
 from bacon_pl.data.catalog import find, load_dataset
 from bacon_pl.data.images import DatasetMeta
 from bacon_pl.data.options import check_statistics
+from bacon_pl.data.whitening import check_whitening, fitted
 from bacon_pl.errors import BaconError
 
 _DIGITS = tuple("0123456789")
@@ -41,6 +44,7 @@ def dataset_meta(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    whitening: Literal["zca"] | None = None,
 ) -> DatasetMeta:
     """Describe a dataset of the catalog. Its images are read only if their number and classes are not known.
 
@@ -50,6 +54,8 @@ def dataset_meta(
         image_size: Side of the images in pixels; by default the dataset's own size.
         mean: Mean per channel of pixels in [0, 1]; by default the catalog's value.
         std: Standard deviation per channel of pixels in [0, 1]; by default the catalog's value.
+        whitening: zca adds the whitened space, which is fitted to the training images in ``root`` or found in the
+            cache.
 
     Returns:
         The description of the dataset.
@@ -57,7 +63,15 @@ def dataset_meta(
     Raises:
         BaconError: The dataset is unknown, or its folder is needed.
     """
+    check_whitening(whitening)
     spec = find(name)
+    if whitening is not None:
+        if root is None and spec.name != "digits":
+            raise BaconError(
+                f"the whitening is fitted to the training images of {spec.name}: give their folder, --root."
+            )
+        train, _, meta = load_dataset(spec.name, root or ".", image_size=image_size, mean=mean, std=std)
+        return replace(meta, whitening=fitted(train.images, name=meta.name))
     known = _KNOWN.get(spec.name)
     if root is not None or spec.name == "digits":
         return load_dataset(spec.name, root or ".", image_size=image_size, mean=mean, std=std)[2]

@@ -23,7 +23,7 @@ def read(folder: Path, meta: DatasetMeta) -> tuple[Tensor, Tensor]:
     Args:
         folder: The folder with the class folders.
         meta: Description of the dataset; the class folders are named as by :meth:`DistilledSet.export_png`, after the
-            classes, or by class ids.
+            classes, or by class ids, which may be written as in SRe2L's sets (``new000``) or RDED's (``00000``).
 
     Returns:
         Images (N, ch, H, W), uint8, and labels (N,), int64, class by class.
@@ -52,7 +52,14 @@ def read(folder: Path, meta: DatasetMeta) -> tuple[Tensor, Tensor]:
 
 def _labels(found: list[str], meta: DatasetMeta) -> dict[str, int] | None:
     """Return labels by folder name, or None if the folder names do not match the classes."""
-    for names in (folder_names(meta.class_names), list(meta.class_names), [str(i) for i in range(meta.num_classes)]):
+    numbers = range(meta.num_classes)
+    for names in (
+        folder_names(meta.class_names),
+        list(meta.class_names),
+        [str(i) for i in numbers],
+        [f"new{i:03d}" for i in numbers],  # SRe2L and CDA
+        [f"{i:05d}" for i in numbers],  # RDED
+    ):
         if sorted(names) == found:
             return {name: label for label, name in enumerate(names)}
     return None

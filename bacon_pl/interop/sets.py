@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,50 @@ from bacon_pl.data.files import subfolders
 from bacon_pl.data.images import DatasetMeta
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.interop import npz, pictures
+from bacon_pl.interop import npz, pictures, trajectories
+from bacon_pl.interop.foreign import Found, classes, recorded, soft, warn_of_rounding
+from bacon_pl.interop.pixels import PixelSpace, check_range, check_space, guessed, to_set
 from bacon_pl.interop.safe_calls import Stored
 from bacon_pl.interop.unpickle import Pickle
 
 _PAIRS = (("images", "labels"), ("x", "y"), ("data", "target"), ("data", "targets"), ("data", "labels"))
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle")
-_MOST_LISTED = 10
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
     """Return whether a path should be read by :meth:`DistilledSet.load`, which also reports missing files."""
     given = Path(path)
     if given.is_dir():
-        return (given / FILE_NAME).is_file() or not (_trajectory_files(given) or subfolders(given))
+        return (given / FILE_NAME).is_file() or not (trajectories.image_files(given) or subfolders(given))
     return not given.is_file() or given.suffix.lower() not in (".npz", *_PICKLES)
 
 
 def open_set(
-    path: str | os.PathLike[str], meta: DatasetMeta | None = None, *, factor: int | None = None, index: int = -1
+    path: str | os.PathLike[str],
+    meta: DatasetMeta | None = None,
+    *,
+    factor: int | None = None,
+    index: int = -1,
+    pixels: PixelSpace | None = None,
 ) -> DistilledSet:
     """Read a distilled set of this package or of another project.
 
-    Floating-point numbers are taken as normalized pixels, the convention of those projects; bytes are taken as pixels
-    from 0 to 255. Files do not record this, so numbers that look different cause an error or a warning.
+    Bytes are taken as pixels from 0 to 255. What floating-point numbers are is not recorded by other projects: it is
+    said by ``pixels``, or else guessed, with a warning, or refused where guesses are as good as each other.
 
     =====================================  ============================================================================
     File or folder                         Format
     =====================================  ============================================================================
     ``.safetensors``, folder of a run      a set of this package; no other information is needed
-    ``.pt``, ``.pth``, ``.pkl``            ``{"data": [[images, labels], …]}`` of DC, DSA, DM and IDM; ``(images,
-                                           labels)``, or a list of such pairs; the pickle is never executed
-    ``images_*.pt``, or its folder         MTT, with ``labels_*.pt`` in the same folder; if a folder contains several
-                                           sets, the one called ``images_best.pt``
+    ``.pt``, ``.pth``, ``.pkl``            ``{"data": [[images, labels], …]}`` of DC, DSA, DM, IDM and DataDAM;
+                                           ``(images, labels)`` of IDC and NCFM, or a list of such pairs; the pickle is
+                                           never executed
+    ``images_*.pt``, or its folder         MTT, TESLA, FTD, DATM, with ``labels_*.pt``, hard or soft, in the same
+                                           folder, and the learned step size in ``lr_*.pt``, if there is one; if a
+                                           folder contains several sets, the one called ``images_best.pt``
     ``.npz``                               ``images`` and ``labels``, ``x`` and ``y``, or ``data`` and ``target``
-    folder of class folders                pictures
+    folder of class folders                pictures; the folders have the names of the classes or numbers in class order
+                                           (``0``, ``new000`` of SRe2L, ``00000`` of RDED)
     =====================================  ============================================================================
 
     Args:
@@ -59,79 +68,52 @@ def open_set(
         factor: Partition factor, for sets such as those of IDM and BACON whose images hold factor² smaller images; by
             default the factor recorded in the file, else 1.
         index: Which set of the file to read, counting from 0, or from the end if negative.
+        pixels: What the numbers of a foreign file are; ``zca`` needs ``meta.whitening``.
 
     Returns:
-        The set.
+        The set, in the space of ``meta``.
 
     Raises:
-        BaconError: The file does not exist, is damaged, is not safe to read, or does not match the dataset.
+        BaconError: The file does not exist, is damaged, is not safe to read, or does not match the dataset; or it does
+            not tell what its numbers are.
     """
     source = Path(path)
+    check_space(pixels)
     if is_ours(source):
         distilled = DistilledSet.load(path)
         if factor not in (None, distilled.factor):
             raise BaconError(f"'{source}' has partition factor {distilled.factor}, not {factor}: leave --factor out.")
+        if pixels is not None:
+            raise BaconError(f"'{source}' is a set of this package, which says what it holds: leave --pixels out.")
         return distilled
     if meta is None:
         raise BaconError(f"'{source}' does not say which dataset it was made from: give its name, e.g. cifar10.")
-    if source.is_dir() and _trajectory_files(source):
-        source = _one_of(source)
+    if source.is_dir() and trajectories.image_files(source):
+        source = trajectories.one_of(source)
     if source.is_dir():
-        images, labels = pictures.read(source, meta)
-        own_factor = None
+        found = Found(*pictures.read(source, meta))
     elif source.suffix.lower() == ".npz":
-        images, labels, own_factor = _from_npz(source)
+        found = _from_npz(source)
     else:
-        images, labels, own_factor = _from_pickle(source, index)
-    if own_factor is not None and factor not in (None, own_factor):
-        raise BaconError(f"'{source}' has partition factor {own_factor}, not {factor}: leave --factor out.")
-    given = own_factor if factor is None else factor
-    return _assemble(source, images, labels, meta, 1 if given is None else given)
-
-
-def _trajectory_files(folder: Path) -> list[Path]:
-    """List the image files of MTT in a folder."""
-    return sorted(folder.glob("images_*.pt"))
-
-
-def _one_of(folder: Path) -> Path:
-    """Choose among the image files of MTT in a folder that has at least one."""
-    every = _trajectory_files(folder)
-    # Some of the files without labels contain the images of other files with the whitening undone.
-    files = [file for file in every if _beside(file).is_file()] or every
-    best = folder / "images_best.pt"
-    if len(files) > 1 and best not in files:
-        names = [file.name for file in files]
-        shown = ", ".join(names if len(names) <= _MOST_LISTED else [*names[: _MOST_LISTED - 1], f"… {names[-1]}"])
-        raise BaconError(
-            f"the folder '{folder}' holds {len(files)} sets and none is called images_best.pt: give one of these "
-            f"files: {shown}."
-        )
-    chosen = best if best in files else files[0]
-    if len(files) > 1:
-        warnings.warn(
-            f"the folder '{folder}' holds {len(files)} sets: '{best.name}' is taken, which is the one that did best on "
-            "the test images; give another file to read that one.",
-            stacklevel=3,
-        )
-    if any(file.name.startswith("images_zca_") for file in every):
-        warnings.warn(
-            f"the files images_zca_….pt in '{folder}' say that its sets were whitened by ZCA, which is not undone "
-            f"here: '{chosen.name}' is taken as normalized by mean and std, and will not reach its published accuracy.",
-            stacklevel=3,
-        )
-    return chosen
-
-
-def _beside(images: Path) -> Path:
-    """Return the path of the labels that MTT stores for an image file."""
-    return images.with_name(images.name.replace("images", "labels", 1))
+        found = _from_pickle(source, index)
+    for option, given, own in (("factor", factor, found.factor), ("pixels", pixels, found.pixels)):
+        if own is not None and given not in (None, own):
+            what = "partition factor" if option == "factor" else "numbers that are"
+            raise BaconError(f"'{source}' has {what} {own}, not {given}: leave --{option} out.")
+    if found.whitening is not None and meta.whitening is None:
+        meta = replace(meta, whitening=found.whitening)
+    elif found.whitening not in (None, meta.whitening):
+        raise BaconError(f"'{source}' is {found.whitening}, and the data are {meta.whitening}, which is another space.")
+    found.factor = found.factor if factor is None else factor
+    found.pixels = found.pixels or pixels
+    check_space(found.pixels, meta)
+    return _assemble(source, found, meta)
 
 
 # ---- from archives and pickles to tensors
 
 
-def _from_npz(source: Path) -> tuple[Tensor, Tensor, int | None]:
+def _from_npz(source: Path) -> Found:
     held = npz.names(source)
     pair = _named_pair(held)
     if pair is None:
@@ -139,15 +121,24 @@ def _from_npz(source: Path) -> tuple[Tensor, Tensor, int | None]:
             f"'{source}' holds {', '.join(held)[:80] or 'nothing'}, but images and labels are looked for: name the "
             "arrays so."
         )
-    factor = npz.read(source, "factor") if "factor" in held else None
-    return npz.read(source, pair[0]), npz.read(source, pair[1]), None if factor is None else _whole(source, factor)
+    entries: dict[str, Any] = {}
+    if "factor" in held:
+        entries["factor"] = _whole(source, npz.read(source, "factor"))
+    if "step_size" in held and (value := npz.read(source, "step_size")).numel() == 1:
+        entries["step_size"] = float(value)
+    for name in ("pixels", "label_kind", "whitening"):
+        if name in held:
+            entries[name] = npz.read_text(source, name)
+    soft_labels = npz.read(source, "soft_labels") if "label_kind" in entries and "soft_labels" in held else None
+    images, labels = (npz.read(source, name) for name in pair)
+    return Found(images, labels, soft_labels=soft_labels, **recorded(source, entries))
 
 
-def _from_pickle(source: Path, index: int) -> tuple[Tensor, Tensor, int | None]:
+def _from_pickle(source: Path, index: int) -> Found:
     with Pickle(source) as file:
         content = file.content
         if isinstance(content, Stored):
-            return file.read(content), _labels_beside(source), None
+            return trajectories.read(source, file.read(content))
         pairs = _pairs(content)
         if not pairs:
             raise BaconError(
@@ -157,21 +148,10 @@ def _from_pickle(source: Path, index: int) -> tuple[Tensor, Tensor, int | None]:
         if not -len(pairs) <= index < len(pairs):
             raise BaconError(f"'{source}' holds {len(pairs)} set(s), from 0 to {len(pairs) - 1}: there is no {index}.")
         images, labels = (part if isinstance(part, list) else file.read(part) for part in pairs[index])
-        factor = content.get("factor") if isinstance(content, dict) else None
-        return _tensor(source, images), _tensor(source, labels), factor if type(factor) is int else None
-
-
-def _labels_beside(source: Path) -> Tensor:
-    """Read the labels that MTT stores for an image file."""
-    beside = _beside(source)
-    if beside == source or not beside.is_file():
-        raise BaconError(
-            f"'{source}' holds one tensor, without labels: MTT's files are called images_….pt with labels_….pt beside."
-        )
-    with Pickle(beside) as file:
-        if not isinstance(file.content, Stored):
-            raise BaconError(f"'{beside}' holds no tensor of labels.")
-        return file.read(file.content)
+        entries = content if isinstance(content, dict) else {}
+        soft_labels = entries.get("soft_labels") if "label_kind" in entries else None
+        read = file.read(soft_labels) if isinstance(soft_labels, Stored) else None
+    return Found(_tensor(source, images), _tensor(source, labels), soft_labels=read, **recorded(source, entries))
 
 
 def _pairs(content: Any) -> list[tuple[Any, Any]]:
@@ -218,56 +198,46 @@ def _whole(source: Path, factor: Tensor) -> int:
 # ---- from tensors to a set
 
 
-def _assemble(source: Path, images: Tensor, labels: Tensor, meta: DatasetMeta, factor: int) -> DistilledSet:
-    images = _in_layout(source, images, meta)
-    labels = _classes(source, labels, len(images))
-    if not images.is_floating_point():
-        if images.dtype != torch.uint8:
-            raise BaconError(f"the images in '{source}' are {images.dtype}: save uint8 pixels or normalized floats.")
-        images = meta.normalize(images, torch.float32)
-    else:
-        _check_range(source, images, meta)
+def _assemble(source: Path, found: Found, meta: DatasetMeta) -> DistilledSet:
+    images = _in_layout(source, found.images, meta)
+    factor = 1 if found.factor is None else found.factor
     partition.check_factor(meta.size, factor)
-    order = labels.argsort(stable=True)
+    if factor > 1 and meta.whitening is not None and not (images.is_floating_point() and found.pixels == "zca"):
+        raise BaconError(
+            f"'{source}' holds canvases of tiles, which cannot be whitened, since whitening mixes all pixels of an "
+            "image: leave --data.whitening out, or give --pixels zca if they are whitened already."
+        )
+    if images.is_floating_point():
+        pixels = found.pixels or guessed(source, images, meta, found.sign)
+        check_range(source, images, pixels, meta)
+        images = to_set(images, pixels, meta)
+    elif images.dtype != torch.uint8:
+        raise BaconError(f"the images in '{source}' are {images.dtype}: save uint8 pixels or floats.")
+    elif found.pixels is not None:
+        raise BaconError(f"the images in '{source}' are bytes, pixels from 0 to 255: leave --pixels out.")
+    else:
+        images = meta.normalize(images, torch.float32)
+    labels, soft_labels, kind = found.labels, found.soft_labels, found.label_kind
+    if labels.is_floating_point() and tuple(labels.shape) == (len(images), meta.num_classes):
+        soft_labels = labels
+        labels, kind = soft(source, labels, meta)
+    if soft_labels is not None:
+        warn_of_rounding(source, soft_labels)
+    labels = classes(source, labels, len(images))
     try:
         return DistilledSet(
-            images[order].float(),
-            labels[order],
+            images,
+            labels,
             meta,
             factor=factor,
             method="unknown",
             config={"converted_from": source.name},
+            step_size=found.step_size,
+            soft_labels=soft_labels,
+            label_kind=None if soft_labels is None else kind,
         )
     except BaconError as error:
         raise BaconError(f"'{source}' does not fit: {error}") from error
-
-
-def _check_range(source: Path, images: Tensor, meta: DatasetMeta) -> None:
-    """Warn or raise an error if floating-point images, which are taken as normalized, look different."""
-    if meta.whitening is not None or not images.numel() or not bool(images.isfinite().all()):
-        return  # whitened images have no black and white, and the others are refused with the set
-    least, most = float(images.min()), float(images.max())
-    black = min(-m / s for m, s in zip(meta.mean, meta.std, strict=True))
-    white = max((1 - m) / s for m, s in zip(meta.mean, meta.std, strict=True))
-    far = white - black  # values this far beyond black or white are suspicious
-    if least >= 0 and white + far < most <= 255:
-        raise BaconError(
-            f"the images in '{source}' run from {least:.4g} to {most:.4g}, so they look like bytes kept as "
-            "floating-point numbers, which are taken as normalized: save them as uint8."
-        )
-    if least >= 0 and most <= 1:
-        warnings.warn(
-            f"the images in '{source}' lie between 0 and 1, so they look like pixels that were never normalized; they "
-            "are taken as normalized. Save pixels as uint8.",
-            stacklevel=4,
-        )
-    elif least < black - far or most > white + far:
-        warnings.warn(
-            f"the images in '{source}' run from {least:.4g} to {most:.4g}, far beyond black ({black:.4g}) and white "
-            f"({white:.4g}) of {meta.name} normalized by mean {meta.mean} and std {meta.std}, as they are taken to be: "
-            "if they were normalized by others, give those.",
-            stacklevel=4,
-        )
 
 
 def _in_layout(source: Path, images: Tensor, meta: DatasetMeta) -> Tensor:
@@ -284,16 +254,3 @@ def _in_layout(source: Path, images: Tensor, meta: DatasetMeta) -> Tensor:
         f"the images in '{source}' have shape {tuple(images.shape)}, but those of {meta.name} are "
         f"(N, {', '.join(map(str, shape))}): give the dataset they were made from."
     )
-
-
-def _classes(source: Path, labels: Tensor, count: int) -> Tensor:
-    """Check labels and convert them to int64."""
-    if labels.ndim != 1 or len(labels) != count:
-        raise BaconError(
-            f"the labels in '{source}' have shape {tuple(labels.shape)}, but one class number is needed for each of "
-            f"{count} images."
-        )
-    whole = labels.to(torch.int64)
-    if labels.is_floating_point() and not torch.equal(whole.to(labels.dtype), labels):
-        raise BaconError(f"the labels in '{source}' are not whole numbers.")
-    return whole

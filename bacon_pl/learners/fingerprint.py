@@ -21,7 +21,7 @@ FORMAT = 1
 TRAINED = "trained networks"
 """Purpose of networks that anything may share."""
 
-_NOT_THE_NETWORKS = ("num_networks", "soft_labels", "whole_epochs", "coreset_steps")
+_NOT_THE_NETWORKS = ("num_networks", "soft_labels", "whole_epochs", "coreset_steps", "fixed_lr", "cut_tiles")
 """Settings of a recipe that say nothing about a network trained on the real images."""
 
 _FIRST_SETTINGS = (

@@ -15,17 +15,18 @@ from bacon_pl import rng
 from bacon_pl.data import DatasetMeta
 from bacon_pl.distributed import all_reduce_sum, broadcast, own_share
 from bacon_pl.errors import BaconError
+from bacon_pl.learners.batches import Batches
 from bacon_pl.learners.numbers import check_epochs, written
+from bacon_pl.learners.optimizers import make_optimizer
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training_set import TrainingSet
 from bacon_pl.networks import Network, StatelessNetwork, resolve_acceleration
-from bacon_pl.partition import cut_out
 
 if TYPE_CHECKING:  # teachers are learners themselves
-    from bacon_pl.learners.teachers import Teacher
+    from bacon_pl.learners.labeler import Labeler
 
 
-class Learners(nn.Module):
+class Learners(Batches):
     """Trains ``recipe.num_networks`` freshly initialized networks on a training set.
 
     The initial weights, batches, augmentation and dropout of network k depend on (seed, k) and the step alone. The
@@ -40,7 +41,8 @@ class Learners(nn.Module):
         recipe: Training recipe.
         meta: Description of the dataset.
         seed: Seed of every draw.
-        teacher: Source of the labels; required if, and only if, ``recipe.soft_labels`` is set.
+        teacher: Source of the labels; required if, and only if, ``recipe.soft_labels`` is set and the labels are not
+            those that ``training_set`` brings along.
         numbers: Numbers of the networks to train; by default 0 to ``recipe.num_networks`` - 1. On a CPU, a network has
             the same bits whichever others are trained with it.
 
@@ -54,12 +56,9 @@ class Learners(nn.Module):
             and the values have one entry per network; see :meth:`fit`.
 
     Raises:
-        BaconError: There is a teacher but the recipe has no soft labels, or vice versa.
+        BaconError: There is a teacher but the recipe needs none, or vice versa.
     """
 
-    images: Tensor
-    labels: Tensor
-    index: Tensor
     epoch_loss: Tensor
 
     def __init__(
@@ -68,21 +67,15 @@ class Learners(nn.Module):
         recipe: Recipe,
         meta: DatasetMeta,
         seed: int = 0,
-        teacher: Teacher | None = None,
+        teacher: Labeler | None = None,
         numbers: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        if (recipe.soft_labels is None) != (teacher is None):
-            raise BaconError("a teacher is needed where, and only where, the recipe has soft labels.")
-        self.name = training_set.name
-        self.storage_bytes = training_set.storage_bytes
-        self.factor = training_set.factor
-        self.recipe = recipe
-        self.meta = meta
-        self.seed = seed
+        super().__init__(training_set, recipe, meta, seed)
+        if self.needs_teacher != (teacher is not None):
+            raise BaconError(
+                "a teacher is needed where, and only where, the recipe has soft labels that are not stored."
+            )
         self.teacher = teacher
-        for name in ("images", "labels", "index"):
-            self.register_buffer(name, getattr(training_set, name), persistent=False)
         self.numbers = tuple(range(recipe.num_networks) if numbers is None else numbers)
         networks = []
         for k in self.numbers:
@@ -91,7 +84,6 @@ class Learners(nn.Module):
         self.networks = nn.ModuleList(networks)
         self.register_buffer("epoch_loss", torch.zeros(len(networks), recipe.epochs), persistent=False)
         self.snapshots: dict[int, list[dict[str, Tensor]]] = {}
-        self._orders: dict[int, tuple[int, Tensor]] = {}
         self._fitted = False
         self._fresh = written(self.networks)
 
@@ -114,11 +106,6 @@ class Learners(nn.Module):
     def share(self) -> range:
         """Indices into ``networks`` of those that this process trains and tests."""
         return own_share(len(self.networks))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in one pass over the training set; the last may be smaller."""
-        return -(-self.index.shape[1] // self.recipe.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -161,35 +148,38 @@ class Learners(nn.Module):
         """Prepare training on the networks' current device; all processes of a run must call this together."""
         if self.teacher is not None:
             self.teacher.prepare(self.device)
+            if self.recipe.soft_labels is not None and self.recipe.soft_labels.fixed:
+                self.label_once(self.teacher.logits)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Create one optimizer for all networks. Their gradients never mix, so it acts as one optimizer per network.
 
         The networks of other processes have no gradients, so the optimizer does not change them.
         """
-        r = self.recipe
-        if r.optimizer == "adamw":
-            return torch.optim.AdamW(self.networks.parameters(), lr=r.lr, weight_decay=r.weight_decay)
-        return torch.optim.SGD(self.networks.parameters(), lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay)
+        return make_optimizer(self.recipe, self.networks.parameters())
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Set the learning rate of a step (see :meth:`Recipe.lr_at`).
 
-        The schedule ``step`` also resets the optimizer's state halfway through.
+        The schedule ``step``, and ``milestones`` if the recipe says so, also resets the optimizer's state at a drop.
         """
         r = self.recipe
         for group in optimizer.param_groups:
             group["lr"] = r.lr_at(step, self.steps_per_epoch)
-        if r.schedule == "step" and step == self.total_steps // 2 and r.lr_drop != 1:
+        if r.resets_at(step, self.steps_per_epoch):
             optimizer.state.clear()
 
     def descend(self, step: int) -> Tensor:
         """Set the gradients of this process's networks for a step and return their losses as :meth:`losses` does."""
         losses = self.losses(step)
-        parameters = [p for k in self.share for p in self.networks[k].parameters()]
+        networks = [list(self.networks[k].parameters()) for k in self.share]
+        parameters = [p for own in networks for p in own]
         if parameters:
             # Not by backward(), where a data-parallel wrapper would wait to average the gradients of all processes.
-            for p, gradient in zip(parameters, torch.autograd.grad(losses.sum(), parameters), strict=True):
+            gradients = torch.autograd.grad(losses.sum(), parameters)
+            if self.recipe.flat is not None:
+                gradients = self.recipe.flat.gradients(networks, gradients, lambda: self.losses(step).sum())
+            for p, gradient in zip(parameters, gradients, strict=True):
                 p.grad = gradient
         losses = losses.detach()
         own = slice(self.share.start, None, self.share.step)
@@ -201,8 +191,7 @@ class Learners(nn.Module):
         if not self.share:
             return self.epoch_loss.new_zeros(0)
         numbers = [self.numbers[i] for i in self.share]
-        batches = (self.augmented_batch(k, step) for k in numbers)
-        x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
+        x, y = self.augmented_batches(numbers, step)
         networks = [self.networks[k] for k in self.share]
         states = [_state(network) for network in networks]
         stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
@@ -211,54 +200,23 @@ class Learners(nn.Module):
         for i, network in enumerate(networks):  # running statistics, if there are any
             for name, buffer in network.named_buffers():
                 buffer.copy_(stacked[name][i])
-        if self.recipe.soft_labels is not None:
-            assert self.teacher is not None
-            taught = self.teacher.logits(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-            return self.recipe.soft_labels.losses(logits, taught)
+        if (soft := self.recipe.soft_labels) is not None:
+            if soft.fixed:
+                return soft.losses_of(logits, y)
+            return soft.losses(logits, self._taught(x).to(logits.dtype))
         if y.ndim == 3:
             y = y.transpose(1, 2)
         return F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
 
-    def augmented_batch(self, network_id: int, step: int) -> tuple[Tensor, Tensor]:
-        """Return the augmented batch of a network and step (see :meth:`batch`); mixed labels are (B, C)."""
-        x, y = self.batch(network_id, step)
-        augment, where = self.recipe.augment, (network_id, step)
-        if augment.on_pixels:
-            pixels = self.meta.denormalize(x)
-            pixels = augment.per_image(pixels, self.seed, "evaluation augment", *where)
-            x = self.normalize(pixels)
+    def _taught(self, x: Tensor) -> Tensor:
+        """Return the teacher's logits (K, B, C) of the batches (K, B, ch, H, W)."""
+        soft = self.recipe.soft_labels
+        assert self.teacher is not None and soft is not None
+        if x.stride(0) == 0:  # all networks have the same batch, which is labeled once
+            taught = self.teacher.logits(x[0]).expand(len(x), -1, -1)
         else:
-            x = augment.per_image(x, self.seed, "evaluation augment", *where)
-        if self.recipe.mixing is None:
-            return x, y
-        return self.recipe.mixing.mix(x, y, self.meta.num_classes, self.seed, "evaluation mixing", *where)
-
-    def batch(self, network_id: int, step: int) -> tuple[Tensor, Tensor]:
-        """Return the batch of a network and step: normalized images (B, ch, H, W) and labels (B,)."""
-        epoch, part = divmod(step, self.steps_per_epoch)
-        if self._orders.get(network_id, (-1,))[0] != epoch:
-            n = self.index.shape[1]
-            order = rng.permutation(n, self.seed, "evaluation order", network_id, epoch, device=self.device)
-            self._orders[network_id] = (epoch, order)
-        size = self.recipe.batch_size
-        chosen = self._orders[network_id][1][part * size : (part + 1) * size]
-        position = self.index[network_id % len(self.index)][chosen]
-        tile = None
-        if self.factor > 1:
-            tile, position = position // len(self.images), position % len(self.images)
-        x = self.images[position]
-        if x.dtype == torch.uint8:
-            x = self.normalize(x)
-        if tile is not None:
-            x = cut_out(x, tile, self.factor)
-        return x, self.labels[position]
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Map images (..., ch, H, W), uint8 or pixels in [0, 1], to the space of the networks."""
-        dtype = next(self.networks.parameters()).dtype
-        if images.dtype != torch.uint8:
-            images = images * 255
-        return self.meta.normalize(images, dtype)
+            taught = self.teacher.logits(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return taught.half() if soft.half else taught
 
     @torch.no_grad()
     def broadcast_networks(self) -> None:

@@ -31,6 +31,12 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], to
     return {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
 
 
+def stored(expected: Shapes, storage: str) -> Shapes:
+    """Shapes and types as they are in a file whose floating-point numbers have the type of a name."""
+    kind: torch.dtype = getattr(torch, storage)
+    return {name: (shape, kind if dtype.is_floating_point else dtype) for name, (shape, dtype) in expected.items()}
+
+
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write a file in one piece, with a checksum.
 

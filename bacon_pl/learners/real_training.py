@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from bacon_pl.augment import Augmentation, NoAugmentation
 from bacon_pl.errors import BaconError, unknown_name
-from bacon_pl.learners.recipe import Optimizer, Recipe
 from bacon_pl.networks import Acceleration, NetworkFactory
 
+if TYPE_CHECKING:  # which may hold such settings, for its teachers
+    from bacon_pl.learners.recipe import Recipe
+
+Optimizer = Literal["sgd", "adamw"]
+Limited = TypeVar("Limited", bound="RealTraining")
 RealSchedule = Literal["constant", "cosine"]
 
 
@@ -78,6 +82,8 @@ class RealTraining:
             network: What they are.
             acceleration: See :class:`Recipe`.
         """
+        from bacon_pl.learners.recipe import Recipe
+
         return Recipe(
             network=network,
             num_networks=1,
@@ -93,3 +99,57 @@ class RealTraining:
             schedule="cosine" if self.schedule == "cosine" else "step",
             warmup=self.warmup,
         )
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Most that a run spends on networks that are trained on the real images before it (``pairs``, ``reference``,
+    ``observer``).
+
+    A budget sets it, so that methods which train such networks fit into it, too; methods without them are unaffected.
+
+    Args:
+        count: Most networks; null sets no limit.
+        epochs: Most epochs of each; null sets no limit.
+        network: Architecture of reference networks and observers, in place of their own; null keeps it. Pairs have the
+            architecture of the matched network in any case, and a network that is read from a file has its own.
+        teacher: Architecture, with batch norm, of the teacher from which ``Recovery`` recovers images, in place of its
+            own; null keeps it.
+        epoch_steps: Most steps of an epoch of the experts whose trajectories are matched; null sets no limit.
+        student_steps: Most steps of the students that follow them; null sets no limit. With fewer steps, the initial
+            step size is larger by as much.
+        student_batch: Most images of one of their steps; null sets no limit.
+
+    Raises:
+        BaconError: An argument is out of range.
+    """
+
+    count: int | None = None
+    epochs: int | None = None
+    network: NetworkFactory | None = None
+    teacher: NetworkFactory | None = None
+    epoch_steps: int | None = None
+    student_steps: int | None = None
+    student_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("count", "epochs", "epoch_steps", "student_steps", "student_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BaconError(f"--model.pretraining.{name} must be at least 1, got {value}.")
+
+    def limit(self, settings: Limited) -> Limited:
+        """Return settings within the limits; those of a network that is read from a file are not changed."""
+        if getattr(settings, "file", None) is not None:
+            return settings
+        changed: dict[str, Any] = {
+            name: most
+            for name in ("count", "epochs")
+            if (most := getattr(self, name)) is not None and most < getattr(settings, name)
+        }
+        if self.epoch_steps is not None and hasattr(settings, "epoch_steps"):
+            changed["epoch_steps"] = min(self.epoch_steps, settings.epoch_steps or self.epoch_steps)
+        network = self.teacher if settings.option == "--model.teacher" else self.network
+        if network is not None and hasattr(settings, "network"):
+            changed["network"] = network
+        return replace(settings, **changed)

@@ -4,71 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-import torch.nn.functional as F
 from jsonargparse import lazy_instance
-from torch import Tensor
 
 from bacon_pl.augment import DSA, Augmentation, Mixing
-from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.errors import BaconError, one_line, unknown_name
+from bacon_pl.learners.flat_step import FlatStep
+from bacon_pl.learners.real_training import Optimizer
+from bacon_pl.learners.soft_labels import DESCRIBED, SoftLabels
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
 
-Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine", "milestones"]
-SoftLoss = Literal["kl", "cross_entropy"]
-
-
-@dataclass(frozen=True)
-class SoftLabels:
-    """Soft labels of every augmented batch, given by a teacher that was trained on the real images.
-
-    Args:
-        network: Architecture of the teacher; by default that of the recipe.
-        steps: Training steps of the teacher on all real images, rounded up to whole epochs. In all other respects it is
-            trained with the recipe of its students.
-        temperature: Temperature T by which the teacher's logits are divided.
-        loss: ``kl``: T² times the Kullback-Leibler divergence of the student's outputs from the teacher's, both at
-            temperature T; ``cross_entropy``: cross-entropy of the student's outputs at temperature 1 with the teacher's
-            outputs at temperature T.
-
-    Raises:
-        BaconError: An argument is out of range.
-    """
-
-    network: NetworkFactory | None = None
-    steps: int = 4000
-    temperature: float = 4.0
-    loss: SoftLoss = "kl"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BaconError(f"--evaluation.soft_labels.steps must be at least 1, got {self.steps}.")
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise BaconError(
-                f"--evaluation.soft_labels.temperature must be positive and finite, got {self.temperature}."
-            )
-        if self.loss not in get_args(SoftLoss):
-            raise unknown_name("soft-label loss", str(self.loss), get_args(SoftLoss))
-
-    def losses(self, logits: Tensor, teacher: Tensor) -> Tensor:
-        """Compute the losses of students with respect to their teacher.
-
-        Args:
-            logits: Logits of the students (K, B, C).
-            teacher: Logits of the teacher for the same images (K, B, C).
-
-        Returns:
-            Mean loss over the batch of each student, (K,).
-        """
-        target = F.log_softmax(teacher / self.temperature, 2)
-        if self.loss == "cross_entropy":
-            return -(target.exp() * F.log_softmax(logits, 2)).sum(2).mean(1)
-        own = F.log_softmax(logits / self.temperature, 2)
-        divergence = F.kl_div(own, target, reduction="none", log_target=True).sum(2).mean(1)
-        # The gradient decreases with 1/T²; the factor T² makes a change of the learning rate unnecessary.
-        return self.temperature**2 * divergence
 
 
 @dataclass(frozen=True)
@@ -80,8 +28,8 @@ class Recipe:
         num_networks: Number of networks, each with its own initial weights.
         epochs: Passes over the training set.
         batch_size: Images per step.
-        lr: Initial learning rate.
-        momentum: Momentum of SGD; AdamW uses its own default values.
+        lr: Initial learning rate; ``stored``: the step size that was learned with the set.
+        momentum: Momentum of SGD; AdamW has ``betas``.
         weight_decay: Weight decay.
         lr_drop: The ``step`` schedule multiplies the learning rate by this factor halfway through the training and
             resets the optimizer's state; 1 changes nothing. ``milestones`` multiplies it at each of them.
@@ -92,7 +40,8 @@ class Recipe:
         schedule: ``step``: one drop of the learning rate halfway; ``cosine``: decrease from lr to 0 over the whole
             training; ``milestones``: a drop at each of ``milestones``, without a reset of the optimizer.
         mixing: CutMix or MixUp, applied after the augmentation.
-        soft_labels: Labels from a teacher instead of the set's own; {} selects the default values.
+        soft_labels: Soft labels, from teachers or stored with the set, instead of classes; {} selects the default
+            values.
         whole_epochs: Passes if the training set consists of all real images, where a pass has far more steps; by
             default the same as ``epochs``.
         coreset_steps: Steps, rounded up to whole epochs, of training on the real images for the networks in whose
@@ -101,6 +50,20 @@ class Recipe:
             schedule ``milestones`` drops the learning rate.
         warmup: Share of the training, in [0, 1), in which the learning rate rises from lr/100 to lr first, step by
             step. The schedule ``cosine`` falls over what is left; drops of the others come when they do without it.
+        reset_at_milestones: Whether ``milestones`` resets the optimizer's state at each of them, as ``step`` does.
+        lr_by_epoch: Whether the schedule ``cosine`` changes the learning rate at the start of each epoch alone, and not
+            at each step.
+        cosine_stretch: The schedule ``cosine`` is that of a training so many times as long, at least 1: at 2 it is half
+            a cosine, and the learning rate ends at half of lr.
+        decay_norms_and_biases: Whether weight decay applies to all parameters, and not only to those with more than one
+            dimension.
+        betas: Coefficients of AdamW's moving averages.
+        fixed_lr: With ``lr: stored``, the learning rate of what has no learned step size: real images and teachers. The
+            training on the set is repeated with it, for comparison.
+        cut_tiles: Whether networks are trained on the tiles of the set's canvases, cut out and scaled up, and not on
+            the canvases as they are.
+        epoch_steps: Most steps of an epoch, which is then the beginning of a shuffled pass; by default a whole pass.
+        flat: Take flat steps, at twice the time (see :class:`FlatStep`).
 
     Raises:
         BaconError: An argument is out of range.
@@ -110,7 +73,7 @@ class Recipe:
     num_networks: int = 5
     epochs: int = 1000
     batch_size: int = 256
-    lr: float = 0.01
+    lr: float | Literal["stored"] = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
     lr_drop: float = 0.1
@@ -124,14 +87,25 @@ class Recipe:
     coreset_steps: int = 500
     milestones: tuple[float, ...] = ()
     warmup: float = 0.0
+    reset_at_milestones: bool = False
+    lr_by_epoch: bool = False
+    cosine_stretch: float = 1.0
+    decay_norms_and_biases: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    fixed_lr: float = 0.01
+    cut_tiles: bool = True
+    epoch_steps: int | None = None
+    flat: FlatStep | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps"):
+        for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps", "epoch_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BaconError(f"--evaluation.{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("lr", "lr_drop"):
+        if isinstance(self.lr, str) and self.lr != "stored":
+            raise BaconError(f"--evaluation.lr must be a number or 'stored', got '{one_line(self.lr, 40)}'.")
+        for name in ("lr", "lr_drop", "fixed_lr"):
             value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
+            if value != "stored" and not (value > 0 and math.isfinite(value)):
                 raise BaconError(f"--evaluation.{name} must be positive and finite, got {value}.")
         if not 0 <= self.warmup < 1:
             raise BaconError(f"--evaluation.warmup must be in [0, 1), got {self.warmup}.")
@@ -148,6 +122,38 @@ class Recipe:
             raise BaconError(
                 f"--evaluation.milestones must ascend, between 0 and 1, got {', '.join(map(str, self.milestones))}."
             )
+        if not (self.cosine_stretch >= 1 and math.isfinite(self.cosine_stretch)):
+            raise BaconError(f"--evaluation.cosine_stretch must be at least 1, got {self.cosine_stretch}.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise BaconError(f"--evaluation.betas must be two numbers in [0, 1), got {list(self.betas)}.")
+        for needs, acts, names in (
+            ("--evaluation.schedule cosine", self.schedule == "cosine", ("lr_by_epoch", "cosine_stretch")),
+            ("--evaluation.schedule milestones", self.schedule == "milestones", ("reset_at_milestones",)),
+            ("--evaluation.optimizer adamw", self.optimizer == "adamw", ("betas",)),
+            ("--evaluation.lr stored", self.lr == "stored", ("fixed_lr",)),
+        ):
+            for name in names:
+                if not acts and getattr(self, name) != getattr(Recipe, name):
+                    raise BaconError(f"--evaluation.{name} acts only with {needs}: give that, or leave it out.")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as a number.
+
+        Raises:
+            BaconError: It is the step size that was learned with a set (see :meth:`with_rate_of`).
+        """
+        if isinstance(self.lr, str):
+            raise BaconError(
+                "--evaluation.lr stored is the step size that was learned with a set: evaluate one that has it."
+            )
+        return self.lr
+
+    def with_rate_of(self, step_size: float | None) -> Recipe:
+        """Return the recipe with a number for the learning rate ``stored``: the step size, or ``fixed_lr`` if None."""
+        if self.lr != "stored":
+            return self
+        return replace(self, lr=self.fixed_lr if step_size is None else step_size, fixed_lr=Recipe.fixed_lr)
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step.
@@ -157,36 +163,57 @@ class Recipe:
             steps_per_epoch: Steps in an epoch.
         """
         total = self.epochs * steps_per_epoch
+        epoch = step // steps_per_epoch
         first = min(round(self.warmup * total), total - 1)
         if step < first:
-            return self.lr * (0.01 + 0.99 * step / first)
+            return self.rate * (0.01 + 0.99 * step / first)
         if self.schedule == "cosine":
-            return self.lr * (1 + math.cos(math.pi * (step - first) / (total - first))) / 2
+            done = max(epoch * steps_per_epoch, first) if self.lr_by_epoch else step
+            return self.rate * (1 + math.cos(math.pi * (done - first) / ((total - first) * self.cosine_stretch))) / 2
         if self.schedule == "milestones":
-            epoch = step // steps_per_epoch
-            return self.lr * self.lr_drop ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
-        return self.lr * self.lr_drop if step >= total // 2 else self.lr
+            return self.rate * self.lr_drop ** sum(epoch >= drop for drop in self._drops)
+        return self.rate * self.lr_drop if step >= total // 2 else self.rate
+
+    def resets_at(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether the optimizer's state is reset before a step (see :meth:`lr_at`)."""
+        if self.lr_drop == 1:
+            return False
+        if self.schedule == "milestones" and self.reset_at_milestones:
+            return step % steps_per_epoch == 0 and step // steps_per_epoch in self._drops
+        return self.schedule == "step" and step == self.epochs * steps_per_epoch // 2
+
+    @property
+    def _drops(self) -> list[int]:
+        """Numbers of epochs after which the schedule ``milestones`` drops the learning rate."""
+        return [round(share * self.epochs) for share in self.milestones]
 
     def described(self) -> dict[str, Any]:
         """Return the settings that are reported with the results, as JSON values."""
-        soft = self.soft_labels
+        soft = {} if self.soft_labels is None else self.soft_labels.described()
+        cosine, adamw = self.schedule == "cosine", self.optimizer == "adamw"
         return {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "optimizer": self.optimizer,
             "lr": self.lr,
-            "momentum": self.momentum if self.optimizer == "sgd" else None,
+            "momentum": None if adamw else self.momentum,
+            "betas": list(self.betas) if adamw else None,
             "weight_decay": self.weight_decay,
+            "decay_norms_and_biases": self.decay_norms_and_biases,
             "schedule": self.schedule,
             "warmup": self.warmup or None,
-            "lr_drop": None if self.schedule == "cosine" else self.lr_drop,
+            "lr_by_epoch": self.lr_by_epoch if cosine else None,
+            "cosine_stretch": self.cosine_stretch if cosine else None,
+            "lr_drop": None if cosine else self.lr_drop,
             "milestones": list(self.milestones) or None,
+            "reset_at_milestones": self.reset_at_milestones if self.milestones else None,
             "augment": _class_name(self.augment),
             "mixing": None if self.mixing is None else _mixing_name(self.mixing),
-            "labels": "hard" if soft is None else "soft",
-            "soft_loss": soft and soft.loss,
-            "temperature": soft and soft.temperature,
-            "teacher_steps": soft and soft.steps,
+            "cut_tiles": self.cut_tiles,
+            "epoch_steps": self.epoch_steps,
+            "flat": self.flat and asdict(self.flat),
+            "labels": "soft" if soft else "hard",
+            **{name: soft.get(name) for name in DESCRIBED},
         }
 
 

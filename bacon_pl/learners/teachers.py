@@ -5,65 +5,25 @@ Both are kept as files (see :func:`~bacon_pl.learners.trained_networks`), so tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.configured import plain
-from bacon_pl.data import DatasetMeta, LabeledImages, normalize
+from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
 from bacon_pl.learners.fingerprint import TRAINED
-from bacon_pl.learners.real_training import RealSchedule, RealTraining
 from bacon_pl.learners.recipe import Recipe
+from bacon_pl.learners.teacher_settings import TeacherSettings
 from bacon_pl.learners.tested import check_above_chance, hits, tested
 from bacon_pl.learners.trained import TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, Network, NetworkFactory, StatelessNetwork, resolve_acceleration
 from bacon_pl.selection import Embed
-
-
-@dataclass(frozen=True)
-class TeacherSettings(RealTraining):
-    """Networks that label images: trained on the real images before they are needed, or read from a file.
-
-    Args:
-        count: How many.
-        epochs: Passes over the training images.
-        batch_size: Images per step.
-        lr: Learning rate, the highest that the schedule reaches.
-        momentum: Momentum of SGD; AdamW does not use it.
-        weight_decay: Weight decay.
-        augment: Augmentation of every batch; null is none.
-        seed: Seed of their weights, batches and augmentation; the run's own plays no part, so that runs share them.
-        optimizer: ``sgd`` or ``adamw``; the latter needs a different learning rate, such as 0.001.
-        schedule: ``constant``, or ``cosine``: decrease from lr to 0 over the training.
-        warmup: Share of the training, in [0, 1), in which the learning rate rises to lr first, step by step.
-        network: Their architecture; by default that of the networks which they are used for.
-        file: A trained network of one's own instead: a safetensors file with the parameters and buffers of ``network``
-            under the names that they have there. It is never trained, so that of the other settings only ``network``
-            counts.
-
-    Raises:
-        BaconError: An argument is out of range, or several networks are wanted of one file.
-    """
-
-    count: int = 1
-    epochs: int = 50
-    lr: float = 0.05
-    schedule: RealSchedule = "cosine"
-    network: NetworkFactory | None = None
-    file: str | None = None
-
-    option: ClassVar[str] = ""  # of bacon teach, which has no other settings
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.file is not None and self.count != 1:
-            raise BaconError(f"{self.named('file')} holds one network, so {self.named('count')} must be 1.")
 
 
 class Teacher:
@@ -256,8 +216,7 @@ def feature_spaces(recipe: Recipe, store: LabeledImages, meta: DatasetMeta, seed
 def _embed(network: Network, meta: DatasetMeta, images: Tensor, batch_size: int = 500) -> Tensor:
     """Embed images (N, ch, H, W), uint8 or normalized, on the network's device: (N, d)."""
     parts = (
-        normalize(x, meta.mean, meta.std, torch.float32) if x.dtype == torch.uint8 else x.float()
-        for x in images.split(batch_size)
+        meta.normalize(x, torch.float32) if x.dtype == torch.uint8 else x.float() for x in images.split(batch_size)
     )
     return torch.cat([network.embed(x) for x in parts])
 

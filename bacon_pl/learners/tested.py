@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.data import DatasetMeta, LabeledImages, normalize
+from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.distributed import first_then_others, process_rank
 from bacon_pl.errors import BaconError
 from bacon_pl.learners.fingerprint import digest
@@ -40,7 +40,7 @@ def hits(logits: Logits, images: LabeledImages, meta: DatasetMeta, batch_size: i
     """
     found = 0
     for x, y in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True):
-        predicted = logits(normalize(x, meta.mean, meta.std, torch.float32)).argmax(1)
+        predicted = logits(meta.normalize(x, torch.float32)).argmax(1)
         found += int((predicted == y.to(predicted.device)).sum())
     return found
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -36,6 +36,9 @@ from bacon_pl.runtime import lock, replacing
 
 MADE = ("format", "fingerprint", "dataset", "version", "commit", "created")
 """What ``about.json`` says of the making; the rest is what the fingerprint is the digest of."""
+
+Storage = Literal["float32", "float16", "bfloat16"]
+"""Type of the numbers in the files of trained networks."""
 
 Facts = Callable[[int, int], dict[str, Any]]
 
@@ -106,6 +109,10 @@ class TrainedNetworks:
         """Write a network's file."""
         files.write(self._path(number, epochs), state, self.facts(number, epochs))
 
+    def stored(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state in the types of the files."""
+        return {name: t.detach().to(self._expected[name][1]) for name, t in state.items()}
+
     def unfinished(self, number: int) -> Path:
         """The file of a network whose training was cut short."""
         return self.folder / f"network{number:04d}.unfinished"
@@ -125,6 +132,7 @@ def trained_networks(
     device: torch.device | str = "cpu",
     folder: Path | None = None,
     purpose: str = TRAINED,
+    storage: Storage = "float32",
 ) -> TrainedNetworks:
     """Networks trained on real images: those that are kept already, and the others once they have been trained.
 
@@ -144,6 +152,7 @@ def trained_networks(
         folder: Where such folders are kept; by default ``networks`` in the cache.
         purpose: Networks of different purposes have different draws and folders; the default is that of networks which
             anything may share.
+        storage: Type of the numbers in the files. Networks of another type are others, with a folder of their own.
 
     Raises:
         BaconError: The folder cannot be written.
@@ -154,6 +163,8 @@ def trained_networks(
         raise ValueError(f"snapshots after epochs {beyond} were asked for, the training has {recipe.epochs}.")
     recipe = replace(recipe, num_networks=1, soft_labels=None)
     facts_of_all = described(store, meta, recipe, seed, purpose)
+    if storage != "float32":
+        facts_of_all["storage"] = storage
     text = json.dumps(facts_of_all, sort_keys=True)
     fingerprint = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
     place = (networks_folder() if folder is None else folder) / fingerprint
@@ -165,7 +176,7 @@ def trained_networks(
         with rng.seeded(seed, "trained networks"):
             template = recipe.network(meta.channels, meta.size, meta.num_classes)
         expected = files.shapes(dict(template.named_parameters()) | dict(template.named_buffers()))
-        networks = TrainedNetworks(place, count, wanted, facts, expected)
+        networks = TrainedNetworks(place, count, wanted, facts, files.stored(expected, storage))
         if networks.missing():
             about = {"format": FORMAT, "fingerprint": fingerprint, "dataset": meta.name, **facts_of_all}
             try:

@@ -119,7 +119,7 @@ class Training:
         """Write the networks as they are; first one process, then those that do not see its files."""
         learners.broadcast_networks()
         states = {
-            number: dict(network.named_parameters()) | dict(network.named_buffers())
+            number: self.networks.stored(dict(network.named_parameters()) | dict(network.named_buffers()))
             for number, network in zip(learners.numbers, learners.networks, strict=True)
             if epoch in missing[number]
         }
@@ -137,8 +137,8 @@ class Training:
     def _check(state: dict[str, Tensor], number: int) -> None:
         if wrong := [name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()]:
             raise BaconError(
-                f"network {number + 1} trained on the real images went wrong: '{wrong[0]}' is not finite; lower its "
-                "learning rate."
+                f"network {number + 1} trained on the real images went wrong: '{wrong[0]}' is not finite in "
+                f"{str(state[wrong[0]].dtype).removeprefix('torch.')}; lower its learning rate."
             )
 
     # Training that is cut short.

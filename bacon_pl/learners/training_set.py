@@ -13,8 +13,9 @@ from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
 from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set.labels import LabelKind
 from bacon_pl.distributed import all_reduce_sum, own_share
-from bacon_pl.errors import unknown_name
+from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.partition import Scaling
 from bacon_pl.selection import Embed, Start, canvases, choose, herding, k_center
 
@@ -33,6 +34,8 @@ class TrainingSet:
         storage_bytes: Bytes of the stored images of one network at one byte per value.
         factor: Tiles per side of each image. If it is not 1, networks are trained on the tiles, which are cut out and
             scaled up for each batch. Positions then count tiles: position p is tile p // N of image p % N.
+        soft_labels: Soft labels that the images bring along, (positions, C), float16, or None.
+        label_kind: ``logits`` or ``probabilities``; None without soft labels.
     """
 
     name: str
@@ -41,12 +44,36 @@ class TrainingSet:
     index: Tensor
     storage_bytes: int
     factor: int = 1
+    soft_labels: Tensor | None = None
+    label_kind: LabelKind | None = None
+
+    @property
+    def canvases(self) -> int:
+        """Number of stored images of one network, whose tiles it may be trained on."""
+        return self.storage_bytes // self.images[0].numel()
 
     @classmethod
-    def distilled(cls, distilled: DistilledSet) -> TrainingSet:
-        """Create a training set of all expanded images of a distilled set."""
-        images, labels = distilled.expanded()
-        return cls("distilled", images, labels, torch.arange(len(images))[None], distilled.pixel_bytes)
+    def distilled(cls, distilled: DistilledSet, cut_tiles: bool = True) -> TrainingSet:
+        """Create a training set of the images of a distilled set with its soft labels, if it has any.
+
+        Args:
+            distilled: The set.
+            cut_tiles: Whether the images are the tiles of its canvases, cut out and scaled up, and not the canvases.
+
+        Raises:
+            BaconError: The canvases are to be kept whole, but their soft labels are those of tiles.
+        """
+        if cut_tiles:
+            (images, labels), soft = distilled.expanded(), distilled.expanded_soft_labels()
+        else:
+            images, labels, soft = distilled.images, distilled.labels, distilled.soft_labels
+            if soft is not None and soft.ndim == 3:
+                raise BaconError(
+                    "the set's soft labels are those of tiles, but --evaluation.cut_tiles false trains networks on "
+                    "whole canvases: leave that option out."
+                )
+        index = torch.arange(len(images))[None]
+        return cls("distilled", images, labels, index, distilled.pixel_bytes, 1, soft, distilled.label_kind)
 
     @classmethod
     def random(cls, store: LabeledImages, ipc: int, draws: int, seed: int) -> TrainingSet:

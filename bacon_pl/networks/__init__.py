@@ -4,6 +4,7 @@ from bacon_pl.networks.acceleration import PLAIN, Acceleration, Plan, resolve_ac
 from bacon_pl.networks.alexnet import AlexNet
 from bacon_pl.networks.base import Network, NetworkFactory, Read, Trace, embedding
 from bacon_pl.networks.convnet import ConvNet
+from bacon_pl.networks.flat import FlatNetwork
 from bacon_pl.networks.lenet import LeNet
 from bacon_pl.networks.mlp import MLP
 from bacon_pl.networks.modified_resnet import ModifiedResNet18
@@ -17,6 +18,7 @@ __all__ = [
     "Acceleration",
     "AlexNet",
     "ConvNet",
+    "FlatNetwork",
     "LeNet",
     "MLP",
     "ModifiedResNet18",

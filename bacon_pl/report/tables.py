@@ -12,6 +12,7 @@ from bacon_pl.evaluation import (
     accuracy_table,
     escaped,
     markdown_table,
+    notes,
     radius,
     recipe_line,
     with_error,
@@ -44,6 +45,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         "## Accuracy",
         f"Top-1 {accuracy_rule(numbers)}.",
         accuracy_table(numbers["runs"]),
+        *(f"{note[0].upper()}{note[1:]}." for note in notes(numbers)),
     ]
     if numbers["scores"] is not None:
         parts += ["## Robust scores", _scores(numbers["scores"], numbers["network"])]
@@ -59,15 +61,19 @@ def _which(distilled: Mapping[str, Any]) -> str:
 
 
 def _scores(scores: Mapping[str, Any], network: str) -> str:
-    a = scores["accuracies"]
+    a, weights = scores["accuracies"], scores.get("weights") or {}
+    w, gamma = (weights.get(name, 0.5) for name in ("w", "gamma"))
+    weighted = "from IOR and HLR, weighted alike" if w == 0.5 else f"{w:g} IOR - {1 - w:g} HLR"
+    shares = "" if gamma == 0.5 else f" (weight {gamma:g})"
     rows = [
         ["hard-label recovery (HLR)", f"{scores['hlr']:.3f}", f"{a['real_hard']:.3f} - {a['syn_hard']:.3f}"],
         ["improvement over random (IOR)", f"{scores['ior']:.3f}", f"{a['syn_any']:.3f} - {a['random_any']:.3f}"],
-        ["label-robust score (LRS)", f"{scores['lrs']:.3f}", "from IOR and HLR, weighted alike"],
+        ["label-robust score (LRS)", f"{scores['lrs']:.3f}", weighted],
         [
             "augmentation-robust score (ARS)",
             f"{scores['ars']:.3f}",
-            f"{a['syn_aug']:.3f} - {a['random_aug']:.3f} augmented, {a['syn_plain']:.3f} - {a['random_plain']:.3f} not",
+            f"{a['syn_aug']:.3f} - {a['random_aug']:.3f} augmented{shares}, {a['syn_plain']:.3f} - "
+            f"{a['random_plain']:.3f} not",
         ],
     ]
     heading = f"DD-Ranking's scores on {escaped(network)}, from mean accuracies in [0, 1]."

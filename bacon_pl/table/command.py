@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import torch
 from jsonargparse import ArgumentParser
@@ -13,8 +13,10 @@ from bacon_pl import __version__
 from bacon_pl.config_files import layers
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
-from bacon_pl.errors import BaconError, one_line
+from bacon_pl.errors import BaconError, one_line, unknown_name
+from bacon_pl.evaluation import Labels
 from bacon_pl.table.numbers import entries
+from bacon_pl.table.options import SECTIONS, split, whole_numbers, without_comments, words_of
 from bacon_pl.table.pages import write
 from bacon_pl.table.plan import (
     Cell,
@@ -35,18 +37,6 @@ from bacon_pl.table.tuned import Tuned, tuned_settings, tuning_note
 
 DEFAULT_METHODS = "tiles,dm,idm,bacon"
 
-# Sections of the settings of fit and eval. Their options on the command line are passed to every run.
-_SECTIONS = {
-    "data": ("fit", "eval"),
-    "trainer": ("fit", "eval"),
-    "config": ("fit", "eval"),
-    "model": ("fit",),
-    "validation": ("fit",),
-    "checkpoint": ("fit",),
-    "image_grid": ("fit",),
-    "evaluation": ("eval",),
-}
-
 
 class Table:
     """Make a table of accuracies for methods, datasets and numbers of images per class, with the published values.
@@ -58,7 +48,7 @@ class Table:
     name = "table"
 
     def __init__(self, args: Sequence[str], settings: Settings) -> None:
-        own, self.overrides = _split(args)
+        own, self.overrides = split(args)
         parser = ArgumentParser(
             prog="bacon table", description=self.__doc__, version=__version__, exit_on_error=False, default_env=False
         )
@@ -91,6 +81,13 @@ class Table:
             default=None,
             help="Folder of tuned settings, METHOD-DATASET-ipcK.yaml, that bacon tune has written: they have rows of "
             "their own beside those of the methods' own settings.",
+        )
+        parser.add_argument(
+            "--labels",
+            type=words,
+            default=[],
+            help="With which labels every set is evaluated: hard, soft, or hard,soft for both, side by side; by "
+            "default as the evaluation's recipe says.",
         )
         parser.add_argument(
             "--bound",
@@ -128,10 +125,10 @@ class Table:
         configs = config_folder(c.configs)
         budget = budget_file(c.budget, configs)
         out = Path(c.out or f"runs/table-{budget.stem}")
-        given = {find(name).name: (name, root) for name, root in map(self._root, _words(c.datasets, "--datasets"))}
-        methods = overlays(_words(c.methods, "--methods"), configs)
+        given = {find(name).name: (name, root) for name, root in map(self._root, words_of(c.datasets, "--datasets"))}
+        methods = overlays(words_of(c.methods, "--methods"), configs)
         folder = Path(c.tuned).expanduser() if c.tuned else None
-        cells, without = plan(methods, given, _whole(c.ipcs), budget, configs, folder)
+        cells, without = plan(methods, given, whole_numbers(c.ipcs), budget, configs, folder)
         absent = [f"{dataset}, ipc {ipc}: {reason}" for (dataset, ipc), reason in without.items()]
         if not cells:
             raise BaconError(f"there is nothing to run: {'; '.join(absent)}. `bacon configs` lists the schedules.")
@@ -197,7 +194,7 @@ class Table:
             f"Budget {budget.stem}{self._changes()}; seeds {', '.join(map(str, seeds))}; bacon_pl {__version__}, "
             f"commit {git_commit() or 'unknown'}.",
             "Networks and schedules are those of `<dataset>/ipc<k>` in `bacon configs`, with the method's and the "
-            f"budget's changes; the budget's are:\n\n```yaml\n{_without_comments(budget)}\n```",
+            f"budget's changes; the budget's are:\n\n```yaml\n{without_comments(budget)}\n```",
             *(f"{source.note}." for source in sources.values() if source.note),
         ]
 
@@ -281,8 +278,10 @@ class Table:
         fixed = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(cell.folder(out, seed))]
         arguments = {}
         for command in ("fit", "eval"):
-            given = [part for section, parts in overrides for part in parts if command in _SECTIONS[section]]
+            given = [part for section, parts in overrides for part in parts if command in SECTIONS[section]]
             arguments[command] = [*common, *given, *source.arguments, *fixed]
+        if labels := self._labels:
+            arguments["eval"] += ["--labels", ",".join(labels)]
         return arguments
 
     def _override(self, option: str) -> str | None:
@@ -292,53 +291,17 @@ class Table:
         return found[-1] if found else None
 
     @property
+    def _labels(self) -> list[str]:
+        """Names of the kinds of labels that are asked for."""
+        labels = words_of(self.config.labels, "--labels") if self.config.labels else []
+        if unknown := [name for name in labels if name not in get_args(Labels)]:
+            raise unknown_name("kind of labels", unknown[0], get_args(Labels))
+        return labels
+
+    @property
     def _accelerator(self) -> str:
         return self._override("--trainer.accelerator") or "auto"
 
     def _changes(self) -> str:
         changed = [" ".join(parts) for section, parts in self.overrides if not parts[0].startswith("--data.root")]
         return f" with {' '.join(changed)}" if changed else ""
-
-
-def _split(args: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Separate the table's own options from those for every run, given as (section, [option, value])."""
-    own: list[str] = []
-    others: list[tuple[str, list[str]]] = []
-    rest = list(args)
-    while rest:
-        word = rest.pop(0)
-        section = word[2:].partition("=")[0].partition(".")[0] if word.startswith("--") else ""
-        if section not in _SECTIONS or ("." not in word and section not in ("config", "model")):
-            own.append(word)
-            continue
-        parts = [word]
-        if "=" not in word:
-            if not rest:
-                raise BaconError(f"{word} needs a value.")
-            parts.append(rest.pop(0))
-        others.append((section, parts))
-    return own, others
-
-
-def _words(given: Any, option: str) -> list[str]:
-    words = given.split(",") if isinstance(given, str) else given
-    words = list(dict.fromkeys(word.strip() for word in words if word.strip()))
-    if not words:
-        raise BaconError(f"{option} names nothing: give names with commas between them.")
-    return words
-
-
-def _whole(given: Any) -> list[int]:
-    words = [str(given)] if isinstance(given, int) else given.split(",") if isinstance(given, str) else given
-    try:
-        numbers = list(dict.fromkeys(int(word) for word in words))
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise BaconError(f"--ipcs must be whole numbers from 1 with commas between them, got '{given}'.")
-    return numbers
-
-
-def _without_comments(file: Path) -> str:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))

@@ -30,6 +30,9 @@ class Entry:
         wanted: Number of requested repeats.
         published: Published accuracy in percent, or None.
         reason: Reason for missing repeats; empty if none are missing.
+        hard: Like ``accuracies``, with hard labels beside the soft ones of ``accuracies``; None for a repeat without.
+        labels: With which labels ``accuracies`` were reached, ``hard`` or ``soft``; empty if it is not known.
+        storage: Bytes of all that a network of the evaluation needs; None if it was not counted.
         bounds: Bound and risk of the sets that were measured (see :func:`~bacon_pl.table.risk.read_bounds`).
     """
 
@@ -39,16 +42,19 @@ class Entry:
     published: float | None
     reason: str = ""
     bounds: tuple[Mapping[str, Mapping[str, float | None]], ...] = ()
+    hard: tuple[tuple[float, ...], ...] = ()
+    labels: str = ""
+    storage: int | None = None
 
     @property
     def mean(self) -> float | None:
         """Mean over all networks of all repeats, in percent."""
-        return float(self._all.mean()) if self.accuracies else None
+        return mean_and_std(self.accuracies)[0]
 
     @property
     def std(self) -> float | None:
         """Standard deviation over all networks of all repeats, in percent; None for a single network."""
-        return float(spread(self._all)) if self.accuracies and len(self._all) > 1 else None
+        return mean_and_std(self.accuracies)[1]
 
     @property
     def std_of_repeats(self) -> float | None:
@@ -66,9 +72,11 @@ class Entry:
         known = [value for one in self.bounds if (value := one[view][number]) is not None]
         return sum(known) / len(known) if known else None
 
-    @property
-    def _all(self) -> torch.Tensor:
-        return torch.tensor([a for repeat in self.accuracies for a in repeat], dtype=torch.float64)
+
+def mean_and_std(repeats: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
+    """Compute mean and standard deviation over all networks of all repeats; None where there are too few."""
+    every = torch.tensor([accuracy for repeat in repeats for accuracy in repeat], dtype=torch.float64)
+    return float(every.mean()) if len(every) else None, float(spread(every)) if len(every) > 1 else None
 
 
 def published() -> dict[tuple[str, str, int], float]:
@@ -82,8 +90,35 @@ def published() -> dict[tuple[str, str, int], float]:
     return found
 
 
+@dataclass(frozen=True)
+class Read:
+    """What a table takes from the results of a run.
+
+    Attributes:
+        accuracies: Test accuracy of every network in percent.
+        hard: The same with hard labels, if they are evaluated beside soft ones; else empty.
+        labels: ``hard`` or ``soft``: the labels of ``accuracies``; empty in results of earlier versions.
+        storage: Bytes of all that a network needs; None in results of earlier versions.
+    """
+
+    accuracies: tuple[float, ...]
+    hard: tuple[float, ...]
+    labels: str
+    storage: int | None
+
+
 def read_results(folder: Path) -> tuple[float, ...] | None:
     """Read the accuracies from a run's evaluation; None if it is not finished.
+
+    Raises:
+        BaconError: The file is damaged.
+    """
+    found = read_all(folder)
+    return None if found is None else found.accuracies
+
+
+def read_all(folder: Path) -> Read | None:
+    """Read what a table takes from a run's evaluation; None if it is not finished.
 
     Raises:
         BaconError: The file is damaged.
@@ -92,9 +127,22 @@ def read_results(folder: Path) -> tuple[float, ...] | None:
     if not path.is_file():
         return None
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))["accuracy"]["per_network"]
-        return tuple(float(value) for value in values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        numbers: Any = json.loads(path.read_text(encoding="utf-8"))
+        hard: Any = next(
+            (
+                run["accuracy"]["per_network"]
+                for run in numbers.get("runs", ())
+                if (run["network"], run["training_set"], run["variant"]) == (numbers["network"], "distilled", "hard")
+            ),
+            (),
+        )
+        return Read(
+            tuple(map(float, numbers["accuracy"]["per_network"])),
+            tuple(map(float, hard)),
+            str((numbers.get("labels") or {}).get("kind") or ""),
+            (numbers.get("storage") or {}).get("total"),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaconError(f"cannot read '{path}' ({error}): remove it, and it is made again.") from error
 
 
@@ -116,10 +164,14 @@ def entries(
     known = published()
     found = []
     for cell in cells:
-        repeats = [read_results(cell.folder(out, seed)) for seed in seeds]
-        there = tuple(repeat for repeat in repeats if repeat)
+        repeats = [read for seed in seeds if (read := read_all(cell.folder(out, seed))) and read.accuracies]
+        there = tuple(repeat.accuracies for repeat in repeats)
         reason = "" if len(there) == len(seeds) else reasons.get(cell, "not yet run")
         number = known.get((cell.method, cell.dataset, cell.ipc))
         measured = [read_bounds(cell.folder(out, seed)) for seed in seeds] if bound else []
-        found.append(Entry(cell, there, len(seeds), number, reason, tuple(one for one in measured if one)))
+        hard = tuple(repeat.hard for repeat in repeats if repeat.hard)
+        labels = "+".join(sorted({repeat.labels for repeat in repeats}))
+        stored = max((repeat.storage for repeat in repeats if repeat.storage is not None), default=None)
+        bounds = tuple(one for one in measured if one)
+        found.append(Entry(cell, there, len(seeds), number, reason, bounds, hard, labels, stored))
     return found

@@ -5,20 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bacon_pl.evaluation import markdown_table, write_text
+from bacon_pl.evaluation import markdown_table, short_bytes, write_text
 from bacon_pl.runtime import replacing
-from bacon_pl.table.numbers import Entry
+from bacon_pl.table.numbers import Entry, mean_and_std
 from bacon_pl.table.risk import SEEN_BY, risk_note
 
 _FIELDS = (
     *("dataset", "ipc", "method", "mean", "std", "std_of_repeats", "repeats", "networks"),
     *("published", "difference", "tuned_from", "gain"),
+    *("labels", "hard_mean", "hard_std", "storage_bytes"),
     *(f"{number}_{view}" for view in SEEN_BY for number in ("bound", "risk")),
     "reason",
 )
@@ -57,6 +58,7 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
             "Top-1 on the test set in percent: mean ± standard deviation over all networks of all repeats, where they "
             "are several. Published numbers are those of arXiv 2406.01112.",
             markdown_table(head, rows),
+            *_labels_note(entries),
         ]
         if any(entry.accuracies for entry in entries):
             parts.append("![ours and published](table.png)")
@@ -73,18 +75,44 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
 
 def _plain(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table without tuned settings."""
+    more = _more(entries)
     rows = [
-        [_label(e), e.cell.method, _ours(e), _count(e), _number(e.published), _signed(e.difference)]
+        [_label(e), e.cell.method, _ours(e), *(cell(e) for cell in more.values()), _count(e), _number(e.published),
+         _signed(e.difference)]
         for e in entries
         if e.accuracies
-    ]
-    return ["dataset", "method", "ours", "repeats × networks", "published", "difference"], rows
+    ]  # fmt: skip
+    return ["dataset", "method", "ours", *more, "repeats × networks", "published", "difference"], rows
+
+
+def _more(entries: Sequence[Entry]) -> dict[str, Callable[[Entry], str]]:
+    """Columns beside the accuracies, by head: those with hard labels and what is stored, where either is known."""
+    found: dict[str, Callable[[Entry], str]] = {}
+    if any(entry.hard for entry in entries):
+        found["with hard labels"] = lambda e: _mean_and_std(e.hard)
+    if any(entry.storage is not None for entry in entries):
+        found["storage"] = lambda e: "–" if e.storage is None else short_bytes(e.storage)
+    return found
+
+
+def _labels_note(entries: Sequence[Entry]) -> list[str]:
+    """Say which accuracies were reached with soft labels; nothing if none were."""
+    soft = [entry for entry in entries if entry.accuracies and "soft" in entry.labels]
+    if not soft:
+        return []
+    where = "All" if len(soft) == len([e for e in entries if e.accuracies]) else ", ".join(
+        dict.fromkeys(entry.cell.method for entry in soft)
+    )  # fmt: skip
+    beside = (
+        "" if all(entry.hard for entry in soft) else "; --labels hard,soft shows those with hard labels beside them"
+    )
+    return [f"{where}: networks learned from soft labels{beside}. Storage holds the teacher where it makes them."]
 
 
 def _beside(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table in which each row has the results of a method's own settings and of the tuned ones."""
     tuned = {_row(entry): entry for entry in entries if entry.cell.tuned_from}
-    rows = []
+    rows, more = [], _more(entries)
     for entry in entries:
         other = tuned.get(_row(entry))
         if entry.cell.tuned_from or not (entry.accuracies or (other and other.accuracies)):
@@ -92,10 +120,11 @@ def _beside(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
         both = [entry] if other is None else [entry, other]
         count = ", ".join(dict.fromkeys(_count(e) for e in both if e.accuracies))
         gain = None if other is None else gain_of(other, entries)
+        columns = (column(entry) for column in more.values())
         rows.append([_label(entry), entry.cell.method, _ours(entry), "–" if other is None else _ours(other),
-                     _signed(gain), count, _number(entry.published), _signed(entry.difference)])  # fmt: skip
-    head = ["dataset", "method", "its own settings", "tuned", "gain", "repeats × networks", "published", "difference"]
-    return head, rows
+                     _signed(gain), *columns, count, _number(entry.published), _signed(entry.difference)])  # fmt: skip
+    head = ["dataset", "method", "its own settings", "tuned", "gain"]
+    return [*head, *more, "repeats × networks", "published", "difference"], rows
 
 
 def gain_of(entry: Entry, entries: Sequence[Entry]) -> float | None:
@@ -120,6 +149,7 @@ def comma_separated(entries: Sequence[Entry]) -> str:
             + [len(entry.accuracies), networks]
             + ["" if number is None else f"{number:.3f}" for number in (entry.published, entry.difference)]
             + [entry.cell.tuned_from, "" if (gain := gain_of(entry, entries)) is None else f"{gain:.3f}"]
+            + [entry.labels, *_csv_spread(entry.hard), "" if entry.storage is None else entry.storage]
             + [
                 "" if (value := entry.seen(view, number)) is None else f"{value:.5g}"
                 for view in SEEN_BY
@@ -172,7 +202,16 @@ def _signed(value: float | None) -> str:
 
 
 def _ours(entry: Entry) -> str:
-    return "–" if entry.mean is None else f"{entry.mean:.1f}" + ("" if entry.std is None else f" ± {entry.std:.1f}")
+    return _mean_and_std(entry.accuracies)
+
+
+def _mean_and_std(repeats: Sequence[Sequence[float]]) -> str:
+    mean, std = mean_and_std(repeats)
+    return "–" if mean is None else f"{mean:.1f}" + ("" if std is None else f" ± {std:.1f}")
+
+
+def _csv_spread(repeats: Sequence[Sequence[float]]) -> list[str]:
+    return ["" if number is None else f"{number:.3f}" for number in mean_and_std(repeats)]
 
 
 def _count(entry: Entry) -> str:

@@ -196,10 +196,13 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> dict[s
         The settings as JSON values.
     """
     fit = dict(settings("fit", arguments["fit"]))
-    evaluation = settings("eval", arguments["eval"])["evaluation"]
+    resolved = settings("eval", arguments["eval"])
+    evaluation = resolved["evaluation"]
     module, _, name = fit["model"]["class_path"].rpartition(".")
     free = getattr(importlib.import_module(module), name).free_settings  # settings has imported it already
     own = {**identity(fit, free), "evaluation": evaluation}
+    if labels := resolved.get("labels"):
+        own["labels"] = labels
     own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
     own["evaluation"] = {name: value for name, value in own["evaluation"].items() if name != "acceleration"}
     return json.loads(json.dumps(own, default=str))

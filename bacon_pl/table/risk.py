@@ -77,7 +77,7 @@ def _views(evaluation: Mapping[str, Any], store: LabeledImages, meta: DatasetMet
     """Return the embeddings of the evaluation's network: with its initial weights, and trained on the real images."""
     recipe = Recipe(**remake(Recipe, evaluation))
     # Not compiled: two networks and a few hundred steps do not repay it.
-    recipe = replace(recipe, num_networks=1, soft_labels=None, acceleration="off")
+    recipe = replace(recipe.with_rate_of(None), num_networks=1, soft_labels=None, acceleration="off")
     fresh = Learners(TrainingSet.whole(store), recipe, meta, seed).to(store.images.device)
     return {"fresh": fresh.embed, "real": feature_spaces(recipe, store, meta, seed)[0]}
 

@@ -77,7 +77,8 @@ def test_two_networks_on_three_sets_are_six_lines_and_a_table(forked_cli: Forked
     assert lines[11:13] == ["", "Test accuracy in percent, of one network:"]
     assert lines[13].split("  ") == ["network", "distilled", "random real", "all real"]
     assert [line.split() for line in lines[14:16]] == [[name, *found[name]] for name in ("convnet", "mlp")]
-    assert lines[16:] == [f"results: {out}/results.json", f"report: {out}/results.md"]
+    assert lines[16] == "storage: 650 bytes: pixels 640, labels 10"
+    assert lines[17:] == [f"results: {out}/results.json", f"report: {out}/results.md"]
 
 
 def test_several_networks_have_a_spread_everywhere(forked_cli: ForkedCli, run: Path) -> None:
@@ -226,3 +227,38 @@ def test_the_other_commands_options_are_refused_on_the_command_line(command, for
         assert said == (
             f"unknown option {name}: bacon {command} does not take it, but bacon {other} does; `--help` lists all."
         )
+
+
+def test_hard_and_soft_labels_stand_side_by_side(forked_cli: ForkedCli, run: Path) -> None:
+    done = evaluate(forked_cli, run.parent, "--distilled", "run", "--baselines", "random", "--labels", "hard,soft",
+                    "--evaluation.soft_labels.teacher", "{epochs: 1}", "--out", "out")  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert any(re.match(r"labels +soft labels of a teacher; hard ones beside them$", line) for line in lines)
+    teacher = [line for line in lines if re.match(r"teacher: [\d.]+ % on the test images, [\d.]+ kB$", line)]
+    assert len(teacher) == 2  # before the trainings and below the table
+    assert len([line for line in lines if re.match(r"\[\d/4\] ", line)]) == 4
+    numbers = json.loads((run.parent / "out/results.json").read_text())
+    assert [(r["training_set"], r["variant"]) for r in numbers["runs"]] == [
+        ("distilled", "given"), ("distilled", "hard"), ("random", "given"), ("random", "hard")
+    ]  # fmt: skip
+    (told,) = numbers["teachers"]
+    assert numbers["storage"]["teacher"] == told["bytes"] > 0
+    assert numbers["labels"]["kind"] == "soft"
+    page = (run.parent / "out/results.md").read_text()
+    assert "| network | distilled, soft labels | distilled, hard labels | random real, soft labels |" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--labels", "hard,sofd"), "--labels must be one of hard, soft, or several, got sofd (did you mean soft?)."),
+        (("--evaluation.lr", "stored"), "the set has no learned step size"),
+        (("--evaluation.soft_labels", "{source: stored}"), "the set has no soft labels of its own"),
+        (("--score_weights.w", 2), "--score_weights.w must be in [0, 1], got 2"),
+    ],
+)
+def test_labels_that_cannot_be_had_are_refused(
+    forked_cli: ForkedCli, run: Path, options: tuple[object, ...], said: str
+) -> None:
+    assert said in refused(forked_cli, run.parent, *EVAL, "--distilled", "run", "--out", "out", *options)
+    assert not (run.parent / "out/results.json").exists()

@@ -54,3 +54,89 @@ def test_every_cell_of_a_methods_paper_resolves_to_its_published_frame(method, n
             assert where == ("pixels", True, True) and data["batch_real"] == 1024
             assert (model["pairs"]["count"], model["pairs"]["epochs"]) == (20, 60)
     assert (model.get("reference") is not None) == method.startswith("iid")
+
+
+@pytest.mark.parametrize(("name", "ipc"), [*product((*SMALL, "mnist", "fashion_mnist", "tiny_imagenet"), (1, 10, 50))])
+def test_rded_has_its_published_frame_on_every_dataset(name, ipc):
+    model = settings_of("fit", [f"--config={name}/ipc{ipc}", "--config=methods/rded"])["model"]
+    assert (model["ipc"], model["factor"], model["rule"]) == (ipc, 1, "rded")
+    # 300 images and 5 crops of each; as many crops on a canvas as its size says: 1 at 32 and 64 pixels.
+    assert {**model["crops"], "tiles": model["crops"].get("tiles")} == {
+        "images": 300, "per_image": 5, "smallest": 0.08, "tiles": None,
+    }  # fmt: skip
+    observer = model["observer"]
+    shape = observer["network"]["init_args"]
+    assert observer["network"]["class_path"].endswith(".ConvNet")
+    assert (shape["width"], shape["depth"], shape["norm"]) == (128, 4 if name == "tiny_imagenet" else 3, "batch")
+    mirrored = "flip" in observer["augment"]["init_args"]["groups"]
+    assert mirrored == (name not in ("mnist", "svhn"))
+    assert (observer["count"], observer.get("file")) == (1, None)
+
+
+# Gradient matching: iterations with a network and passes over the synthetic set after each of them.
+LIVES = {1: (1, 1), 10: (10, 50), 50: (50, 10)}
+BY_GRADIENTS = {"mnist": 28, "fashion_mnist": 28, "svhn": 32, "cifar10": 32, "cifar100": 32}
+MIRRORED = {"fashion_mnist", "cifar10", "cifar100"}
+
+
+def groups(augment):
+    return augment["init_args"].get("groups") or augment["init_args"]["strategies"]
+
+
+@pytest.mark.parametrize(("name", "ipc"), [*zip(BY_GRADIENTS, (1, 10, 50, 10, 1), strict=True)])
+def test_dc_and_dsa_resolve_to_their_published_loops(name, ipc):
+    for method in ("dc", "dsa"):
+        fit = settings_of("fit", [f"--config={name}/ipc{ipc}", f"--config=methods/{method}"])
+        model, networks = fit["model"], fit["model"]["networks"]
+        assert (fit["data"]["name"], fit["data"]["batch_real"], model["ipc"], model["factor"]) == (name, 256, ipc, 1)
+        assert (networks["renew_every"], networks["synthetic_epochs"]) == LIVES[ipc]
+        assert fit["trainer"]["max_steps"] == 1001 * LIVES[ipc][0]
+        assert (networks["real_steps"], networks["batch_size"], networks["lr"]) == (0, 256, 0.01)
+        assert networks["momentum"] == networks["weight_decay"] == 0 and "mixing" not in networks
+        assert (model["lr"], model["momentum"], model["per_class_steps"]) == (0.1, 0.5, False)
+        assert (model["space"], model["clamp_pixels"], model.get("synthetic_batch")) == ("normalized", False, None)
+        assert model["distance"]["class_path"].endswith("LayerwiseCosine")
+        assert model["start"]["images"] == {"dc": "noise", "dsa": "tiles"}[method]
+        if method == "dc":
+            assert model["augment"]["class_path"].endswith("NoAugmentation") and "augment" not in networks
+        else:
+            wanted = {"color", "crop", "cutout", "scale", "rotate"} | ({"flip"} if name in MIRRORED else set())
+            assert all(set(groups(augment)) == wanted for augment in (model["augment"], networks["augment"]))
+
+
+@pytest.mark.parametrize(("name", "ipc"), [*product(BY_GRADIENTS, LIVES)])
+def test_idc_resolves_to_its_published_frame(name, ipc):
+    fit = settings_of("fit", [f"--config={name}/ipc{ipc}", "--config=methods/idc"])
+    model, networks, data = fit["model"], fit["model"]["networks"], fit["data"]
+    small = name in ("mnist", "fashion_mnist")
+    assert (fit["trainer"]["max_steps"], data["batch_real"], data["pool_batch"]) == (200_000, 64, 64)
+    assert (model["factor"], model["start"]) == (2, {"images": "tiles", "scaling": "nearest"})
+    assert model["distance"]["class_path"].endswith("AbsoluteError" if small else "SquaredError")
+    assert model["distance"]["init_args"]["tensors"] == "convolutions"
+    lr = (1e-4 if small else 5e-3) * ipc / 10 * ((28 / 32) ** 2 if name == "fashion_mnist" else 1)
+    assert model["lr"] == pytest.approx(lr, rel=1e-12) and model["momentum"] == 0.5
+    assert (model["space"], model["clamp_pixels"], model["per_class_steps"]) == ("pixels", True, True)
+    assert model["synthetic_batch"] == 128
+    assert groups(model["augment"]) == ["color", "crop", "cutout"][: 2 if name == "mnist" else 3]
+    assert groups(networks["augment"]) == ["color", "crop"]
+    mixing = networks.get("mixing")
+    assert (mixing is None) == (name == "mnist")
+    assert mixing is None or mixing["init_args"] == {"alpha": 1.0, "probability": 0.5}
+    assert (networks["renew_every"], networks["synthetic_epochs"]) == (100, 0)
+    assert networks["real_steps"] == -(-(2000 if name.startswith("cifar") else 500) // 64)
+    assert (networks["lr"], networks["momentum"], networks["weight_decay"]) == (0.01, 0.9, 5e-4)
+
+
+@pytest.mark.parametrize(("method", "name"), [("dc", "mnist"), ("dsa", "svhn"), ("idc", "cifar10")])
+def test_a_small_budget_takes_larger_steps_and_trains_less_and_a_full_one_changes_nothing(method, name):
+    given = [f"--config={name}/ipc10", f"--config=methods/{method}"]
+    whole, small, full = (
+        settings_of("fit", [*given, *budget])
+        for budget in ((), ("--config=budgets/small",), ("--config=budgets/full",))
+    )
+    assert full == whole
+    assert small["trainer"]["max_steps"] == 200 and small["model"]["network"]["init_args"]["width"] == 32
+    assert small["model"]["lr"] > whole["model"]["lr"]
+    one, other = (fit["model"]["networks"] for fit in (small, whole))
+    assert one["synthetic_epochs"] + one["real_steps"] < other["synthetic_epochs"] + other["real_steps"]
+    assert one["renew_every"] <= 20

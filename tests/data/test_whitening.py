@@ -13,7 +13,8 @@ from bacon_pl.data import DataModule, DatasetMeta, InMemoryData, LabeledImages, 
 from bacon_pl.data.whitening import Whitening, check_whitening, fit_zca, fitted
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.learners import Learners, Recipe, TrainingSet, trained
+from bacon_pl.learners import Learners, Recipe, TrainingSet
+from bacon_pl.learners.fingerprint import described
 from bacon_pl.selection import Start, canvases
 
 META = DatasetMeta("toy", ("a", "b"), 3, (5, 5), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
@@ -186,9 +187,9 @@ def test_augmentation_on_pixels_sees_pixels():
 def test_trained_networks_of_another_space_are_others():
     data, white = DataModule("digits"), whitened_digits()
     data.setup()
-    plain = trained._described(data.train, data.meta, Recipe(), 0)
+    plain = described(data.train, data.meta, Recipe(), 0)
     assert "whitening" not in plain
-    assert trained._described(white.train, white.meta, Recipe(), 0) == {
+    assert described(white.train, white.meta, Recipe(), 0) == {
         **plain,
         "whitening": white.meta.whitening.to_json(),
     }

@@ -2,19 +2,23 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from bacon_pl.data.images import DatasetMeta
+from bacon_pl.data.whitening import Whitening
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 
 META = DatasetMeta("toy", ("ant", "bee"), 1, (4, 4), (0.5,), (0.25,), 1000)
 SOME = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(SOME, max_examples=150)
 MANY = settings(SOME, max_examples=5000)
 
 
@@ -24,12 +28,31 @@ def honest() -> DistilledSet:
     return DistilledSet(images, torch.tensor([0, 0, 1, 1]), META, factor=2, method="bacon", config=config, version="1")
 
 
+def honest_format2() -> DistilledSet:
+    """A set with all that format 1 cannot hold."""
+    draw = torch.Generator().manual_seed(2)
+    return DistilledSet(
+        torch.randn((3, 1, 4, 4), generator=draw),
+        torch.tensor([0, 0, 1]),
+        replace(META, whitening=Whitening("zca", 0.1, "0123abcd")),
+        factor=2,
+        method="rded",
+        config={"model": {"ipc": 2}},
+        version="1",
+        step_size=0.01,
+        soft_labels=torch.randn((3, 4, 2), generator=draw).softmax(-1),
+        label_kind="probabilities",
+    )
+
+
 def same(one: DistilledSet, other: DistilledSet) -> bool:
-    fields = ("meta", "factor", "method", "seed", "version", "commit")
+    fields = ("meta", "factor", "method", "seed", "version", "commit", "step_size", "label_kind")
+    labels = [s.soft_labels if s.soft_labels is not None else torch.empty(0) for s in (one, other)]
     configs = [json.dumps(s.config, sort_keys=True) for s in (one, other)]  # as text, for NaN is not itself
     return (
         torch.equal(one.images, other.images)
         and torch.equal(one.labels, other.labels)
+        and torch.equal(*labels)
         and all(getattr(one, name) == getattr(other, name) for name in fields)
         and configs[0] == configs[1]
     )
@@ -51,11 +74,22 @@ def load(folder: Path, data: bytes) -> DistilledSet | None:
     assert distilled.images.dtype == torch.float32
     assert distilled.images.isfinite().all()
     meta = distilled.meta
-    assert distilled.images.shape == (meta.num_classes * distilled.ipc, meta.channels, *meta.size)
-    assert distilled.labels.tolist() == [c for c in range(meta.num_classes) for _ in range(distilled.ipc)]
+    assert distilled.images.shape == (sum(distilled.counts), meta.channels, *meta.size)
+    assert distilled.labels.tolist() == [c for c, count in enumerate(distilled.counts) for _ in range(count)]
+    assert min(distilled.counts) >= 1
+    soft_labels = distilled.expanded_soft_labels()
+    if soft_labels is not None:
+        assert soft_labels.shape == (len(distilled), meta.num_classes)
+        assert soft_labels.isfinite().all()
+        assert distilled.label_kind == "logits" or (soft_labels.float().sum(1) - 1).abs().max() < 0.01
     assert len(distilled) == len(distilled.expanded()[0]) == distilled.factor**2 * len(distilled.images)
-    pixels = distilled.pixels(expanded=True)
-    assert ((pixels >= 0) & (pixels <= 1)).all()
+    if meta.whitening is None:
+        pixels = distilled.pixels(expanded=True)
+        assert ((pixels >= 0) & (pixels <= 1)).all()
+    else:  # the matrices of a space that was never fitted are nowhere
+        with pytest.raises(BaconError, match="not in the cache") as told:
+            distilled.pixels(expanded=True)
+        assert str(told.value).isprintable()
     assert same(DistilledSet.load(distilled.save(folder / "again")), distilled)
     return distilled
 
@@ -108,7 +142,9 @@ def forged(good: bytes, shapes: dict[str, list[int]] | None = None, **entries: A
     header, description, tensors = split(good)
     del description["checksum"]
     start = 0
-    for name, size in (("labels", 8), ("images", 4)):
+    for name, size in (("labels", 8), ("images", 4), ("soft_labels", 2)):
+        if name not in header:
+            continue
         shape = (shapes or {}).get(name, header[name]["shape"])
         end = start + size * int(torch.tensor(shape, dtype=torch.float64).prod())
         header[name] |= {"shape": shape, "data_offsets": [start, end]}

@@ -43,6 +43,7 @@ def forge(
     path: Path,
     images: torch.Tensor | None = None,
     labels: torch.Tensor | None = None,
+    soft_labels: torch.Tensor | None = None,
     without: tuple[str, ...] = (),
     **entries: Any,
 ) -> Path:
@@ -56,5 +57,7 @@ def forge(
         "images": good.images if images is None else images,
         "labels": good.labels if labels is None else labels,
     }
+    if soft_labels is not None:
+        tensors["soft_labels"] = soft_labels
     safetensors.torch.save_file(tensors, path, metadata={"bacon_pl": json.dumps(description)})
     return path

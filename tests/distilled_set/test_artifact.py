@@ -55,7 +55,7 @@ def test_it_keeps_a_copy_of_a_trained_parameter() -> None:
     [
         (torch.zeros(3, 3, 8, 8), torch.arange(3), 1, "shape"),
         (torch.zeros(3, 3, 8, 12), torch.arange(4), 1, "3 images but labels"),
-        (torch.zeros(4, 3, 8, 12), torch.tensor([0, 0, 1, 2]), 1, "equally"),
+        (torch.zeros(4, 3, 8, 12), torch.tensor([0, 0, 1, 1]), 1, "no image"),
         (torch.zeros(3, 3, 8, 12), torch.arange(3), 5, "factor 5"),
         (torch.full((3, 3, 8, 12), torch.nan), torch.arange(3), 1, "diverged"),
     ],

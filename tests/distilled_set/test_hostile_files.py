@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError, one_line
-from tests.distilled_set.hostile import SOME, forged, honest, join, load, split
+from tests.distilled_set.hostile import SOME, forged, honest, honest_format2, join, load, split
 
 
 def peak() -> int:
@@ -29,7 +29,9 @@ TERABYTES = {"images": [N, 1, 4, 4], "labels": [N]}
 
 
 def test_terabytes_cost_nothing(place: Path, good: bytes) -> None:
+    soft = honest_format2().save(place / "soft").read_bytes()
     before = peak()
+    assert load(place, forged(soft, {"soft_labels": [3, 4, 1 << 38]})) is None
     assert load(place, forged(good, TERABYTES)) is None
     for claimed in (1 << 24, 100 << 20, 1 << 40, (1 << 64) - 2):
         assert load(place, struct.pack("<Q", claimed + 1) + good[8:]) is None

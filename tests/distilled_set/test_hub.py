@@ -50,10 +50,17 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
         yield server
 
 
+def with_labels() -> DistilledSet:
+    """A set of 2, 3 and 1 canvases with soft labels of every tile."""
+    labels = torch.tensor([0, 0, 1, 1, 1, 2])
+    soft = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(4))
+    return DistilledSet(make().images, labels, META, factor=2, soft_labels=soft, label_kind="logits", step_size=0.02)
+
+
 def rows_of(distilled: DistilledSet) -> tuple[np.ndarray, list[int]]:
     """Expanded images, (N, H, W, ch), in bytes, class by class, and their labels."""
-    pixels = (255 * distilled.pixels(expanded=True)).round().to(torch.uint8)
-    return pixels.flatten(0, 1).permute(0, 2, 3, 1).numpy(), sorted(distilled.targets.tolist())
+    pixels = (255 * torch.cat(distilled.pixels_by_class(expanded=True))).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).numpy(), sorted(distilled.targets.tolist())
 
 
 def check(dataset: Any, distilled: DistilledSet) -> None:
@@ -62,10 +69,16 @@ def check(dataset: Any, distilled: DistilledSet) -> None:
     images, labels = rows_of(distilled)
     assert np.array_equal(np.stack([np.asarray(row["image"].convert("RGB")) for row in dataset]), images)
     assert dataset["label"][:] == labels
+    soft = distilled.expanded_soft_labels()
+    assert ("soft_label" in dataset.features) == (soft is not None)
+    if soft is not None:
+        order = distilled.targets.argsort(stable=True)
+        assert dataset["soft_label"][:] == soft[order].float().tolist()
 
 
 def test_to_huggingface() -> None:
     check(make().to_huggingface(), make())
+    check(with_labels().to_huggingface(), with_labels())
     gray = make(replace(META, channels=1, mean=(0.5,), std=(0.2,))).to_huggingface()
     assert gray[0]["image"].mode == "L"
 
@@ -79,6 +92,8 @@ def test_parquet_is_read_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixtur
     (tmp_path / "folder").mkdir()
     assert distilled.to_parquet(tmp_path / "folder").parent == tmp_path / "folder"
     check(datasets.load_dataset(str(tmp_path / "folder"), split="train"), distilled)
+    soft = with_labels().to_parquet(tmp_path / "soft.parquet")
+    check(datasets.load_dataset("parquet", data_files=str(soft), split="train"), with_labels())
     again = distilled.to_parquet(tmp_path / "again.parquet")
     assert again.read_bytes() == path.read_bytes()
     with pytest.raises(BaconError, match=r"cannot write .*again.parquet/set"):
@@ -221,6 +236,7 @@ def test_the_card_says_what_the_set_knows(hub: StandInHub) -> None:
         "| partition factor | 2 |",
         "| storage | 6,912 bytes of images as 32-bit floating-point numbers; 1,728 bytes at one byte per value, as the "
         "field counts, 1.73 % of the training images |",
+        "| storage in all | 1,738 bytes: 1,728 of pixels, 6 of labels, 4 of the step size |",
         "| learned step size | 0.02 |",
         "| seed | 7 |",
         "| version of bacon_pl | 1.2.3 |",
@@ -232,6 +248,22 @@ def test_the_card_says_what_the_set_knows(hub: StandInHub) -> None:
     block = re.search(r"\n````yaml\n(.*)\n````\n", text, re.DOTALL)
     assert block and yaml.safe_load(block[1]) == config
     assert re.search(r"rounded to 8 bits, and the [\d.]+ % of values that lie beyond black and white are clipped", text)
+
+
+def test_the_card_of_a_set_with_soft_labels_and_unequal_numbers(hub: StandInHub) -> None:
+    distilled = with_labels()
+    distilled.push_to_hub("me/toy", token="hf_secret")
+    assert DistilledSet.load("hf://me/toy") == distilled
+    text = hub.files("me/toy")["README.md"].decode()
+    for line in (
+        "# toy, distilled to 1 to 3 per class",
+        "| images per class (ipc) | 1 to 3 canvases stored, 4 to 12 to train on |",
+        "| storage in all | 1,882 bytes: 1,728 of pixels, 150 of labels, 4 of the step size |",
+        "| soft labels | logits, 3 for each tile |",
+        "soft_labels = distilled.expanded_soft_labels()",
+    ):
+        assert f"\n{line}\n" in text, line
+    assert "column `soft_label` holds the set's soft labels, logits" in text
 
 
 def test_the_cards_code_runs(hub: StandInHub) -> None:

@@ -49,7 +49,10 @@ def test_the_others_are_drawn(data):
 
 
 def test_sets_that_do_not_fit_are_one_sentence(data, other, tmp_path):
-    folder, _ = other
+    folder, distilled = other
+    unequal = DistilledSet(distilled.images[1:], distilled.labels[1:], data.meta, factor=2).save(tmp_path / "unequal")
+    with pytest.raises(BaconError, match="is a set of 1 to 2 images per class, but a run has the same number"):
+        start(data, unequal)
     classes = type(data.meta)("letters", tuple("abcdefghij"), 1, (8, 8), data.meta.mean, data.meta.std)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"nothing")

@@ -10,12 +10,22 @@ from pathlib import Path
 
 import torch
 
-from bacon_pl.augment import Chain, CutMix
-from bacon_pl.distillers import PairSettings, PoolSettings, Reference
+from bacon_pl.augment import DSA, Chain, CutMix, NoAugmentation
+from bacon_pl.distillers import GradientMatching, NetworkSettings, PairSettings, PoolSettings, Reference
 from bacon_pl.networks import ConvNet
-from bacon_pl.objectives import IID, M3D, NCFM, BaconObjective, Combined, DataDAM, MeanMatching, Sampler
+from bacon_pl.objectives import (
+    IID,
+    M3D,
+    NCFM,
+    AbsoluteError,
+    BaconObjective,
+    Combined,
+    DataDAM,
+    MeanMatching,
+    Sampler,
+)
 from bacon_pl.selection import Start
-from tests.distillers.running import distill
+from tests.distillers.running import distill, small
 
 STEPS = 4
 
@@ -62,14 +72,45 @@ FRAMES = {
 # The data of a frame.
 WHITENED = {"whitened": {**DM, "objective": MeanMatching(), "data": {"whitening": "zca"}}}
 
+# Gradient matching. A network lives for three of the four iterations, so that a resumed run finds one in training.
+GRADIENT_FRAMES = {
+    "dc": {
+        "start": Start("noise"), "augment": NoAugmentation(),
+        "networks": NetworkSettings(renew_every=3, synthetic_epochs=2, batch_size=8),
+    },
+    "dsa": {"ipc": 2, "networks": NetworkSettings(renew_every=3, synthetic_epochs=2, batch_size=16, augment=DSA())},
+    "idc": {
+        "factor": 2, "start": Start(scaling="nearest"), "distance": AbsoluteError("convolutions"), "lr": 1e-3,
+        "space": "pixels", "clamp_pixels": True, "per_class_steps": True, "synthetic_batch": 3,
+        "augment": Chain(["color", "crop", "cutout"]),
+        "networks": NetworkSettings(
+            renew_every=3, synthetic_epochs=0, real_steps=2, momentum=0.9, weight_decay=5e-4,
+            augment=Chain(["color", "crop"]), mixing=CutMix(probability=0.5),
+        ),
+    },
+    "dsa-batch-norm": {
+        "network": partial(ConvNet, width=4, depth=2, norm="batch"),
+        "networks": NetworkSettings(renew_every=3, synthetic_epochs=1, momentum=0.5),
+    },
+}  # fmt: skip
+
+
+def distill_gradients(root, steps=STEPS, *, flags=None, ckpt_path=None, **settings):
+    """Run a small gradient matching on the digits; returns the module."""
+    module = GradientMatching(**{"ipc": 1, "network": small, **settings})
+    return distill(root, steps, module=module, flags=flags, ckpt_path=ckpt_path)
+
+
 # All classes are in one pass, so one of two processes has no work.
 WHOLE = {"batch-norm": {"objective": SAMPLED, "network": partial(ConvNet, width=4, depth=2, norm="batch")}}
 
 
 def run_all(folder: Path) -> None:
     """Run every frame on two processes and save the images of each."""
-    for name, settings in {**FRAMES, **WHITENED, **WHOLE}.items():
-        module = distill(folder / name, STEPS, flags={"devices": 2, "strategy": "ddp"}, **settings)
+    runs = [(name, distill, settings) for name, settings in {**FRAMES, **WHITENED, **WHOLE}.items()]
+    runs += [(name, distill_gradients, settings) for name, settings in GRADIENT_FRAMES.items()]
+    for name, run, settings in runs:
+        module = run(folder / name, STEPS, flags={"devices": 2, "strategy": "ddp"}, **settings)
         assert module.trainer.world_size == 2
         if module.global_rank == 0:
             torch.save(module.images.detach(), folder / f"{name}.pt")

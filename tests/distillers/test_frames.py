@@ -10,7 +10,7 @@ import torch
 
 from bacon_pl.checkpoints import Checkpoints, in_folder
 from bacon_pl.networks.cost import activation_bytes
-from tests.distillers.frames import FRAMES, STEPS, WHITENED, WHOLE
+from tests.distillers.frames import FRAMES, GRADIENT_FRAMES, STEPS, WHITENED, WHOLE, distill_gradients
 from tests.distillers.running import distill, small
 from tests.paths import ROOT
 from tests.patience import PATIENCE
@@ -58,6 +58,17 @@ def test_a_resumed_run_ends_in_the_same_bits_and_another_seed_in_others(tmp_path
     resumed = distill(tmp_path / "b", STEPS, ckpt_path=in_folder(tmp_path / "a")[1], **settings)
     assert torch.equal(whole.images, resumed.images)
     assert not torch.equal(whole.images, distill(tmp_path / "c", STEPS, seed=1, **settings).images)
+
+
+@pytest.mark.parametrize("name", GRADIENT_FRAMES)
+def test_gradients_are_the_same_on_two_processes_and_in_a_resumed_run(tmp_path, shared, name):
+    settings = GRADIENT_FRAMES[name]
+    alone = distill_gradients(tmp_path / "a", flags={"callbacks": [Checkpoints(2)]}, **settings)
+    assert alone.images.isfinite().all()
+    assert torch.equal(alone.images, torch.load(shared / f"{name}.pt"))
+    path = in_folder(tmp_path / "a")[1]
+    assert torch.equal(alone.images, distill_gradients(tmp_path / "b", ckpt_path=path, **settings).images)
+    assert not torch.equal(alone.images, distill_gradients(tmp_path / "c", seed=1, **settings).images)
 
 
 @every_frame

@@ -5,11 +5,14 @@ import torch
 
 from bacon_pl.checkpoint_files import newest
 from bacon_pl.checkpoints import Checkpoints
+from bacon_pl.data.draw import draw_real
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.distillers import Selection
+from bacon_pl.distillers.selection import Observer
 from bacon_pl.errors import BaconError
+from bacon_pl.learners import Pretraining, Teacher
 from bacon_pl.partition import assemble
-from bacon_pl.selection import Start
+from bacon_pl.selection import Crops, Start, rded
 from tests.distillers.running import digits, distill, matching, small, trainer
 
 
@@ -52,12 +55,54 @@ def test_chosen_images_are_real_ones_of_their_class(tmp_path, rule, factor):
     assert not torch.equal(select(tmp_path / "other", ipc=2, factor=factor, rule=rule, seed=1).images, module.images)
 
 
-def test_two_processes_choose_alike_and_a_finished_choice_is_resumed(tmp_path):
+OBSERVER = Observer(epochs=3, batch_size=64)
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_crops_are_those_that_the_observer_finds_easy(tmp_path, monkeypatch, tiles):
+    monkeypatch.setenv("BACON_CACHE", str(tmp_path / "cache"))
+    crops = Crops(images=40, tiles=tiles)
+    module = select(tmp_path / "a", ipc=2, rule="rded", crops=crops, observer=OBSERVER, seed=3)
+    assert module.iteration == 1
+    data = digits()
+    data.setup()
+    observer = Teacher(OBSERVER.recipe(small, "auto"), data.train, data.meta)
+    with monkeypatch.context() as patch:
+        patch.setattr("bacon_pl.learners.training.Training.run", None)  # it is that which the run has made
+        observer.prepare("cpu")
+    found = rded(data.train, data.meta, 2, crops, observer.logits, 3).flatten(0, 1)
+    assert torch.equal(found, module.images)
+    labels = module.synthetic.labels
+    worse = data.normalize(data.train.images)[draw_real(data.train, 2, 1, 0, "test").flatten()]
+    scores = [torch.nn.functional.cross_entropy(observer.logits(x), labels) for x in (found, worse)]
+    assert tiles == 2 or scores[0] < 0.7 * scores[1]  # a canvas of several crops is nothing that was scored
+    # Whole canvases are trained on, whatever is on them.
+    saved = DistilledSet.load(tmp_path / "a")
+    assert saved.factor == 1 and len(saved.expanded()[0]) == 20
+
+
+def test_the_observer_keeps_to_a_budget_and_may_be_a_file(tmp_path):
+    limit = Pretraining(count=3, epochs=2, network=small)
+    limited = Selection(rule="rded", observer=Observer(epochs=9), pretraining=limit).observer
+    assert (limited.epochs, limited.count, limited.network) == (2, 1, small)
+    named = Observer(file="mine.safetensors")
+    assert Selection(rule="rded", observer=named, pretraining=limit).observer == named
+    with pytest.raises(BaconError, match="the teacher 'mine.safetensors' cannot be read"):
+        select(tmp_path, ipc=1, rule="rded", observer=named)
+    with pytest.raises(BaconError, match="--model.observer.count must be 1"):
+        Observer(count=2)
+    with pytest.raises(BaconError, match=r"--model\.observer\.epochs must be at least 1"):
+        Observer(epochs=0)
+
+
+@pytest.mark.parametrize("rule", ["herding", "rded"])
+def test_two_processes_choose_alike_and_a_finished_choice_is_resumed(tmp_path, rule):
     flags = {"callbacks": [Checkpoints(1)]}
-    alone = select(tmp_path / "a", ipc=1, rule="herding", flags=flags)
-    shared = select(tmp_path / "b", ipc=1, rule="herding", flags={"devices": 2, "strategy": "ddp_spawn"})
+    more = {"observer": OBSERVER} if rule == "rded" else {}
+    alone = select(tmp_path / "a", ipc=1, rule=rule, flags=flags, **more)
+    shared = select(tmp_path / "b", ipc=1, rule=rule, flags={"devices": 2, "strategy": "ddp_spawn"}, **more)
     assert torch.equal(alone.images, shared.images)
-    again = Selection(ipc=1, network=small, coreset_steps=10, rule="herding")
+    again = Selection(ipc=1, network=small, coreset_steps=10, rule=rule, **more)
     trainer(tmp_path / "a", 5).fit(again, datamodule=digits(), ckpt_path=newest(tmp_path / "a"))
     assert torch.equal(again.images, alone.images)
     assert DistilledSet.load(tmp_path / "a").method == "selection"
@@ -70,6 +115,13 @@ def test_two_processes_choose_alike_and_a_finished_choice_is_resumed(tmp_path):
         ({"coreset_steps": 0}, "--model.coreset_steps must be at least 1"),
         ({"ipc": 1000}, "more images per class"),
         ({"ipc": 100, "factor": 2, "rule": "herding"}, "more images per class"),
+        (
+            {"ipc": 60, "rule": "rded", "crops": Crops(tiles=2), "observer": OBSERVER},
+            "lower --model.ipc or --model.crops",
+        ),
+        ({"rule": "rded", "factor": 2}, "--model.factor 2 does not go with the rule rded.*--model.crops.tiles"),
+        ({"rule": "herding", "crops": Crops()}, "--model.crops is for the rule rded, and the rule is herding"),
+        ({"observer": Observer()}, "--model.observer is for the rule rded, and the rule is drawn"),
     ],
 )
 def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):

@@ -171,3 +171,29 @@ def test_two_processes_find_what_one_finds(distilled, tmp_path):
         found.append(json.loads((evaluation_in(folder) / "results.json").read_text()))
     assert found[0]["bound"] == found[1]["bound"]
     assert found[0]["accuracy"] == found[1]["accuracy"]
+
+
+def test_unequal_numbers_of_images_change_only_their_own_classes(data, distilled):
+    """A class is measured as it is in a set where all have its number of images."""
+    settings = BoundSettings(samples=8)
+
+    def embed(images):
+        return images.to(torch.float32).flatten(1)
+
+    labels = distilled.labels
+    last = torch.tensor([int((labels == c).nonzero()[-1]) for c in range(10)])
+    keep = torch.ones(len(labels), dtype=torch.bool)
+    keep[last[[2, 5]]] = False  # two classes lose an image
+    one_less = torch.ones(len(labels), dtype=torch.bool)
+    one_less[last] = False
+    whole, less, mixed = (
+        bound_file.measure_set(
+            embed, DistilledSet(distilled.images[rows], labels[rows], data.meta), data.train, settings, 0
+        )
+        for rows in (torch.ones_like(keep), one_less, keep)
+    )
+    for equal, smaller, found in zip(whole.parts, less.parts, mixed.parts, strict=True):
+        wanted = equal.clone()
+        wanted[..., [2, 5]] = smaller[..., [2, 5]]
+        torch.testing.assert_close(found, wanted, equal_nan=True)
+    assert not torch.allclose(whole.bound.draws[:, [2, 5]], less.bound.draws[:, [2, 5]])

@@ -7,7 +7,7 @@ import socket
 import lightning.pytorch as pl
 import torch
 
-from bacon_pl.augment import CutMix
+from bacon_pl.augment import DSA, CutMix
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.evaluation import Comparison, LearningCurve, Run
@@ -24,6 +24,11 @@ RECIPES = {
     # Two processes get two networks and one; teacher and feature spaces are shared out, too.
     "three networks": ({"num_networks": 3, "soft_labels": SoftLabels(steps=4), "mixing": CutMix()},
                        ["distilled", "random", "herding"]),
+    # The teacher's labels of an epoch are the same for all networks, whoever trains them.
+    "an epoch's labels": ({"num_networks": 3, "soft_labels": SoftLabels(steps=4, relabel="epoch"), "augment": DSA()},
+                          ["distilled", "random"]),
+    "labels made once": ({"num_networks": 2, "soft_labels": SoftLabels(steps=4, relabel="never"), "mixing": CutMix()},
+                         ["random"]),
     # One of two processes gets nothing to train.
     "one network": ({"num_networks": 1, "optimizer": "adamw"}, ["random"]),
 }  # fmt: skip
@@ -81,7 +86,7 @@ def test_two_processes_do_what_one_does(tmp_path):
             p.join(PATIENCE)
             p.kill()
     assert [p.exitcode for p in processes] == [0, 0]
-    assert len(alone) == 4
+    assert len(alone) == 7
     for rank in range(2):
         together = torch.load(tmp_path / f"{rank}.pt")
         for name, values in alone.items():

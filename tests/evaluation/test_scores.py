@@ -9,10 +9,11 @@ from bacon_pl.augment import DSA, CutMix, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
-from bacon_pl.evaluation import Comparison, Run, RunResult, robust_scores
+from bacon_pl.evaluation import Comparison, Run, RunResult, ScoreWeights, robust_scores, score_line
 from bacon_pl.evaluation.scores import normalized
 from bacon_pl.learners import Recipe, SoftLabels
 from bacon_pl.networks import ConvNet
+from tests.paths import ROOT
 
 ACCURACIES = {
     "real_hard": 0.85, "syn_hard": 0.5, "syn_any": 0.6, "random_any": 0.3,
@@ -33,6 +34,39 @@ def test_scores_by_hand():
     assert (normalized(-1), normalized(1)) == (pytest.approx(0), pytest.approx(1))
     with pytest.raises(BaconError, match=r"w must be in \[0, 1\], got 2"):
         robust_scores(**ACCURACIES, w=2)
+
+
+def test_the_worked_example_of_the_documentation():
+    page = (ROOT / "docs/scores.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| 87.0 %"))
+    real_hard, syn_hard, syn_any, random_any = (float(cell.strip(" %")) for cell in row.strip("|").split("|"))
+
+    def told(scale):
+        hlr, ior = (real_hard - syn_hard) / scale, (syn_any - random_any) / scale
+        alpha = (ior - hlr) / 2
+        return f"{hlr:.3g} | {ior:.3g} | {alpha:.3g} | {normalized(alpha):.3f} |"
+
+    assert f"| fractions, here | {told(100)}" in page
+    assert f"| percent, ddranking 0.2.0 | {told(1)}" in page
+    parts = {"real_hard": real_hard, "syn_hard": syn_hard, "syn_any": syn_any, "random_any": random_any}
+    rest = dict.fromkeys(("syn_aug", "random_aug", "syn_plain", "random_plain"), 0.0)
+    ours = robust_scores(**{name: value / 100 for name, value in parts.items()}, **rest)
+    assert f"{ours.lrs:.3f}" == "0.242"
+    assert f"= {normalized(-1e3):.3f} whatever the set" in page and f"it is {normalized(5):.0f}" in page
+
+
+def test_weights_of_the_scores_are_options(data):
+    distilled = DistilledSet(torch.zeros(10, 1, 8, 8), torch.arange(10), data.meta)
+    recipe = Recipe(network=network, num_networks=1, epochs=1)
+    weights = ScoreWeights(w=0.8, gamma=0.1)
+    comparison = Comparison(distilled, data.train, data.meta, recipe, {"a": network}, scores=True, weights=weights)
+    results = [run_result(run, hits) for run, hits in zip(comparison.runs, (7, 9, 3, 4, 2), strict=True)]
+    scores = comparison.scores(results)
+    expected = robust_scores(**scores["accuracies"], w=0.8, gamma=0.1)
+    assert (scores["lrs"], scores["ars"], scores["weights"]) == (expected.lrs, expected.ars, {"w": 0.8, "gamma": 0.1})
+    assert score_line(scores).endswith(", w 0.8, gamma 0.1")
+    with pytest.raises(BaconError, match=r"--score_weights.gamma must be in \[0, 1\], got -1"):
+        ScoreWeights(gamma=-1)
 
 
 def network(channels, size, num_classes):

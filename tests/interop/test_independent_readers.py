@@ -54,11 +54,11 @@ def test_torch_reads_single_images(tmp_path: Path, canvases: torch.Tensor, capsy
     assert images.shape == (2 * 2 * IPC * 3, 3, 8, 12) and images.dtype == torch.float32
     assert labels.dtype == torch.int64 and torch.equal(labels, WANTED)
     torch.testing.assert_close(images, cut(canvases), rtol=0, atol=1e-6)
-    assert content["factor"] == 1
+    assert (content["factor"], content["step_size"]) == (1, 0.02)
     assert capsys.readouterr().out == (
         "wrote 24 images of 3×8×12 (8 for each of 3 classes, class by class); factor 1: cut out of 6 canvases of "
-        "factor 2; pixels float32, normalized by mean (0.5, 0.4, 0.3) and std (0.2, 0.3, 0.25); the learned step size "
-        f"0.02 has no place in this format; to {path}\n"
+        "factor 2; pixels float32, normalized by mean (0.5, 0.4, 0.3) and std (0.2, 0.3, 0.25); the provenance "
+        f"has no place in this format; to {path}\n"
     )
 
 
@@ -131,7 +131,7 @@ def test_converting_needs_torch_and_torchvision_alone(tmp_path: Path, canvases: 
 
 
 def test_what_is_odd_about_a_set_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save((torch.rand(10, 1, 28, 28), torch.arange(10)), tmp_path / "theirs.pt")
+    torch.save((2 * torch.rand(10, 1, 28, 28), torch.arange(10)), tmp_path / "theirs.pt")
     main(["convert", str(tmp_path / "theirs.pt"), str(tmp_path / "ours.safetensors"), "--dataset", "mnist"])
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("bacon convert: warning: the images in ") and "never normalized" in line
+    assert line.startswith("bacon convert: warning: '") and "are taken as mnist normalized" in line

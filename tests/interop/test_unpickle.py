@@ -102,7 +102,7 @@ def test_trajectory_matching_keeps_labels_in_a_second_file(tmp_path):
         assert torch.equal(open_set(source, META).images, images)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one set: nothing to choose, nothing to say
-        assert open_set(tmp_path, META).config == {"converted_from": "images_best.pt"}
+        assert open_set(tmp_path, META, pixels="normalized").config == {"converted_from": "images_best.pt"}
 
 
 def test_of_several_sets_of_trajectory_matching_the_best_is_taken(tmp_path):
@@ -135,8 +135,9 @@ def test_whitened_sets_are_told_by_the_files_beside_them(tmp_path):
     images, labels = pair()
     for name, tensor in (("images_9", images), ("images_zca_9", images.sigmoid()), ("labels_9", labels)):
         torch.save(tensor, tmp_path / f"{name}.pt")
-    with pytest.warns(UserWarning, match=r"whitened by ZCA.* 'images_9.pt' is taken as normalized"):
-        assert torch.equal(open_set(tmp_path, META).images, images)
+    with pytest.raises(BaconError, match=r"images_9.pt' say that its images were whitened by ZCA: give --pixels zca"):
+        open_set(tmp_path, META)
+    assert torch.equal(open_set(tmp_path, META, pixels="normalized").images, images)
 
 
 def test_partitioned_sets(tmp_path):
@@ -165,7 +166,7 @@ def test_partitioned_sets(tmp_path):
         ((pair()[0], torch.tensor([0, 0, 1, torch.nan])), "not whole numbers"),
         ((pair()[0], [0, 0, 1, 10**30]), "beyond any number"),
         ((pair()[0], torch.tensor([0, 0, 1, 2])), "does not fit: .*labels run from 0 to 2"),
-        ((pair()[0], torch.tensor([0, 0, 0, 1])), "does not fit: .*same number"),
+        ((pair()[0], torch.tensor([0, 0, 0, 0])), "does not fit: .*has no image"),
         ((pair()[0] * torch.nan, pair()[1]), "not finite"),
         ((pair()[0].long(), pair()[1]), "are torch.int64"),
     ],
@@ -176,10 +177,14 @@ def test_what_is_no_set_is_told(tmp_path, content, message):
         open_set(tmp_path / "a.pt", META)
 
 
-def test_pixels_between_0_and_1_are_warned_of(tmp_path):
-    torch.save((torch.rand(4, 3, 4, 6), pair()[1]), tmp_path / "a.pt")
-    with pytest.warns(UserWarning, match="never normalized"):
+def test_pixels_between_0_and_1_are_not_guessed(tmp_path):
+    images = torch.rand(4, 3, 4, 6)
+    torch.save((images, pair()[1]), tmp_path / "a.pt")
+    with pytest.raises(
+        BaconError, match="may be pixels that were never normalized.* --pixels unit, normalized, zca or"
+    ):
         open_set(tmp_path / "a.pt", META)
+    assert torch.allclose(open_set(tmp_path / "a.pt", META, pixels="unit").pixels().flatten(0, 1), images, atol=1e-6)
 
 
 def test_bytes_as_floats_are_refused(tmp_path):
@@ -196,12 +201,12 @@ def test_pixels_far_beyond_black_and_white_are_warned_of(tmp_path):
     images[0, 0, 0, 0] = -9  # of META: black is from -2.5 to -1.2, white from 2.0 to 2.8
     torch.save((images, labels), tmp_path / "a.pt")
     with pytest.warns(UserWarning, match=r"run from -9 to .*, far beyond black \(-2.5\) and white \(2.8\) of toy"):
-        open_set(tmp_path / "a.pt", META)
+        open_set(tmp_path / "a.pt", META, pixels="normalized")
     images[0, 0, 0, 0] = -4  # as training leaves it
     torch.save((images, labels), tmp_path / "a.pt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        open_set(tmp_path / "a.pt", META)
+        open_set(tmp_path / "a.pt", META, pixels="normalized")
 
 
 def test_the_dataset_must_be_known(tmp_path):

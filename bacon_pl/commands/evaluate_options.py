@@ -1,0 +1,79 @@
+"""The options of ``bacon eval`` but those of its data and Trainer."""
+
+from __future__ import annotations
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from bacon_pl.bound import BoundSettings
+from bacon_pl.evaluation import ScoreWeights
+from bacon_pl.interop.convert import add_source_options
+from bacon_pl.learners import Recipe
+
+
+def add_options(parser: LightningArgumentParser) -> None:
+    """Add the recipe and the options of an evaluation.
+
+    Args:
+        parser: The parser of the command.
+    """
+    parser.add_class_arguments(Recipe, "evaluation")
+    parser.add_argument(
+        "--distilled",
+        type=str,
+        required=True,
+        help="The distilled set: its file, the folder of its run, or another project's file (see bacon convert).",
+    )
+    add_source_options(parser)
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="Folder of the results. By default a folder named after the set and the recipe, in evaluations/ in "
+        "the folder of the set's run; for a set that is not in the folder of a run, in evaluations/ in "
+        "--trainer.default_root_dir or runs/.",
+    )
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace existing results in that folder.")
+    parser.add_argument(
+        "--baselines",
+        type=str | list[str],
+        default=[],
+        help="Also evaluate real images: smaller ones that fill the same number of canvases, like the initial "
+        "images of a run (tiles); the same number of whole ones, drawn at random or selected by herding or "
+        "k-center (random, herding, k_center); or the whole training set (whole). Separate several with commas.",
+    )
+    parser.add_argument(
+        "--labels",
+        type=str | list[str],
+        default=[],
+        help="With which labels the set and the baselines are evaluated: hard, soft, or hard,soft for both, one "
+        "beside the other. By default as --evaluation.soft_labels says. Soft ones are those, or else the set's "
+        "own, or else those of a teacher.",
+    )
+    parser.add_argument(
+        "--networks",
+        type=str | list[str],
+        default=[],
+        help="Names of architectures to compare, separated by commas; by default only --evaluation.network.",
+    )
+    parser.add_argument(
+        "--scores",
+        type=bool,
+        default=False,
+        help="Compute the robust scores of DD-Ranking, including the additional runs that they need.",
+    )
+    parser.add_class_arguments(ScoreWeights, "score_weights")
+    parser.add_argument(
+        "--bound",
+        type=bool,
+        default=False,
+        nargs="?",
+        const=True,
+        help="Compute BACON's bound and the risk of the set in the feature spaces of three networks.",
+    )
+    parser.add_class_arguments(BoundSettings, "bound_settings")
+    parser.add_argument(
+        "--figures",
+        type=bool,
+        default=False,
+        help="Also draw figures of accuracies, learning curves, confusion, embeddings and the images.",
+    )

@@ -1,0 +1,69 @@
+"""Recipes by name: each is what its paper says, for each dataset and size, and a small budget goes on top."""
+
+import pytest
+
+from bacon_pl.commands.settings import settings_of
+from bacon_pl.config_files import names
+
+RECIPES = [name for name in names() if name.startswith("recipes/")]
+# Of cifar10/ipc10: networks, epochs, batch, optimizer, learning rate, schedule, kind of labels.
+PUBLISHED = {
+    "recipes/dc": (20, 301, 256, "sgd", 0.01, "milestones", None),
+    "recipes/dm": (20, 1001, 256, "sgd", 0.01, "milestones", None),
+    "recipes/idm": (5, 1000, 256, "sgd", 0.01, "step", None),
+    "recipes/mtt": (5, 1001, 256, "sgd", "stored", "milestones", None),
+    "recipes/datm": (5, 1001, 128, "sgd", "stored", "milestones", "stored"),
+    "recipes/rded": (3, 300, 50, "adamw", 0.001, "cosine", "teacher"),
+    "recipes/sre2l": (3, 400, 128, "adamw", 0.001, "cosine", "teacher"),
+    "recipes/ncfm": (10, 2000, 128, "adamw", 0.001, "milestones", None),
+    "recipes/ddranking": (5, 300, 256, "sgd", 0.01, "step", "teacher"),
+}
+
+
+def evaluation(schedule, recipe, *args):
+    configs = [f"--config={name}" for name in (schedule, recipe) if name]
+    return settings_of("eval", [*configs, *args, "--distilled", "x"])["evaluation"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_its_papers_and_takes_a_budget(recipe):
+    found = evaluation("cifar10/ipc10", recipe)
+    names = ("num_networks", "epochs", "batch_size", "optimizer", "lr", "schedule")
+    source = (found.get("soft_labels") or {}).get("source")
+    assert (*(found[name] for name in names), source) == PUBLISHED[recipe]
+    small = evaluation("cifar10/ipc10", recipe, "--config=budgets/small")
+    assert (small["num_networks"], small["epochs"], small["network"]["init_args"]["width"]) == (3, 200, 32)
+    rest = {name: value for name, value in found.items() if name not in ("num_networks", "epochs", "network")}
+    assert rest == {name: small[name] for name in rest}
+
+
+def test_every_recipe_is_checked():
+    assert set(RECIPES) == PUBLISHED.keys()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "recipe", "batch", "depth"),
+    [
+        ("cifar10/ipc1", "recipes/rded", 10, 3),
+        ("cifar10/ipc50", "recipes/rded", 100, 3),
+        ("cifar100/ipc1", "recipes/rded", 20, 3),
+        ("cifar100/ipc10", "recipes/rded", 100, 3),
+        ("tiny_imagenet/ipc10", "recipes/rded", 100, 4),
+    ],
+)
+def test_rdeds_batches_grow_with_the_set(schedule, recipe, batch, depth):
+    found = evaluation(schedule, recipe)
+    assert (found["batch_size"], found["network"]["init_args"]["depth"]) == (batch, depth)
+    assert found["network"]["init_args"]["norm"] == "batch"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_digits_are_never_mirrored(recipe):
+    told = str(evaluation("mnist/ipc10", recipe))
+    assert "'flip'" not in told.replace("'flip': False", "")
+
+
+def test_a_teacher_may_be_trained_shorter():
+    found = evaluation("cifar10/ipc10", "recipes/rded", "--evaluation.soft_labels.teacher.epochs=5")
+    soft = found["soft_labels"]
+    assert (soft["teacher"]["epochs"], soft["loss"], soft["temperature"]) == (5, "kl_unscaled", 20.0)
