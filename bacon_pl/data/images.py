@@ -61,6 +61,10 @@ class DatasetMeta:
         wide = torch.promote_types(dtype, torch.float32)  # half precision would round the pixels
         return self.whitening.whiten(images.to(wide, copy=True).div_(255)).to(dtype)
 
+    def limits(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return black and white in normalized pixel space, (ch, 1, 1) each; kept on the device."""
+        return _limits(tuple(self.mean), tuple(self.std), dtype, device)
+
     def pixels(self, images: Tensor) -> Tensor:
         """Map images (..., ch, H, W) back to pixels, of which some may be below 0 or above 1.
 
@@ -108,6 +112,15 @@ def _constants(
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64)
     return scale.to(device, dtype).view(-1, 1, 1), shift.to(device, dtype).view(-1, 1, 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _limits(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    ends = (torch.full((len(mean), 1, 1), value, dtype=torch.uint8, device=device) for value in (0, 255))
+    black, white = (normalize(pixels, mean, std, dtype) for pixels in ends)
+    return black, white
 
 
 def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -226,9 +226,6 @@ class DistributionMatching(Distiller):
                 self._plan,
             )
         self.matching = Matching(self)
-        if self.clamp_pixels:
-            ends = (torch.full((meta.channels, 1, 1), v, dtype=torch.uint8, device=self.device) for v in (0, 255))
-            self._limits = [self.normalize(value) for value in ends]
 
     def _trained(
         self, settings: RealTraining, factory: NetworkFactory, snapshots: tuple[int, ...]
@@ -324,7 +321,7 @@ class DistributionMatching(Distiller):
         optimizer.step()
         if self.clamp_pixels:
             with torch.no_grad():
-                self.images.clamp_(*self._limits)
+                self.images.clamp_(*self.meta.limits(self.images.dtype, self.device))
 
     def train_pool(self, batch: IterationBatch) -> None:
         """Train the networks selected for this iteration, each on one device, and send them to the other devices."""

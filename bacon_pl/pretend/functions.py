@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from bacon_pl.pretend.tensor import DEVICE, PretendTensor, told
 
 _FROM_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.from_numpy}
+# What is in the brackets or on the right is of the host, unless it is a tensor of the device.
+_BRINGS_NUMBERS = {*_FROM_HOST, Tensor.__setitem__, Tensor.__getitem__, Tensor.new_tensor}
 _TO_HOST = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.cpu}
 
 
@@ -27,10 +30,18 @@ class PretendFunctions(TorchFunctionMode):
         super().__init__()
         self.pinned = pinned
         self._pinned: dict[int, Any] = {}
+        self.on_device = False
+        """Whether the call that is answered is about tensors of the device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer a call."""
-        kwargs = dict(kwargs or {})
+        before, self.on_device = self.on_device, func not in _BRINGS_NUMBERS and _any_on_device(args)
+        try:
+            return self._answer(func, args, dict(kwargs or {}))
+        finally:
+            self.on_device = before
+
+    def _answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = getattr(func, "__name__", "")
         first = args[0] if args else None
         if name == "__get__" and isinstance(first, Tensor):
@@ -87,6 +98,33 @@ class PretendFunctions(TorchFunctionMode):
 
     def _is_pinned(self, x: Tensor) -> bool:
         return not on_device(x) and x.untyped_storage().data_ptr() in self._pinned
+
+
+class PretendFactories(TorchDispatchMode):
+    """Puts tensors on the pretend device that torch's C++ code makes for tensors there, as in second derivatives.
+
+    Args:
+        functions: Knows what a call is about.
+    """
+
+    def __init__(self, functions: PretendFunctions) -> None:
+        super().__init__()
+        self.functions = functions
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation."""
+        found = func(*args, **(kwargs or {}))
+        if self.functions.on_device and type(found) is Tensor and not types and not _any_tensor(args):
+            return PretendTensor(found)
+        return found
+
+
+def _any_tensor(values: Any) -> bool:
+    return any(isinstance(v, Tensor) or (type(v) in (list, tuple) and _any_tensor(v)) for v in values)
+
+
+def _any_on_device(values: Any) -> bool:
+    return any(_any_on_device(v) if type(v) in (list, tuple) else on_device(v) for v in values)
 
 
 def on_device(x: Any) -> bool:

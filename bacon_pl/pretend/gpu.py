@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from bacon_pl.errors import BaconError
 from bacon_pl.pretend import tensor
-from bacon_pl.pretend.functions import PretendFunctions
+from bacon_pl.pretend.functions import PretendFactories, PretendFunctions
 
 _OWN = str(Path(__file__).parent)
 _LIBRARIES = ("site-packages", "dist-packages", str(Path(contextlib.__file__).parent))
@@ -92,7 +92,9 @@ class PretendGPU:
         warnings.filterwarnings("ignore", message=".*CUDA is not available")
         tensor._watchers.append(self._note)
         stack.callback(tensor._watchers.pop)
-        stack.enter_context(PretendFunctions(self._copied))
+        functions = PretendFunctions(self._copied)
+        stack.enter_context(PretendFactories(functions))
+        stack.enter_context(functions)
         return self
 
     def __exit__(self, *error: Any) -> None:

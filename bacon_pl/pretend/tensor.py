@@ -119,8 +119,6 @@ def _written(func: Any) -> tuple[str, ...]:
 _READS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _CHECKED = {"_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "_linalg_slogdet", "linalg_eig", "linalg_lstsq"}
 _INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
-# Inside vmap, torch itself adds a weight of ones, in C++, where it takes the device for the CPU.
-_FILLED_IN = {"native_batch_norm", "native_batch_norm_backward"}
 _TAKES_NUMBERS = {"fill", "fill_", "masked_fill", "masked_fill_", "index_fill", "index_fill_"}
 
 
@@ -148,7 +146,7 @@ def waits(func: Any, args: Sequence[Any], kwargs: dict[str, Any], hosts: Sequenc
             return "indexes with a mask, so that the shape depends on numbers (torch.where and masked_fill do not)"
     elif any(tag in func.tags for tag in _READS) or name in _CHECKED:
         return f"{name} reads numbers, on which the result's shape or an error depends"
-    if not hosts or name in _FILLED_IN:
+    if not hosts:
         return None
     if name == "copy_":
         return None if isinstance(args[1], PretendTensor) else "copies numbers of the host to the device"
