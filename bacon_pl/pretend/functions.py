@@ -141,11 +141,11 @@ def _is_cuda(device: Any) -> bool:
 def _asked(func: Any, x: Tensor, args: Any) -> Any:
     """Attributes of a tensor."""
     if on_device(x):
-        if func is Tensor.device.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
             return DEVICE
-        if func is Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
             return True
-        if func is Tensor.is_cpu.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.is_cpu.__get__:  # type: ignore[attr-defined]
             return False
     return func(*args)
 

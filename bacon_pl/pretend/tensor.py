@@ -54,7 +54,12 @@ class PretendTensor(Tensor):
         return DEVICE
 
     def __repr__(self, *args: Any, **kwargs: Any) -> str:  # type: ignore[override]
-        return f"PretendTensor({self.held!r})"
+        told("reads numbers to print them")
+        return f"{self.held!r}, pretended to be on {DEVICE}"
+
+    def __format__(self, spec: str) -> str:
+        told("reads numbers to print them")
+        return format(self.held, spec)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PretendTensor:
         if id(self) not in memo:
