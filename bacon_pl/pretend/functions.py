@@ -111,6 +111,10 @@ class PretendFactories(TorchDispatchMode):
         super().__init__()
         self.functions = functions
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and asking costs more than an operation
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation."""
         found = func(*args, **(kwargs or {}))

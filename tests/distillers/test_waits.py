@@ -23,8 +23,10 @@ EVERY = {
     **{name: (GRADIENTS, settings) for name, settings in GRADIENT_FRAMES.items()},
     # Filler rows of small classes are counted out, and batch norm sees what is left.
     "small-classes": (GRADIENTS, {**GRADIENT_FRAMES["dsa-batch-norm"], "data": {"batch_real": 1000}}),
-    **{f"trajectory-{name}": (trajectories.matching, settings) for name, settings in trajectories.KINDS.items()},
-    "recovery": (recovery, {}),
+    **{
+        f"trajectory-{name}": (trajectories.matching, trajectories.KINDS[name])
+        for name in ("batches", "tesla", "tesla-direct", "datm")
+    },
 }
 # Where networks are made, or read from their files.
 BIRTHS = {"bacon_pl/distillers/base.py", "bacon_pl/distillers/pool.py", "bacon_pl/distillers/reference.py"}
@@ -37,6 +39,12 @@ def test_no_iteration_waits(make, settings):
         make(**{name: value for name, value in settings.items() if name != "data"}), data, 3
     )
     assert {copy.where.partition(":")[0] for copy in copies} <= BIRTHS
+
+
+def test_a_recovery_reads_the_device_at_its_end_alone(tmp_path):
+    with pretend.PretendGPU() as gpu:
+        gpu.trainer(max_steps=4, default_root_dir=tmp_path).fit(recovery(), datamodule=digits())
+    assert gpu.copies == [] and {wait.step for wait in gpu.waits} == {3}
 
 
 class Waits(Distiller):
@@ -65,24 +73,21 @@ def test_a_line_that_waits_is_named(what):
 
 
 def test_the_device_is_read_where_numbers_are_shown_or_logged_alone(tmp_path, capsys):
-    def run(**flags):
+    def run(folder, **flags):
         with pretend.PretendGPU() as gpu:
-            gpu.trainer(max_steps=6, default_root_dir=tmp_path, **flags).fit(module := matching(), datamodule=digits())
-        module_overwrites.append(module)
+            gpu.trainer(max_steps=5, default_root_dir=folder, **flags).fit(matching(), datamodule=digits())
         return {wait.step for wait in gpu.waits}
 
-    module_overwrites = []
-    assert run(logger=CSVLogger(tmp_path, flush_logs_every_n_steps=1), log_every_n_steps=2) == {3, 5}
-    (tmp_path / "distilled.safetensors").unlink()
+    assert run(tmp_path / "a", logger=CSVLogger(tmp_path, flush_logs_every_n_steps=1), log_every_n_steps=2) == {3}
 
     class Third(Pace):
         def step(self, done):
             super().step(done)
             return done == 3
 
-    assert run(callbacks=[ProgressLines(pace=Third())], enable_progress_bar=True) == {2}
+    assert run(tmp_path / "b", callbacks=[ProgressLines(pace=Third())], enable_progress_bar=True) == {2}
     shown = capsys.readouterr().out
-    assert "iteration 3 of 6: loss " in shown and "pool/accuracy" in shown
+    assert "iteration 3 of 5: loss " in shown and "pool/accuracy" in shown
 
 
 @pytest.mark.parametrize("rule", ["herding", "k_center"])
