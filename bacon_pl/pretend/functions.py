@@ -43,12 +43,12 @@ class PretendFunctions(TorchFunctionMode):
 
     def _answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = getattr(func, "__name__", "")
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if name == "__get__" and isinstance(first, Tensor):
             return _asked(func, first, args)
         if func in _TO_HOST and isinstance(first, PretendTensor):
             told(f"copies a tensor to the host ({name.strip('_')})")
-            return func(first.detach().held.clone() if not first.requires_grad else _Down.apply(first), *args[1:], **kwargs)
+            return func(_Down.apply(first), *args[1:], **kwargs)
         if func in (Tensor.to, Tensor.cuda):
             return self._moved(func, args, kwargs)
         if func is Tensor.pin_memory:
@@ -145,12 +145,11 @@ def _is_cuda(device: Any) -> bool:
 def _asked(func: Any, x: Tensor, args: Any) -> Any:
     """Attributes of a tensor."""
     if on_device(x):
-        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
+        attribute = getattr(getattr(func, "__self__", None), "__name__", "")
+        if attribute == "device":
             return DEVICE
-        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
-            return True
-        if func == Tensor.is_cpu.__get__:  # type: ignore[attr-defined]
-            return False
+        if attribute in ("is_cuda", "is_cpu"):
+            return attribute == "is_cuda"
     return func(*args)
 
 
@@ -186,11 +185,11 @@ class _Up(torch.autograd.Function):
     """A copy to the pretend device."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return PretendTensor(x.detach().clone())
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient.held.clone() if isinstance(gradient, PretendTensor) else gradient
 
 
@@ -198,9 +197,9 @@ class _Down(torch.autograd.Function):
     """A copy to the host."""
 
     @staticmethod
-    def forward(ctx: Any, x: PretendTensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, x: PretendTensor) -> Tensor:
         return x.held.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return PretendTensor(gradient.clone())

@@ -83,8 +83,8 @@ class PretendGPU:
         """Begin to pretend, in this thread."""
         stack = self._stack
         # There is no generator of a device: what would be drawn there is drawn from that of the CPU.
-        stack.enter_context(mock.patch("torch.cuda.get_rng_state", lambda device: torch.get_rng_state()))
-        stack.enter_context(mock.patch("torch.cuda.set_rng_state", lambda state, device: None))
+        stack.enter_context(mock.patch("torch.cuda.get_rng_state", return_value=None))
+        stack.enter_context(mock.patch("torch.cuda.set_rng_state", return_value=None))
         overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)
         torch.__future__.set_overwrite_module_params_on_conversion(True)

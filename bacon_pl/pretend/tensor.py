@@ -33,7 +33,7 @@ class PretendTensor(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor) -> PretendTensor:
         """Hold a plain tensor."""
-        made: PretendTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: PretendTensor = Tensor._make_wrapper_subclass(
             cls,
             held.size(),
             strides=held.stride(),
@@ -72,7 +72,9 @@ class PretendTensor(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run an operation on the plain tensors, after a look at whether a GPU would wait for it."""
         kwargs = kwargs or {}
         hosts: list[Tensor] = []

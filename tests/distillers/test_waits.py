@@ -1,6 +1,7 @@
 """No iteration of any method makes a GPU wait: the lines at which one would are named, on a CPU."""
 
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ EVERY = {
 BIRTHS = {"bacon_pl/distillers/base.py", "bacon_pl/distillers/pool.py", "bacon_pl/distillers/reference.py"}
 
 
-@pytest.mark.parametrize("make, settings", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize(("make", "settings"), EVERY.values(), ids=EVERY)
 def test_no_iteration_waits(make, settings):
     data = digits(**settings.get("data", {}))
     copies = pretend.check_iterations(
@@ -50,7 +51,7 @@ def test_a_recovery_reads_the_device_at_its_end_alone(tmp_path):
 class Waits(Distiller):
     """A family that does one thing wrong in every iteration."""
 
-    wrong = {
+    wrong: ClassVar = {
         "read": lambda self: self.images.sum().item(),
         "mask": lambda self: self.images[self.images > 0],
         "host": lambda self: self.images + torch.tensor([1.0], device=self.device),
@@ -68,7 +69,9 @@ class Waits(Distiller):
 @pytest.mark.parametrize("what", Waits.wrong)
 def test_a_line_that_waits_is_named(what):
     line = Waits.wrong[what].__code__.co_firstlineno
-    with pytest.raises(BaconError, match=rf"^a GPU would wait, or refuse, at\n  distillers/test_waits.py:{line}: [^\n]*$"):
+    with pytest.raises(
+        BaconError, match=rf"^a GPU would wait, or refuse, at\n  distillers/test_waits.py:{line}: [^\n]*$"
+    ):
         pretend.check_iterations(Waits(what, ipc=1), digits(), 3)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from bacon_pl import rng
 from bacon_pl.networks.placing import place, placed
 from bacon_pl.pretend import PretendGPU
 
@@ -96,7 +97,7 @@ NOTHING = {
 }
 
 
-@pytest.mark.parametrize("kind, word", [(READS, "reads|host"), (SHAPES, "shape|reads"), (HOST_DATA, "host")])
+@pytest.mark.parametrize(("kind", "word"), [(READS, "reads|host"), (SHAPES, "shape|reads"), (HOST_DATA, "host")])
 def test_it_notes_what_waits(kind, word):
     for name, action in kind.items():
         with PretendGPU() as gpu:
@@ -158,8 +159,21 @@ def test_a_module_goes_there_and_back(gpu):
     network(X.to(gpu.device)).sum().backward()
     assert all(p.grad.device == gpu.device for p in network.parameters())
     network.eval().cpu()
-    assert all(torch.equal(network.state_dict()[n], t) for n, t in before.items() if "running" not in n and "num" not in n)
+    assert all(
+        torch.equal(network.state_dict()[n], t) for n, t in before.items() if "running" not in n and "num" not in n
+    )
     assert all(type(t) is torch.Tensor for t in network.state_dict().values())
+
+
+def test_dropout_draws_from_its_coordinates(gpu):
+    def drop(x):
+        with rng.seeded(3, "dropout", device=x.device):
+            return F.dropout(x)
+
+    there = X.to(gpu.device)
+    with gpu.watch():
+        found = drop(there)
+    assert gpu.waits == [] and torch.equal(found.cpu(), drop(X))
 
 
 def test_the_message_names_the_lines(gpu):
