@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -132,7 +133,10 @@ class TrainingProgress(ProgressBar):
 
     def _metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
         """Format the metrics logged with ``prog_bar=True``, with the loss first."""
-        found = sorted(trainer.progress_bar_metrics.items(), key=lambda item: not item[0].endswith("loss"))
+        numbers = dict(trainer.progress_bar_metrics)
+        if kept := getattr(module, "shown", {}):  # read from the device at once
+            numbers.update(zip(kept, torch.stack([value.double() for value in kept.values()]).tolist(), strict=True))
+        found = sorted(numbers.items(), key=lambda item: not item[0].endswith("loss"))
         return [f"{name} {value:.4g}" for name, value in found]
 
     def _estimate(self, whole: float, again: bool) -> str:

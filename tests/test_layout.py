@@ -11,7 +11,19 @@ PACKAGE = ROOT / "bacon_pl"
 # Lower rooms first; rooms of one line do not import each other, but for those named in WITHIN.
 FLOORS = [
     ("errors", "version"),
-    ("rng", "runtime", "distributed", "configured", "pace", "time_limit", "settings_text", "threads", "quiet"),
+    (
+        "rng",
+        "runtime",
+        "distributed",
+        "configured",
+        "pace",
+        "time_limit",
+        "settings_text",
+        "threads",
+        "quiet",
+        "device_log",
+        "pretend",
+    ),
     ("cache_files", "lettering"),
     ("data", "networks", "loggers"),
     ("augment", "partition"),

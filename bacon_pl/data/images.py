@@ -61,6 +61,10 @@ class DatasetMeta:
         wide = torch.promote_types(dtype, torch.float32)  # half precision would round the pixels
         return self.whitening.whiten(images.to(wide, copy=True).div_(255)).to(dtype)
 
+    def limits(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return black and white in normalized pixel space, (ch, 1, 1) each; kept on the device."""
+        return _limits(tuple(self.mean), tuple(self.std), dtype, device)
+
     def pixels(self, images: Tensor) -> Tensor:
         """Map images (..., ch, H, W) back to pixels, of which some may be below 0 or above 1.
 
@@ -110,15 +114,29 @@ def _constants(
     return scale.to(device, dtype).view(-1, 1, 1), shift.to(device, dtype).view(-1, 1, 1)
 
 
+@functools.lru_cache(maxsize=64)
+def _limits(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    ends = (torch.full((len(mean), 1, 1), value, dtype=torch.uint8, device=device) for value in (0, 255))
+    black, white = (normalize(pixels, mean, std, dtype) for pixels in ends)
+    return black, white
+
+
 def denormalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Map normalized images (..., ch, H, W) back to pixels, clamped to [0, 1]."""
     return _unclamped(images, mean, std).clamp(0, 1)
 
 
 def _unclamped(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    m = torch.tensor(mean, dtype=images.dtype, device=images.device).view(-1, 1, 1)
-    s = torch.tensor(std, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+    m, s = (by_channel(tuple(numbers), images.dtype, images.device) for numbers in (mean, std))
     return images * s + m
+
+
+@functools.lru_cache(maxsize=64)
+def by_channel(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a number per channel as a tensor (ch, 1, 1), which is kept on the device, as a copy would sync."""
+    return torch.tensor(numbers, dtype=dtype).to(device).view(-1, 1, 1)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from bacon_pl.distillers.lifecycle import Lifecycle
 from bacon_pl.distillers.synthetic_set import SyntheticSet
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.networks import Network, NetworkFactory
+from bacon_pl.networks.placing import place
 from bacon_pl.selection.tiles import Start
 
 ASK_EVERY = 50
@@ -99,7 +100,8 @@ class Distiller(Lifecycle):
         """Create a network on the images' device whose initial weights depend on the seed and the keys alone."""
         with rng.seeded(self.seed, *keys):
             model = factory(self.meta.channels, self.meta.size, self.meta.num_classes)
-        return model.to(self.images.device, self.images.dtype)
+        place(model, self.images.device, self.images.dtype)
+        return model
 
     def descend(self, terms: Mapping[str, Tensor]) -> None:
         """Minimize the sum of loss terms by one step of every optimizer, and log the terms.

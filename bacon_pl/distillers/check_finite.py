@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,19 +15,27 @@ class FiniteCheck:
     """Records on the device the first iteration in which each of several numbers was not finite."""
 
     def __init__(self) -> None:
-        self._first: dict[str, Tensor] = {}
+        # By names and how many tensors each has: the iteration for each tensor, or -1.
+        self._first: dict[tuple[tuple[str, int], ...], Tensor] = {}
 
     def record(self, iteration: int, numbers: Mapping[str, Sequence[Tensor]]) -> None:
-        """Check numbers without synchronizing with the device.
+        """Check numbers without synchronizing with the device, in a handful of launches however many they are.
 
         Args:
             iteration: Number of the iteration.
             numbers: Tensors to check, by name.
         """
-        for name, tensors in numbers.items():
-            bad = ~torch.stack([t.isfinite().all() for t in tensors]).all()
-            first = self._first.get(name, torch.full((), -1, device=bad.device))
-            self._first[name] = torch.where(bad & (first < 0), iteration, first)
+        # Whole numbers are finite, and so are no numbers.
+        checked = {n: [t for t in ts if t.is_floating_point() and t.numel()] for n, ts in numbers.items()}
+        layout = tuple((name, len(tensors)) for name, tensors in checked.items() if tensors)
+        if not layout:
+            return
+        # The largest magnitude of a tensor is finite if, and only if, all of its numbers are.
+        largest = torch._foreach_norm([t.detach() for tensors in checked.values() for t in tensors], math.inf)
+        bad = ~torch.stack(largest).isfinite()
+        if (first := self._first.get(layout)) is None:
+            first = torch.full((len(bad),), -1, device=bad.device)
+        self._first[layout] = torch.where(bad & (first < 0), iteration, first)
 
     def raise_if_any(self, state_is_good: bool = False) -> None:
         """Raise an error if a recorded number was not finite. This synchronizes with the device.
@@ -39,13 +48,16 @@ class FiniteCheck:
         """
         if not self._first:
             return
-        first = dict(zip(self._first, torch.stack(list(self._first.values())).tolist(), strict=True))
-        first = {name: t for name, t in first.items() if t >= 0}
+        names = [name for layout in self._first for name, count in layout for _ in range(count)]
+        first: dict[str, int] = {}
+        for name, t in zip(names, torch.cat(list(self._first.values())).tolist(), strict=True):
+            if t >= 0:
+                first[name] = min(t, first.get(name, t))
         if first:
             at = min(first.values())
-            names = ", ".join(name for name, t in first.items() if t == at)
+            what = ", ".join(name for name, t in first.items() if t == at)
             raise DivergedError(
-                f"the run diverged at iteration {at}: not finite: {names}. Lower the learning rates, or set "
+                f"the run diverged at iteration {at}: not finite: {what}. Lower the learning rates, or set "
                 "--model.clip_gradient where the method has it; the last good state is in the newest checkpoint.",
                 state_is_good,
             )

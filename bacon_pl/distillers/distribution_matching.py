@@ -12,6 +12,7 @@ from torch import Tensor
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
+from bacon_pl.data.images import by_channel
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
@@ -312,20 +313,15 @@ class DistributionMatching(Distiller):
             norms = gradient.flatten(1).norm(dim=1).clamp(min=self.clip_gradient)
             gradient.mul_((self.clip_gradient / norms).view(-1, 1, 1, 1))
         if self.space == "pixels" and self.optimizer == "sgd":  # a pixel is std times a normalized one
-            std = torch.tensor(self.meta.std, device=self.device, dtype=gradient.dtype).view(-1, 1, 1)
-            gradient = gradient / std.square()
+            gradient = gradient / by_channel(tuple(self.meta.std), gradient.dtype, gradient.device).square()
         # Not by backward(): a data-parallel wrapper would average, and round, a gradient that is already complete.
         self.images.grad = gradient
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         optimizer.step()
         if self.clamp_pixels:
-            black, white = (
-                self.normalize(torch.full((self.meta.channels, 1, 1), value, dtype=torch.uint8, device=self.device))
-                for value in (0, 255)
-            )
             with torch.no_grad():
-                self.images.clamp_(black, white)
+                self.images.clamp_(*self.meta.limits(self.images.dtype, self.device))
 
     def train_pool(self, batch: IterationBatch) -> None:
         """Train the networks selected for this iteration, each on one device, and send them to the other devices."""

@@ -13,6 +13,7 @@ from bacon_pl import rng
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
+from bacon_pl.data.images import by_channel
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.checks import check_pixels
@@ -154,6 +155,7 @@ class GradientMatching(Distiller):
         self._real_chunk = max(1, int(self.memory_gib * 2**30 / one))
         matched = max(self._synthetic * SECOND_ORDER, self.data.batch_real)
         self._fits = max(1, int(self.memory_gib * 2**30 / (one * matched)))
+        self._counted: Tensor | None = None
         self.gradients = WeightGradients(template, names, plan)
         self.matched = MatchedNetwork(
             self.networks,
@@ -264,8 +266,11 @@ class GradientMatching(Distiller):
     def _for_statistics(self, batch: IterationBatch) -> Tensor:
         """Return a few of the matched real images of every class, normalized, (B, ch, H, W)."""
         images, mask = batch.matching()
-        few = images[:, :STATISTICS_IMAGES]
-        chosen = few.flatten(0, 1) if mask is None else few[mask[:, :STATISTICS_IMAGES]]
+        chosen = images[:, :STATISTICS_IMAGES].flatten(0, 1)
+        if mask is not None:
+            if self._counted is None:  # where the mask is True follows from the sizes of the classes; it is asked once
+                self._counted = mask[:, :STATISTICS_IMAGES].flatten().nonzero().squeeze(1)
+            chosen = chosen[self._counted]
         return self.normalize(chosen)
 
     # Steps.
@@ -277,8 +282,7 @@ class GradientMatching(Distiller):
             gradient: Gradient of the loss by the images, (C·ipc, ch, H, W).
         """
         if self.space == "pixels":  # a pixel is std times a normalized one
-            std = torch.tensor(self.meta.std, device=self.device, dtype=gradient.dtype).view(-1, 1, 1)
-            gradient = gradient / std.square()
+            gradient = gradient / by_channel(tuple(self.meta.std), gradient.dtype, gradient.device).square()
         # Not by backward(): a data-parallel wrapper would average, and round, a gradient that is already complete.
         self.images.grad = gradient
         self._sgd().step()
@@ -296,10 +300,7 @@ class GradientMatching(Distiller):
         at its turn. What is clamped is where the published algorithm has them at the end of a round, from where the
         steps of the classes before it then move them by their momentum.
         """
-        black, white = (
-            self.normalize(torch.full((self.meta.channels, 1, 1), value, dtype=torch.uint8, device=self.device))
-            for value in (0, 255)
-        )
+        black, white = self.meta.limits(self.images.dtype, self.device)
         ahead = self._ahead()
         self.images.copy_((self.images + ahead).clamp_(black, white) - ahead)
 

@@ -9,13 +9,13 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import nn
 
 from bacon_pl.configured import Configured, arguments, class_path, plain, remake
 from bacon_pl.data import DataModule, DatasetMeta, IterationBatch
+from bacon_pl.device_log import DeviceLog
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, package_version
 from bacon_pl.distillers.checks import check_nothing_is_lost, check_trainer, run_seed
 from bacon_pl.distillers.identity import difference, identity
@@ -28,7 +28,7 @@ CHECKPOINT_FORMAT = 2
 """Version of the entry ``bacon_pl`` of a checkpoint."""
 
 
-class Lifecycle(Configured, pl.LightningModule, ABC):
+class Lifecycle(Configured, DeviceLog, ABC):
     """The part of a :class:`~bacon_pl.distillers.Distiller` with which methods are not concerned.
 
     Args:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bacon_pl.networks.placing import placed
+
 FEW_CLASSES = 16
 """Up to so many classes, zero-gradient steps are taken one by one; beyond, all of a class's at once."""
 
@@ -133,4 +135,4 @@ class PixelAdamW(torch.optim.Optimizer):
 
 def _column(numbers: np.ndarray[Any, Any], like: Tensor) -> Tensor:
     """A number for each class, to go with (C, ipc, ch, H, W)."""
-    return torch.from_numpy(numbers).to(like.device, like.dtype).view(-1, 1, 1, 1, 1)
+    return placed(torch.from_numpy(numbers), like.device, like.dtype).view(-1, 1, 1, 1, 1)

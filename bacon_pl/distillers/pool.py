@@ -19,6 +19,7 @@ from torch.optim.sgd import sgd
 from bacon_pl import rng
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import PLAIN, Network, Plan, Read, StatelessNetwork, embedding
+from bacon_pl.networks.placing import place
 from bacon_pl.networks.stateless import Keys
 
 Weights = dict[str, Tensor]
@@ -103,6 +104,7 @@ class NetworkPool:
         self.buffers: Weights = {}
         self.velocity: Weights = {}
         self.meters = torch.zeros(0, 2, device=device)
+        self._numbers = torch.arange(settings.capacity, device=device)
 
     @property
     def template(self) -> Network:
@@ -137,12 +139,17 @@ class NetworkPool:
         """Return the slot that holds the state of an active network."""
         return network_id % self.settings.capacity
 
+    def _slots(self, network_ids: Sequence[int]) -> Tensor:
+        """Return slots as a tensor that the device puts together: a list would have to be copied there."""
+        return torch.cat([self._numbers[slot : slot + 1] for slot in map(self.slot, network_ids)])
+
     def advance(self, iteration: int) -> None:
         """Create the networks that iteration t needs and that do not exist yet."""
         created = self.num_created(iteration)
         for network_id in range(max(self.created, created - self.settings.capacity), created):
             with rng.seeded(self._seed, "network", network_id):
-                model = self._factory().to(self._device, self._dtype)
+                model = self._factory()
+            place(model, self._device, self._dtype)
             self._write(self.slot(network_id), model)
         self.created = max(self.created, created)
 
@@ -209,7 +216,7 @@ class NetworkPool:
         """
         if not network_ids or not self.settings.train_steps:
             return
-        slots = torch.tensor([self.slot(network_id) for network_id in network_ids], device=self._device)
+        slots = self._slots(network_ids)
         parameters = {name: w[slots].requires_grad_() for name, w in self.weights.items()}
         buffers = {name: b[slots] for name, b in self.buffers.items()}
         velocity = {name: v[slots] for name, v in self.velocity.items()}

@@ -132,8 +132,6 @@ class Recovery(Distiller):
         self._teacher = [Squeezed(network, self.first_weight)]
         rows = batches(self.meta.num_classes, self.ipc, self.batch_size)
         self._rows = [row.to(self.device) for row in rows]
-        black, white = (torch.full((self.meta.channels, 1, 1), v, dtype=torch.uint8) for v in (0, 255))
-        self._limits = [self.normalize(value.to(self.device)) for value in (black, white)]
 
     @property
     def planned(self) -> int:
@@ -195,7 +193,7 @@ class Recovery(Distiller):
         self.images.grad = gradient
         optimizer.step()
         with torch.no_grad():
-            self.images.clamp_(*self._limits)
+            self.images.clamp_(*self.meta.limits(self.images.dtype, self.device))
 
     @torch.no_grad()
     def _tell(self) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from bacon_pl import rng
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks
 from bacon_pl.networks import Network, NetworkFactory, Plan, StatelessNetwork
+from bacon_pl.networks.placing import placed
 
 __all__ = ["HeldNetworks", "Pretraining", "Reference", "ReferenceNetworks"]
 
@@ -64,7 +65,7 @@ class HeldNetworks:
                 del self._held[next(iter(self._held))]
             like = next(self.template.parameters())
             self._held[number, epochs] = {
-                name: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype)
+                name: placed(t, like.device, like.dtype if t.is_floating_point() else t.dtype)
                 for name, t in self.trained.state(number, epochs).items()
             }
         return self._held[number, epochs]

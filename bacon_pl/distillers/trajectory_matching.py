@@ -14,6 +14,7 @@ from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
+from bacon_pl.distillers.conditional import taken_if
 from bacon_pl.distillers.experts import Expansion, Experts, ExpertSettings, Segments, drawn_expert
 from bacon_pl.distillers.recognized import agreed, recognized
 from bacon_pl.distributed import all_reduce_sum, own_share
@@ -274,10 +275,12 @@ class TrajectoryMatching(Distiller):
             with torch.no_grad():
                 soft.copy_(self._told(t, 0, images.detach()))
         with self.profile("update"):
-            if self.threshold is None or float(loss) <= self.threshold:
-                self.images.grad, step_size.grad = gradient, gradient_step_size.to(step_size.dtype)
-                if soft is not None and rest:
-                    soft.grad = rest[0]
+            self.images.grad, step_size.grad = gradient, gradient_step_size.to(step_size.dtype)
+            if soft is not None and rest:
+                soft.grad = rest[0]
+            wanted = None if self.threshold is None else loss.double() <= self.threshold
+            optimizers: Any = self.optimizers(use_pl_optimizer=False)
+            with taken_if(wanted, optimizers, [] if synthetic.average is None else [synthetic.average]):
                 self._step()
         self.log_terms({"trajectory": loss})
         self.log("step_size", step_size.detach(), prog_bar=True)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from bacon_pl.device_log import DeviceLog
 from bacon_pl.distributed import all_reduce_sum
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation.run_result import RunResult, Variant
 from bacon_pl.learners import Learners, accuracies, spread
 
 
-class EvalModule(pl.LightningModule):
+class EvalModule(DeviceLog):
     """Trains and tests :class:`~bacon_pl.learners.Learners` with a Trainer and its strategies and loggers.
 
     One training step is a step of every network. Several processes divide the networks among themselves; at the end,

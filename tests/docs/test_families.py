@@ -1,16 +1,21 @@
 """The pages' own objectives and families, from their text, by the real command: killed, resumed, on two processes."""
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial, partialmethod
 
 import pytest
 import torch
 
 from bacon_pl import checkpoints
+from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.networks import ConvNet
+from bacon_pl.pretend import check_iterations
 from tests.paths import ROOT
 from tests.patience import PATIENCE
 
@@ -91,6 +96,15 @@ def test_a_family_of_ones_own_is_killed_resumed_and_shared_with_the_same_bits(fo
         assert whole.config["model"]["network"]["init_args"]["width"] == 4
     assert whole.method == family.rpartition(".")[2].lower()
     assert whole.config["model"]["class_path"] == family
+
+
+def test_no_example_makes_a_gpu_wait(folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    one_step, swaps = (importlib.import_module(name) for name in ("one_step", "swaps"))
+    network = partial(ConvNet, width=4, depth=2)
+    monkeypatch.setattr(one_step.OneStep, "__init__", partialmethod(one_step.OneStep.__init__, network=network))
+    exec((folder / "no_waits.py").read_text(), {})
+    check_iterations(swaps.Swaps(ipc=3), DataModule(name="digits", batch_real=8))
 
 
 def test_an_objective_of_ones_own_per_class(folder):
