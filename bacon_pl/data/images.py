@@ -136,7 +136,8 @@ def _unclamped(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 @functools.lru_cache(maxsize=64)
 def by_channel(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a number per channel as a tensor (ch, 1, 1), which is kept on the device, as a copy would sync."""
-    return torch.tensor(numbers, dtype=dtype).to(device).view(-1, 1, 1)
+    with torch.inference_mode(False):  # what a test has made first may be needed for a gradient later
+        return torch.tensor(numbers, dtype=dtype).to(device).view(-1, 1, 1)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bacon_pl.data import DataModule, InOrder, IterationBatch, LabeledImages, normalize
+from bacon_pl.data import DataModule, InOrder, IterationBatch, LabeledImages, denormalize, normalize
 from bacon_pl.errors import BaconError
 
 
@@ -317,3 +317,13 @@ def test_settings_of_another_type_are_one_sentence(chosen, said):
     with pytest.raises(BaconError, match=said):
         DataModule(**{"name": "digits", **chosen})
     DataModule(name="digits", batch_real=np.int64(3), val_fraction=np.float32(0.1), mean=(0.5,))
+
+
+def test_constants_that_a_test_has_made_serve_gradients():
+    """Trainer.test runs in inference mode, whose tensors cannot be saved for a backward pass."""
+    numbers = ((0.123,), (0.456,))
+    with torch.inference_mode():
+        denormalize(torch.zeros(1, 1, 2, 2), *numbers)
+    x = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    denormalize(x, *numbers).sum().backward()
+    assert torch.equal(x.grad, torch.full_like(x, 0.456))
