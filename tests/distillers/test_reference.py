@@ -170,8 +170,7 @@ def test_a_budget_limits_what_is_trained_on_the_real_images_and_nothing_else() -
         Pretraining(epochs=0)
 
 
-@pytest.mark.parametrize("method", ["iid", "ncfm", "idm", "random", "tiles", "herding"])
+@pytest.mark.parametrize("method", ["iid", "ncfm", "idm", "rded", "sre2l", "mtt"])
 def test_the_small_budget_narrows_pretraining_of_the_methods_that_have_it(method: str) -> None:
     found = settings_of("fit", ["--config=cifar10/ipc10", f"--config=methods/{method}", "--config=budgets/small"])
-    limits = found["model"].get("pretraining", {})
-    assert limits.get("count") == (None if method in ("random", "tiles", "herding") else 3)
+    assert found["model"]["pretraining"]["count"] == 3
