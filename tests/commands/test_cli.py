@@ -104,8 +104,8 @@ evaluation:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
     assert re.fullmatch(r"scores: LRS 0\.\d+ \| ARS 0\.\d+ \| HLR -?0\.\d+ \| IOR -?0\.\d+", lines[-3])
-    assert lines[-5].split() == ["network", "distilled", "random", "real", "herding", "k-center"]
-    assert re.match(r"\[8/8\] convnet on .*: \d+\.\d ± \d+\.\d %", lines[12])
+    assert ["network", "distilled", "random", "real", "herding", "k-center"] in [line.split() for line in lines]
+    assert any(re.match(r"\[8/8\] convnet on .*: \d+\.\d ± \d+\.\d %", line) for line in lines)
     out = evaluation_in(tmp_path)
     numbers = json.loads((out / "results.json").read_text())
     recipe = numbers["runs"][0]["recipe"]

@@ -89,7 +89,7 @@ def test_both_spellings_give_the_functions_numbers(flag, distilled, data, tmp_pa
     number = r"-?\d+\.\d"
     one = rf"{number} ± {number}, risk [01]\.\d+ ± 0\.\d+, ε [\d.]+"
     assert re.fullmatch(rf"bound: initial weights {one} \| trained on real images {one} \| .* {one}", last[-3])
-    assert last[-4].startswith("convnet ")
+    assert last[-5].startswith("convnet ")  # and then what is stored
     shown = bound["networks"]["real"]
     assert (
         f"| trained on real images | {shown['bound']:.1f} ± {shown['bound_se']:.1f} | {shown['risk']:.3f} ± "

@@ -120,5 +120,5 @@ def test_the_command_line_reports_them(data, tmp_path, capsys):
     page = (folder / "results.md").read_text()
     assert "| network | distilled | tiles | random real |" in page
     assert (folder / "figures/accuracy.png").is_file()
-    head = capsys.readouterr().out.strip().splitlines()[-4]
-    assert head.split() == ["network", "distilled", "tiles", "random", "real"]
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert ["network", "distilled", "tiles", "random", "real"] in [line.split() for line in lines]
