@@ -42,8 +42,9 @@ def recognized(
         right = logits(number).argmax(1) == store.labels
         by = torch.where((by == count) & right, number, by)
     draws = rng.bits(*keys, torch.arange(len(store), device=table.device))
-    shuffled = table.gather(1, draws[table].argsort(dim=1))
-    rank = by[table].masked_fill(~valid, count + 1).gather(1, draws[table].argsort(dim=1))
+    order = draws[table].argsort(dim=1)
+    shuffled = table.gather(1, order)
+    rank = by[table].masked_fill(~valid, count + 1).gather(1, order)
     return shuffled.gather(1, rank.argsort(dim=1, stable=True))[:, :each]
 
 

@@ -19,7 +19,7 @@ from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, Recipe, TeacherSettings, feature_spaces, teachers
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
 from bacon_pl.partition import assemble
-from bacon_pl.selection import Crops, Select, Start, choose, herding, k_center, rded
+from bacon_pl.selection import Crops, Select, Start, check_crops, choose, herding, k_center, rded
 
 Rule = Literal["drawn", "herding", "k_center", "rded"]
 
@@ -50,6 +50,7 @@ class Observer(TeacherSettings):
     """
 
     option: ClassVar[str] = "--model.observer"
+    narrowed_to: ClassVar[str] = "teacher"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,6 +164,7 @@ def _coreset(rule: Select, module: Selection, store: LabeledImages) -> Tensor:
 def _rded(module: Selection, store: LabeledImages) -> Tensor:
     """Choose the crops that the observer finds easiest: (C, ipc, ch, H, W)."""
     meta = module.meta
+    check_crops(store, meta, module.synthetic.ipc, module.crops)  # before the observer's training, which may be long
     (observer,) = teachers(module.observer, module.data.train, meta, module.network, module.acceleration)
     observer.prepare(store.images.device)
     return rded(store, meta, module.synthetic.ipc, module.crops, observer.logits, module.seed)

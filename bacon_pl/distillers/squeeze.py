@@ -48,6 +48,7 @@ class Squeeze(TeacherSettings):
     network: NetworkFactory | None = ModifiedResNet18
 
     option: ClassVar[str] = "--model.teacher"
+    narrowed_to: ClassVar[str] = "teacher"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,8 +14,6 @@ if TYPE_CHECKING:  # which may hold such settings, for its teachers
     from bacon_pl.learners.recipe import Recipe
 
 Optimizer = Literal["sgd", "adamw"]
-_WITH_BATCH_NORM = ("--model.teacher", "--model.observer")
-"""Options of networks that have batch norm in the papers: a budget that narrows them leaves it to them."""
 
 Limited = TypeVar("Limited", bound="RealTraining")
 RealSchedule = Literal["constant", "cosine"]
@@ -56,6 +54,8 @@ class RealTraining:
     warmup: float = 0.0
 
     option: ClassVar[str] = "--model.reference"
+    narrowed_to: ClassVar[str] = "network"
+    """Which architecture of a :class:`Pretraining` takes the place of theirs; ``teacher`` has batch norm."""
 
     def __post_init__(self) -> None:
         named = self.named
@@ -152,7 +152,7 @@ class Pretraining:
         }
         if self.epoch_steps is not None and hasattr(settings, "epoch_steps"):
             changed["epoch_steps"] = min(self.epoch_steps, settings.epoch_steps or self.epoch_steps)
-        network = self.teacher if settings.option in _WITH_BATCH_NORM else self.network
+        network = getattr(self, settings.narrowed_to)
         if network is not None and hasattr(settings, "network"):
             changed["network"] = network
         return replace(settings, **changed)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.augment.crops import random_boxes, resized_crops
-from bacon_pl.data import DatasetMeta, LabeledImages, normalize
+from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough
 from bacon_pl.errors import BaconError
 
@@ -82,19 +82,11 @@ def rded(store: LabeledImages, meta: DatasetMeta, ipc: int, crops: Crops, observ
         (C, ipc, ch, H, W), normalized, float32.
 
     Raises:
-        BaconError: A class has too few images, or canvases are too small for so many crops.
+        BaconError: See :func:`check_crops`.
     """
+    check_crops(store, meta, ipc, crops)
     tiles = crops.tiles_of(meta.size)
-    needed = ipc * tiles**2
-    if needed > crops.images:
-        raise BaconError(
-            f"{ipc} canvases of {tiles}×{tiles} crops need {needed} images of each class, one for each "
-            f"crop, and --model.crops.images is {crops.images}: raise it."
-        )
-    check_enough(store, needed, "lower --model.ipc or --model.crops.tiles")
-    side = min(meta.size) // tiles
-    if meta.size[0] != meta.size[1] or side < 1:
-        raise BaconError(f"RDED needs square images of at least {tiles} pixels, got {meta.size[0]}×{meta.size[1]}.")
+    needed, side = ipc * tiles**2, min(meta.size) // tiles
     index, place, valid = preselected(store, crops.images, seed)
     classes = torch.arange(len(index), device=index.device)[:, None].expand(index.shape)
     number = torch.arange(crops.per_image, device=index.device)
@@ -121,6 +113,34 @@ def rded(store: LabeledImages, meta: DatasetMeta, ipc: int, crops: Crops, observ
     return torch.stack(each)
 
 
+def check_crops(store: LabeledImages, meta: DatasetMeta, ipc: int, crops: Crops) -> None:
+    """Check, before an observer is trained, that crops can be chosen.
+
+    Args:
+        store: The real training images.
+        meta: Description of the dataset.
+        ipc: Canvases per class.
+        crops: The crops to choose from.
+
+    Raises:
+        BaconError: A class has too few images, canvases are too small for so many crops, or images are whitened.
+    """
+    if meta.whitening is not None:
+        raise BaconError(
+            "RDED scores parts of images, which cannot be whitened as whole images are: leave --data.whitening out."
+        )
+    tiles = crops.tiles_of(meta.size)
+    needed = ipc * tiles**2
+    if needed > crops.images:
+        raise BaconError(
+            f"{ipc} canvases of {tiles}×{tiles} crops need {needed} images of each class, one for each "
+            f"crop, and --model.crops.images is {crops.images}: raise it."
+        )
+    check_enough(store, needed, "lower --model.ipc or --model.crops.tiles")
+    if meta.size[0] != meta.size[1] or min(meta.size) < tiles:
+        raise BaconError(f"RDED needs square images of at least {tiles} pixels, got {meta.size[0]}×{meta.size[1]}.")
+
+
 def preselected(store: LabeledImages, number: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Draw images of every class at random, or take all of a class that has fewer.
 
@@ -142,7 +162,7 @@ def preselected(store: LabeledImages, number: int, seed: int) -> tuple[Tensor, T
 
 def _patches(store: LabeledImages, meta: DatasetMeta, index: Tensor, boxes: Tensor, side: int) -> Tensor:
     """Cut normalized crops (n, m, ch, side, side) out of images; resizing takes means, so it commutes with it."""
-    return resized_crops(normalize(store.images[index], meta.mean, meta.std, torch.float32), boxes, (side, side))
+    return resized_crops(meta.normalize(store.images[index], torch.float32), boxes, (side, side))
 
 
 def centered(patches: Tensor, size: tuple[int, int]) -> Tensor:

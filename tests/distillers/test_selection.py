@@ -128,3 +128,9 @@ def test_two_processes_choose_alike_and_a_finished_choice_is_resumed(tmp_path, r
 def test_bad_settings_are_one_sentence(tmp_path, settings, sentence):
     with pytest.raises(BaconError, match=sentence):
         distill(tmp_path, 1, module=Selection(**{"network": small, "coreset_steps": 1, **settings}))
+
+
+def test_what_rded_cannot_do_is_said_before_its_observer_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(Teacher, "prepare", None)
+    with pytest.raises(BaconError, match="--model.crops.images is 3: raise it"):
+        select(tmp_path, ipc=4, rule="rded", crops=Crops(images=3))

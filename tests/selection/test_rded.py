@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import resized_crop
 
 from bacon_pl.augment.crops import random_boxes, resized_crops
-from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.data import DatasetMeta, LabeledImages, Whitening
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
 from bacon_pl.selection import Crops, rded
@@ -171,6 +171,9 @@ def test_small_images_fill_a_canvas_and_large_ones_share_it():
     assert Crops(tiles=3).tiles_of((32, 32)) == 3
 
 
+WHITE = replace(meta(), whitening=Whitening("zca", 0.1, "0" * 24))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -178,6 +181,7 @@ def test_small_images_fill_a_canvas_and_large_ones_share_it():
         (lambda: rded(labeled(), meta(), 2, Crops(tiles=2), observer(), 0), "ipc 8 asks for more images per class"),
         (lambda: rded(labeled(), meta(), 3, Crops(images=8, tiles=2), observer(), 0), "need 12 images of each class"),
         (lambda: rded(labeled(), replace(meta(), size=(9, 16)), 1, Crops(), observer(), 0), "needs square images"),
+        (lambda: rded(labeled(), WHITE, 1, Crops(), observer(), 0), "leave --data.whitening out"),
         (lambda: Crops(images=0), "--model.crops.images must be at least 1"),
         (lambda: Crops(smallest=0.0), "--model.crops.smallest must be above 0"),
     ],
