@@ -61,6 +61,11 @@ def _no_global_seed(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory, monkeypatch):
-    """Keep decoded folders out of the user's cache."""
-    monkeypatch.setenv("BACON_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def _private_cache(request, tmp_path_factory, monkeypatch):
+    """Keep decoded folders out of the user's cache, and networks trained on a pretended GPU out of everybody else's.
+
+    They are rounded in another way, as those of a real GPU are.
+    """
+    pretended = hasattr(request.module, "PretendGPU") or hasattr(request.module, "pretend")
+    name = "cache-pretended" if pretended else "cache"
+    monkeypatch.setenv("BACON_CACHE", str(tmp_path_factory.getbasetemp() / name))
