@@ -1,0 +1,27 @@
+"""Many alike cases: a spread of them in the fast suite, all of them in the slow one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def thinned(cases: Iterable[Any], every: int) -> list[Any]:
+    """Mark all cases but every N-th as slow.
+
+    Choose ``every`` prime to the length of a cross product's inner list: what is kept then wanders through that list,
+    so that every value of both lists stays in the fast suite.
+
+    Args:
+        cases: Values, or tuples of values, of ``pytest.mark.parametrize``.
+        every: One case in so many stays in the fast suite.
+    """
+    rows = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [row if i % every == 0 else pytest.param(*row, marks=pytest.mark.slow) for i, row in enumerate(rows)]
+
+
+def fast(cases: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return the cases that :func:`thinned` left in the fast suite."""
+    return [case for case in cases if isinstance(case, tuple) and not hasattr(case, "marks")]
