@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
 
 
-def thinned(cases: Iterable[Any], every: int) -> list[Any]:
+def thinned(cases: Collection[Any], every: int) -> list[Any]:
     """Mark all cases but every N-th as slow.
 
     Choose ``every`` prime to the length of a cross product's inner list: what is kept then wanders through that list,
@@ -18,8 +18,9 @@ def thinned(cases: Iterable[Any], every: int) -> list[Any]:
         cases: Values, or tuples of values, of ``pytest.mark.parametrize``.
         every: One case in so many stays in the fast suite.
     """
-    rows = [case if isinstance(case, tuple) else (case,) for case in cases]
-    return [row if i % every == 0 else pytest.param(*row, marks=pytest.mark.slow) for i, row in enumerate(rows)]
+    slow = pytest.mark.slow
+    marked = (pytest.param(*(case if isinstance(case, tuple) else [case]), marks=slow) for case in cases)
+    return [case if i % every == 0 else other for i, (case, other) in enumerate(zip(cases, marked, strict=True))]
 
 
 def fast(cases: Iterable[Any]) -> list[tuple[Any, ...]]:
