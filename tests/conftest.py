@@ -10,7 +10,9 @@ import torch
 
 from bacon_pl.data import CATALOG
 from bacon_pl.threads import sleep_while_waiting
+from tests.forked_cli import ForkedCli
 from tests.paths import GOLDEN
+from tests.quick_python import write_client
 
 # Helpers' assertions show what they compared, like those of the tests.
 for helper in ("commands.bad_input", "distilled_set.hostile", "distilled_set.making"):
@@ -22,8 +24,24 @@ hypothesis.settings.load_profile("unhurried")
 
 # Small tests are faster with one thread, and two suites may share a machine; the processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sleep_while_waiting()
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_python(tmp_path_factory):
+    """Let processes that tests start be forks of one that has imported everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", write_client(tmp_path_factory.mktemp("quick_python")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def forked_cli(tmp_path_factory):
+    """A process that has imported the command line, for all tests."""
+    with ForkedCli(tmp_path_factory.mktemp("forked_cli")) as process:
+        yield process
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ class ForkedCli:
         out, err = self.folder / "stdout", self.folder / "stderr"
         streams = {"0": os.devnull, "1": str(out), "2": str(err)}
         streams |= {str(fd): str(path) for fd, path in how.pop("streams", {}).items()}
+        how["env"] = {"BACON_CACHE": os.environ["BACON_CACHE"], **how.get("env", {})}  # of this test, not of another
         request = {"args": [str(a) for a in args], "cwd": str(cwd), "timeout": timeout, "streams": streams, **how}
         for file in (out, err):
             file.write_bytes(b"")

@@ -1,6 +1,10 @@
 """Where things stand in the repository, for tests that read them or run commands there."""
 
+import sys
 from pathlib import Path
+
+PYTHON = sys.executable
+"""Python itself; while tests run, ``sys.executable`` is the quick one."""
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"

@@ -13,7 +13,6 @@ from bacon_pl.data import DataModule, load_dataset
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import Results
-from tests.forked_cli import ForkedCli
 
 SMALL = {
     "model": {
@@ -33,11 +32,10 @@ def digits():
     return load_dataset("digits", ".")[:2]
 
 
-def test_a_dataset_by_name_gives_the_commands_bits(tmp_path, tmp_path_factory):
+def test_a_dataset_by_name_gives_the_commands_bits(tmp_path, forked_cli):
     found = bacon_pl.distill("digits", ipc=1, iterations=3, seed=5, progress=False, settings=SMALL)
     words = ["--config", "digits/ipc1", *WORDS, "--trainer.max_steps=3", "--seed_everything=5"]
-    with ForkedCli(tmp_path_factory.mktemp("streams")) as cli:
-        done = cli.run("fit", *words, f"--trainer.default_root_dir={tmp_path}", cwd=tmp_path, timeout=600)
+    done = forked_cli.run("fit", *words, f"--trainer.default_root_dir={tmp_path}", cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
     made = DistilledSet.load(tmp_path)
     assert found.images.equal(made.images)
@@ -142,13 +140,12 @@ def chosen():
     return bacon_pl.distill("digits", 2, "random", progress=False)
 
 
-def test_an_evaluation_gives_the_commands_numbers(tmp_path, tmp_path_factory, chosen):
+def test_an_evaluation_gives_the_commands_numbers(tmp_path, forked_cli, chosen):
     found = bacon_pl.evaluate(chosen, baselines=["random"], seed=3, **QUICK)
     words = ["--config", "digits/ipc1", "--evaluation.network.init_args.width=4", "--evaluation.num_networks=2"]
     words += ["--evaluation.epochs=2", "--seed_everything=3", "--baselines=random"]
     file = chosen.save(tmp_path / "set.safetensors")
-    with ForkedCli(tmp_path_factory.mktemp("streams")) as cli:
-        done = cli.run("eval", *words, f"--distilled={file}", f"--out={tmp_path / 'out'}", cwd=tmp_path, timeout=600)
+    done = forked_cli.run("eval", *words, f"--distilled={file}", f"--out={tmp_path / 'out'}", cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
     made = Results.load(tmp_path / "out")
     assert found.per_network == made.per_network and found.baselines == made.baselines

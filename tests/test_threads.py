@@ -2,12 +2,11 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 
 from bacon_pl import threads
-from tests.paths import ROOT
+from tests.paths import PYTHON, ROOT
 
 SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
@@ -134,7 +133,7 @@ def test_where_nothing_is_limited_the_number_is_left_to_torch(monkeypatch):
 def displayed(**environment):
     """What torch's OpenMP says of its settings when a command loads it."""
     said = subprocess.run(
-        [sys.executable, "-m", "bacon_pl", "convert", "--help"], check=True, capture_output=True, text=True, cwd=ROOT,
+        [PYTHON, "-m", "bacon_pl", "convert", "--help"], check=True, capture_output=True, text=True, cwd=ROOT,
         env={**os.environ, "OMP_DISPLAY_ENV": "verbose", **environment},
     ).stderr  # fmt: skip
     if "OMP_WAIT_POLICY" not in said:

@@ -15,7 +15,6 @@ from PIL import Image
 from bacon_pl.data import DatasetMeta, load_dataset
 from bacon_pl.distilled_set import FILE_NAME
 from tests.commands.bad_files import bomb, described, honest, mnist, noise, tree
-from tests.forked_cli import ForkedCli
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +119,6 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
     yield at
     for path in (at["sealed"], at["locked"], at["locked_class"] / "train/b"):
         path.chmod(0o755)
-
-
-@pytest.fixture(scope="module")
-def forked_cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCli]:
-    with ForkedCli(tmp_path_factory.mktemp("forked_cli")) as process:
-        yield process
 
 
 @pytest.fixture

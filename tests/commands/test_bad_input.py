@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from bacon_pl.distilled_set import FILE_NAME
 from tests.commands.bad_input import FIT, ROWS, arguments, check_sentence
 from tests.forked_cli import ForkedCli
+from tests.paths import PYTHON
 from tests.patience import PATIENCE
 
 
@@ -67,7 +67,7 @@ def test_the_table_is_long_enough() -> None:
 def command(*args: str, **how: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "bacon_pl", *args], env=environment, stderr=subprocess.PIPE, text=True, **how
+        [PYTHON, "-m", "bacon_pl", *args], env=environment, stderr=subprocess.PIPE, text=True, **how
     )
 
 

@@ -14,21 +14,25 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bacon_pl.cli import main
 from bacon_pl.distilled_set import DistilledSet
-from tests.paths import CONFIGS, DIGITS, ROOT, evaluation_in
+from tests.paths import CONFIGS, DIGITS, PYTHON, ROOT, evaluation_in
 
 SHARED = ROOT.parent / "shared/data"
 QUICK = ["--model.network.width", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
 
-def bacon(*args, cwd=ROOT):
+def bacon(*args, cwd=ROOT, python=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "bacon_pl", *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True
+        [python or sys.executable, "-m", "bacon_pl", *map(str, args)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 
-def fit(out, *args):
-    done = bacon("fit", "--config", DIGITS, "--trainer.default_root_dir", out, *QUICK, *args)
+def fit(out, *args, **how):
+    done = bacon("fit", "--config", DIGITS, "--trainer.default_root_dir", out, *QUICK, *args, **how)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -38,7 +42,7 @@ def run(tmp_path_factory):
     """One short distillation that several tests look at."""
     out = tmp_path_factory.mktemp("run")
     fit(out, "--trainer.max_steps", 4, "--validation.every_n_steps", 2, "--validation.epochs", 2,
-        "--image_grid.every_n_steps", 2, "--trainer.log_every_n_steps", 1)  # fmt: skip
+        "--image_grid.every_n_steps", 2, "--trainer.log_every_n_steps", 1, python=PYTHON)  # fmt: skip
     return out
 
 

@@ -2,16 +2,15 @@
 
 import copy
 import subprocess
-import sys
 import warnings
 from functools import cache, reduce
 
 import pytest
-import yaml
 
 from bacon_pl.cli import main
 from bacon_pl.config_files import layers
-from tests.paths import CONFIGS, ROOT
+from tests.commands.settings_trees import laid_over, leaves, load, plain, says
+from tests.paths import CONFIGS, PYTHON, ROOT
 from tests.thinned import fast, thinned
 
 EXPERIMENTS = sorted(CONFIGS.glob("*/ipc*.yaml"))
@@ -110,45 +109,9 @@ def named(config):
     return f"{config.parent.name}-{config.stem}"
 
 
-def plain(tree):
-    """Printed settings with classes by the names that people give them."""
-    if isinstance(tree, dict):
-        return {k: v.rpartition(".")[2] if k == "class_path" else plain(v) for k, v in tree.items()}
-    return [plain(item) for item in tree] if isinstance(tree, list) else tree
-
-
-def leaves(tree, path=""):
-    """Settings by their dotted names."""
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {k: v for name, part in tree.items() for k, v in leaves(part, f"{path}.{name}".lstrip(".")).items()}
-
-
-def says(printed, given):
-    """Whether printed settings hold all that was given; they hold defaults, too."""
-    if isinstance(given, dict):
-        return isinstance(printed, dict) and all(k in printed and says(printed[k], v) for k, v in given.items())
-    if isinstance(given, list):
-        return len(printed) == len(given) and all(map(says, printed, given))
-    return printed == given
-
-
 def ce_weight(model):
     """Weight of the cross-entropy; 0 where a method has none."""
     return 0.0 if model["cross_entropy"] is None else model["cross_entropy"]["weight"]
-
-
-def laid_over(below, above):
-    """Settings with others laid over them; arguments of another class are no arguments of this one."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    if "class_path" in above and above["class_path"] != below.get("class_path"):
-        return above
-    return {**below, **{k: laid_over(below.get(k), v) for k, v in above.items()}}
-
-
-def load(text):
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # hundreds of files
 
 
 @cache
@@ -349,7 +312,7 @@ def test_every_ablation_changes_what_it_names_and_nothing_else(dataset, ablation
 def test_the_command_itself_prints_the_same(printed):
     configs = [CONFIGS / "cifar100/ipc10.yaml", CONFIGS / "methods/idm+bacon.yaml", SMALL]
     options = [option for config in configs for option in ("--config", str(config))]
-    command = [sys.executable, "-m", "bacon_pl", "fit", *options, "--print_config"]
+    command = [PYTHON, "-m", "bacon_pl", "fit", *options, "--print_config"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert plain(load(done.stdout)) == printed("fit", *configs)

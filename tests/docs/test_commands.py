@@ -17,7 +17,6 @@ from bacon_pl.table import Table, command
 from bacon_pl.table.sources import Source
 from benchmarks import run as benchmark
 from tests.docs.pages import PAGES, blocks, name, prose
-from tests.forked_cli import ForkedCli
 from tests.paths import ROOT
 from tests.real_formats import write_dataset
 
@@ -115,15 +114,14 @@ def test_every_command_works_or_says_why_it_is_not_run(page, standing_there, mon
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
-def test_the_first_commands_run(page, folder, tmp_path, monkeypatch):
+def test_the_first_commands_run(page, folder, tmp_path, forked_cli, monkeypatch):
     write_dataset("mnist", tmp_path / "DIR", monkeypatch, train_per_class=12)
     (tmp_path / "mine.py").write_text((folder / "mine.py").read_text())
     asked = [words for block in blocks(ROOT / page) if block.language == "sh" for words in commands(block.text)]
     ours = [words[1:] for words in asked if words[0] == "bacon" and "mnist/ipc10" in words]
     assert {words[0] for words in ours} == {"fit", "eval"}
-    with ForkedCli(tmp_path) as cli:
-        for which, *args in ours:
-            more = ["--overwrite", "true"] if "mine.CosineMatching" in args else []
-            done = cli.run(which, *args, *SHRUNK[which].split(), *more, cwd=tmp_path, timeout=600)
-            assert done.returncode == 0, done.stderr
+    for which, *args in ours:
+        more = ["--overwrite", "true"] if "mine.CosineMatching" in args else []
+        done = forked_cli.run(which, *args, *SHRUNK[which].split(), *more, cwd=tmp_path, timeout=600)
+        assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/mnist-ipc10/distilled.safetensors").is_file()
