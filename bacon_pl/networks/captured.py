@@ -104,7 +104,7 @@ class Captured:
             arguments: Tensors on one device, in dictionaries, lists and tuples.
 
         Returns:
-            What the function returns, in memory of its own.
+            What the function returns; that of a replay is in memory of its own.
         """
         if self.why_not is not None:
             return self.function(*arguments)
@@ -116,21 +116,22 @@ class Captured:
                 return self.function(*arguments)
             program = self._programs[key] = _Program()
         if program.checked < CHECKED:
-            return self._check(program, tensors, layout, arguments)
+            return self._check(program, tensors, layout)
         self.replays += 1
         return program(tensors)
 
-    def _check(self, program: _Program, tensors: list[Tensor], layout: Any, arguments: Any) -> Any:
-        """Run the replay and the function, compare them, and return what the function returns."""
+    def _check(self, program: _Program, tensors: list[Tensor], layout: Any) -> Any:
+        """Run the function and the replay, compare them, and return what the function returns."""
+        # The function is first: what it keeps must not be of the static memory. It may overwrite its arguments.
+        expected = self.function(*tree_unflatten([t.detach().clone() for t in tensors], layout))
         found = None
-        try:  # before the function, which may overwrite its arguments
+        try:
             if program.replay is None:
                 record = self.recorder or (_graph if can_capture(tensors[0].device) else _plain)
                 program.record(lambda *static: self.function(*tree_unflatten(static, layout)), tensors, record)
             found = program(tensors)
         except Exception as error:  # whatever it is, the function itself can still be run
             self._stop(f"cannot be recorded ({one_line(error).rstrip('.')})")
-        expected = self.function(*arguments)
         if self.why_not is None:
             flaw = _difference(found, expected, self.rounding)
             program.checked += 1
@@ -228,11 +229,13 @@ def _no_cast_is_kept() -> Iterator[None]:
 @contextlib.contextmanager
 def _waits_are_errors() -> Iterator[None]:
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")  # torch calls it a prototype
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
 
 
 @torch.no_grad()
@@ -244,8 +247,11 @@ def _difference(found: Any, expected: Any, rounding: float) -> str:
     (here, layout), (there, wanted) = tree_flatten(found), tree_flatten(expected)
     if layout != wanted or any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(here, there, strict=True)):
         return "its results have other names or shapes"
-    parts = [(found, expected)] if isinstance(expected, Tensor) else zip(_values(found), _values(expected), strict=True)
-    worst = torch.stack([_share(tree_flatten(a)[0], tree_flatten(b)[0]) for a, b in parts]).max().item()
+    parts = zip(found, expected, strict=True) if isinstance(expected, (list, tuple)) else [(found, expected)]
+    flat = [(tree_flatten(a)[0], tree_flatten(b)[0]) for a, b in parts]
+    if not (shares := [_share(a, b) for a, b in flat if a]):
+        return ""
+    worst = torch.stack(shares).max().item()
     return "" if worst <= rounding else f"a result differs by {100 * worst:.2g} % of its largest value"
 
 
@@ -262,7 +268,3 @@ def _share(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
     if not apart:
         return torch.zeros_like(largest[0])
     return (torch.stack(apart).max() / torch.stack(largest).max()).nan_to_num(torch.inf, torch.inf)
-
-
-def _values(result: Any) -> list[Any]:
-    return list(result.values() if isinstance(result, dict) else result)
