@@ -50,7 +50,7 @@ def check(tmp_path, **settings):
 
 
 def test_static_memory_keeps_every_bit(tmp_path, recordable):
-    check(tmp_path, **FRAMES["dm"])
+    check(tmp_path, **FRAMES["dm"], augment=DSA(["flip", "crop"]))
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,8 @@ def test_the_bound_is_measured_outside_of_recordings(tmp_path, recordable):
     found = []
     for choice in ("off", "on"):
         logger = CSVLogger(tmp_path / choice)
-        settings = {
-            **FRAMES["dm"],
-            "capture": choice,
-            "bound": LoggedBound(every_n_steps=3),
-            "flags": {"logger": logger},
-        }
-        module = distill(tmp_path / choice, 6, capture=choice, **settings)
+        settings = {**FRAMES["dm"], "bound": LoggedBound(every_n_steps=3), "augment": DSA(["flip"])}
+        module = distill(tmp_path / choice, 6, capture=choice, flags={"logger": logger}, **settings)
         numbers = [row.split(",") for row in Path(logger.log_dir, "metrics.csv").read_text().splitlines()]
         kept = [i for i, name in enumerate(numbers[0]) if name == "step" or name.startswith("bound/")]
         found.append([[row[i] for i in kept] for row in numbers])
