@@ -15,6 +15,7 @@ from bacon_pl.data import DataModule, IterationBatch
 from bacon_pl.distillers import DistributionMatching
 from bacon_pl.networks import StatelessNetwork
 from bacon_pl.networks.acceleration import has_bfloat16
+from bacon_pl.networks.captured import CHECKED
 from benchmarks.literal import LiteralDistillation
 from benchmarks.roofline import Device, Work, count_passes
 from benchmarks.timing import Parts, in_child, median_ratio, now, peak_memory
@@ -38,7 +39,8 @@ class Alternation(pl.Callback):
     def __init__(self, s: Settings, literal: bool, parts: bool, plain_rounds: int) -> None:
         self.s = s
         self.with_literal = literal
-        self.plan = ["warm-up"] * s.warm_up  # one block a word; those of warm-up are one iteration long
+        # One block a word; those of warm-up are one iteration long. On a GPU, recordings are checked in the first ones.
+        self.plan = ["warm-up"] * (s.warm_up if s.device == "cpu" else max(s.warm_up, CHECKED + 2))
         for r in range(s.rounds):
             self.plan += ["ours"] + ["parts"] * parts + ["plain"] * (r < plain_rounds)
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -62,6 +64,7 @@ class Alternation(pl.Callback):
         self.device, self.data = pl_module.device, data_of(trainer)
         self.programs = {"ours": pl_module.pool.model}
         self.programs["plain"] = StatelessNetwork(pl_module.pool.template)
+        self.recorded = (pl_module.matching.captured, pl_module.pool.captured)
         self.clock = Parts(self.device)
         self._watch(pl_module, trainer)
         if self.with_literal:
@@ -101,6 +104,9 @@ class Alternation(pl.Callback):
         self._left = self._length(self.word)
         self.clock.on = self.word == "parts"
         module.pool.model = self.programs["plain" if self.word == "plain" else "ours"]
+        # A recording neither has parts nor follows the model.
+        as_run = self.word in ("warm-up", "ours")
+        module.matching.captured, module.pool.captured = self.recorded if as_run else (None, None)
         self._began = now(self.device)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:

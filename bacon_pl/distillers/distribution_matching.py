@@ -17,6 +17,7 @@ from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.calibration import TERM, calibrate
+from bacon_pl.distillers.capture import capture_parts
 from bacon_pl.distillers.checks import check_pixels
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pairs import PairPool, PairSettings
@@ -27,7 +28,7 @@ from bacon_pl.distillers.schedules import ImageSchedule, observe, scheduled
 from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
-from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
+from bacon_pl.networks import Acceleration, Capture, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
 
@@ -80,20 +81,21 @@ class DistributionMatching(Distiller):
         bound: How and when BACON's bound and risk are logged, if embeddings are compared. They are not part of the
             loss.
         accuracy_window: Number of iterations after which the running accuracies are reset.
-        real_chunk: Largest number of real images embedded at once. It limits memory and changes results only by
-            rounding.
+        real_chunk: Most real images embedded at once. It limits memory and changes results only by rounding.
         memory_gib: Memory in GiB for the activations of the synthetic images. Classes are processed in blocks that fit
             into it. More memory is faster, up to the point where all classes fit at once.
         acceleration: Whether to compile the networks and run them in bfloat16 if the device supports it: ``on``,
             ``off``, or ``auto``, which compiles if the run is long enough for it to pay off, and uses bfloat16 only for
             networks whose gradients are accurate enough in it. ``off`` leaves the precision to the Trainer.
+        capture: Whether matching and pool training are recorded as CUDA graphs: ``auto`` does so on one GPU where it
+            can be done and replays agree, ``on`` raises an error where they do not, ``off`` never does.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Raises:
         BaconError: An argument is out of range.
     """
 
-    free_settings = ("real_chunk", "memory_gib", "acceleration", "bound")
+    free_settings = ("real_chunk", "memory_gib", "acceleration", "capture", "bound")
     attribute_of: ClassVar[dict[str, str]] = {"pool": "pool_settings"}
 
     def __init__(
@@ -124,6 +126,7 @@ class DistributionMatching(Distiller):
         real_chunk: int = 512,
         memory_gib: float = 4.0,
         acceleration: Acceleration = "auto",
+        capture: Capture = "auto",
         seed: int | None = None,
     ) -> None:
         super().__init__(ipc, factor, start, method, seed)
@@ -138,7 +141,8 @@ class DistributionMatching(Distiller):
             raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
         if not (clip_gradient >= 0 and math.isfinite(clip_gradient)):
             raise BaconError(f"--model.clip_gradient must be zero or positive and finite, got {clip_gradient}.")
-        for name, given, choices in (("optimizer", optimizer, ImageOptimizer), ("space", space, Space)):
+        chosen = (("optimizer", optimizer, ImageOptimizer), ("space", space, Space), ("capture", capture, Capture))
+        for name, given, choices in chosen:
             if given not in get_args(choices):
                 raise unknown_name(f"--model.{name}", str(given), get_args(choices))
         if not (weight_decay >= 0 and math.isfinite(weight_decay)) or (weight_decay and optimizer != "adamw"):
@@ -180,6 +184,7 @@ class DistributionMatching(Distiller):
         self.real_chunk = real_chunk
         self.memory_gib = memory_gib
         self.acceleration: Acceleration = acceleration
+        self.capture: Capture = capture
         self.bound_log = BoundLog(bound, self.seed)
 
     def configure_optimizers(self) -> Any:
@@ -226,6 +231,7 @@ class DistributionMatching(Distiller):
                 self._plan,
             )
         self.matching = Matching(self)
+        capture_parts(self)
 
     def _trained(
         self, settings: RealTraining, factory: NetworkFactory, snapshots: tuple[int, ...]

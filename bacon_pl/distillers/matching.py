@@ -8,22 +8,23 @@ of the graph. The gradients with respect to the leaves are then propagated throu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from bacon_pl import rng
 from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.ascent import Ascent
+from bacon_pl.distillers.trial import check_terms, draws, kept_of_blank
 from bacon_pl.distributed import all_reduce_sum, shard
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import Network, Read, embedding
+from bacon_pl.networks import Captured
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
+from bacon_pl.networks.stateless import Keys
 from bacon_pl.partition import expand
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ MIN_CPU_BLOCKS = 8
 evenly, and more blocks would be slower."""
 
 Readings = dict[str, Tensor]
+Through = int | Mapping[str, Tensor]
+"""The network to match through: its id, or its weights and running statistics by name, where a recording needs them."""
 
 
 class Matching:
@@ -59,7 +62,7 @@ class Matching:
         """Number of classes for which the pass of the synthetic images fits into the memory."""
         self.whole = not template.rows_are_independent or draws(template, image)
         """Whether all images must go through the network in one pass, because their results depend on each other."""
-        kept_of_two = self._kept_of_blank(image)
+        kept_of_two = kept_of_blank(template, distiller.objective, image)
         self.embeddings = next((name for name in kept_of_two if name.rpartition(".")[2] == "z"), None)
         """Name under which the objective keeps embeddings, for the bound and the risk; None if it does not."""
         if self.whole and self.fits < meta.num_classes:
@@ -71,19 +74,10 @@ class Matching:
         self.ascent = Ascent(distiller.objective, kept_of_two, distiller.seed)
         """The objective's own parameters, which maximize the loss, if it has any."""
         self._found: dict[str, tuple[int, ...]] | None = None
-        self._drawn: tuple[int, Readings] = (-1, {})
-
-    def _kept_of_blank(self, image: tuple[int, int, int]) -> Readings:
-        """Test what the objective keeps of two blank images, and return it."""
-        x = torch.zeros(2, *image, device=self.distiller.device, dtype=self.distiller.images.dtype)
-        kept: Readings = _tried(self.distiller.pool.template, x, self.read)[0]
-        for name, value in kept.items():
-            if value.ndim < 1 or len(value) != len(x) or not value.is_floating_point():
-                raise BaconError(
-                    f"{type(self.distiller.objective).__name__} keeps '{name}' of shape {tuple(value.shape)} and type "
-                    f"{value.dtype} of {len(x)} images: it must be floating-point, with a row for each image."
-                )
-        return kept
+        self._drawn: Readings | None = None
+        self.captured: Captured | None = None
+        """The matching as a recorded function, if it is one."""
+        self._batch: IterationBatch | None = None
 
     # Blocks.
 
@@ -125,27 +119,67 @@ class Matching:
             (C·ipc, ch, H, W).
         """
         d = self.distiller
-        gradient = torch.zeros_like(d.synthetic.by_class())
+        images = d.synthetic.by_class()
         logged = bool(d.loggers) and self.embeddings is not None
-        d.bound_log.begin(batch.iteration, gradient.new_zeros(len(gradient)), logged)
-        self.ascent.draw(d.seed, "objective", batch.iteration)
-        across = self._match_across if d.objective.cross_class else self._match_apart
-        terms = across(batch, network_id, accuracy, gradient)
+        d.bound_log.begin(batch.iteration, images.new_zeros(len(images)), logged)
+        if self.captured is not None and self._is_recordable(batch):
+            iteration = torch.full((), batch.iteration, device=images.device)
+            terms, gradient = self.captured(iteration, d.pool.state(network_id), images, accuracy)
+        else:
+            terms, gradient = self._compare(batch, network_id, images, accuracy)
         return terms, gradient.flatten(0, 1)
 
-    def _match_apart(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:
+    def _is_recordable(self, batch: IterationBatch) -> bool:
+        """Test whether an iteration does no more than others, with the real images on which recordings were made."""
+        self._batch = self._batch or batch
+        return not self.distiller.bound_log.values and self._batch.store is batch.store
+
+    def from_tensors(
+        self, iteration: Tensor, state: Mapping[str, Tensor], images: Tensor, accuracy: Tensor
+    ) -> tuple[Readings, Tensor]:
+        """Match as a function of tensors, which can be recorded.
+
+        Args:
+            iteration: Number of the iteration, 0-d, int64.
+            state: Weights and running statistics of the matched network, which does not draw at random.
+            images: Synthetic images (C, ipc, ch, H, W).
+            accuracy: Running accuracy of the network in percent, 0-d.
+
+        Returns:
+            The terms, (C,) each, and the gradient, like ``images``.
+        """
+        assert self._batch is not None
+        # Draws take tensors as coordinates, too.
+        batch = replace(self._batch, iteration=cast(int, iteration))
+        return self._compare(batch, state, images, accuracy)
+
+    def _compare(
+        self, batch: IterationBatch, network: Through, images: Tensor, accuracy: Tensor
+    ) -> tuple[Readings, Tensor]:
+        """Match images (C, ipc, ch, H, W); return the terms, and the gradient, like the images."""
+        d = self.distiller
+        gradient = torch.zeros_like(images)
+        self._drawn = None
+        self.ascent.draw(d.seed, "objective", batch.iteration)
+        across = self._match_across if d.objective.cross_class else self._match_apart
+        terms = across(batch, network, images, accuracy, gradient)
+        return terms, gradient
+
+    def _match_apart(
+        self, batch: IterationBatch, network: Through, images: Tensor, accuracy: Tensor, gradient: Tensor
+    ) -> Readings:
         """Match block by block, for objectives that treat classes separately; fill in the gradient, return terms."""
         d = self.distiller
         found: Readings = {}
         up = self.ascent.by_block(len(self.class_blocks()))
         for block, classes in self.own_blocks():
             with d.profile("real"):
-                real, mask = self.read_real(batch, network_id, classes)
+                real, mask = self.read_real(batch, network, classes)
             with d.profile("synthetic"):
-                canvases = d.synthetic.by_class()[classes].requires_grad_()
-                syn, logits = self.read_synthetic(canvases, network_id, classes, batch.iteration)
+                canvases = images[classes].requires_grad_()
+                syn, logits = self.read_synthetic(canvases, network, classes, batch.iteration)
             with d.profile("objective"):
-                terms = self.terms(syn, real, mask, len(classes))
+                terms = self.terms(syn, real, mask, len(classes), batch.iteration)
                 self.add_cross_entropy(terms, logits, classes, accuracy)
             with d.profile("bound"):
                 self._measure(syn, real, mask, classes)
@@ -162,7 +196,9 @@ class Matching:
         self.ascent.differentiate([rows.sum(0) for rows in up])
         return found
 
-    def _match_across(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:
+    def _match_across(
+        self, batch: IterationBatch, network: Through, images: Tensor, accuracy: Tensor, gradient: Tensor
+    ) -> Readings:
         """Match all classes at once, for objectives that compare classes; fill in the gradient and return the terms."""
         d = self.distiller
         blocks = [classes for _, classes in self.own_blocks()]
@@ -173,10 +209,10 @@ class Matching:
         mask: Tensor | None = None
         for classes in blocks:
             with d.profile("real"):
-                real, own_mask = self.read_real(batch, network_id, classes)
+                real, own_mask = self.read_real(batch, network, classes)
             with d.profile("synthetic"), torch.set_grad_enabled(keeps):
-                canvases = d.synthetic.by_class()[classes].requires_grad_(keeps)
-                syn, logits = self.read_synthetic(canvases, network_id, classes, batch.iteration)
+                canvases = images[classes].requires_grad_(keeps)
+                syn, logits = self.read_synthetic(canvases, network, classes, batch.iteration)
             if keeps:
                 passes.append((classes, canvases, syn, logits))
             parts = {**{f"syn.{k}": v for k, v in syn.items()}, **{f"real.{k}": v for k, v in real.items()}}
@@ -194,7 +230,7 @@ class Matching:
                 mask = found["mask"] > 0
             leaves = {k[len("syn.") :]: v.requires_grad_() for k, v in found.items() if k.startswith("syn.")}
             real = {k[len("real.") :]: v for k, v in found.items() if k.startswith("real.")}
-            terms = self.terms(leaves, real, mask, len(gradient))
+            terms = self.terms(leaves, real, mask, len(gradient), batch.iteration)
             total = torch.stack([value.sum() for value in terms.values()]).sum()
             if not total.requires_grad:
                 raise BaconError(
@@ -211,8 +247,8 @@ class Matching:
                 _, canvases, syn, logits = passes[i]
             else:
                 with d.profile("synthetic"):
-                    canvases = d.synthetic.by_class()[classes].requires_grad_()
-                    syn, logits = self.read_synthetic(canvases, network_id, classes, batch.iteration)
+                    canvases = images[classes].requires_grad_()
+                    syn, logits = self.read_synthetic(canvases, network, classes, batch.iteration)
             with d.profile("backward"):
                 own: Readings = {}
                 self.add_cross_entropy(own, logits, classes, accuracy)
@@ -227,29 +263,14 @@ class Matching:
             all_reduce_sum([gradient, ce])
         return terms if d.cross_entropy is None else {**terms, "ce": ce}
 
-    def terms(self, syn: Readings, real: Readings, mask: Tensor | None, classes: int) -> Readings:
-        """Compute and check the terms of the objective.
-
-        Raises:
-            BaconError: There are no terms, one does not have one number per class, or one has the name of the
-                cross-entropy.
-        """
+    def terms(self, syn: Readings, real: Readings, mask: Tensor | None, classes: int, iteration: rng.Key) -> Readings:
+        """Compute and check the terms of the objective; see :func:`check_terms`."""
         d = self.distiller
-        if self._drawn[0] != d.iteration:  # one draw for all blocks of classes
-            self._drawn = (d.iteration, d.objective.draw(real, d.seed, "objective", d.iteration))
+        if self._drawn is None:  # one draw for all blocks of classes
+            self._drawn = d.objective.draw(real, d.seed, "objective", iteration)
         with torch.autocast(d.device.type, enabled=False):  # distances in full precision, whatever the networks have
-            found = dict(d.objective.terms(syn, {**real, **self._drawn[1], **self.ascent.leaves}, mask))
-        wrong = [f"'{name}' of shape {tuple(v.shape)}" for name, v in found.items() if tuple(v.shape) != (classes,)]
-        if wrong or not found:
-            raise BaconError(
-                f"{type(d.objective).__name__}.terms must give at least one term, each of one number per class, shape "
-                f"({classes},) here; it gives {', '.join(wrong) or 'none'}."
-            )
-        if "ce" in found and d.cross_entropy is not None:
-            raise BaconError(
-                f"{type(d.objective).__name__} calls a term 'ce', which is the cross-entropy's name: rename it, or set "
-                "--model.cross_entropy null."
-            )
+            found = dict(d.objective.terms(syn, {**real, **self._drawn, **self.ascent.leaves}, mask))
+        check_terms(d.objective, found, classes, d.cross_entropy is not None)
         return found
 
     def add_cross_entropy(self, terms: Readings, logits: Tensor, classes: Tensor, accuracy: Tensor) -> None:
@@ -274,7 +295,7 @@ class Matching:
     # Passes.
 
     @torch.no_grad()
-    def read_real(self, batch: IterationBatch, network_id: int, classes: Tensor) -> tuple[Readings, Tensor | None]:
+    def read_real(self, batch: IterationBatch, network: Through, classes: Tensor) -> tuple[Readings, Tensor | None]:
         """Run the augmented real images of the given classes through a network, in chunks.
 
         Returns:
@@ -287,7 +308,7 @@ class Matching:
 
         def read(ids: Tensor, images: Tensor) -> Readings:
             x = d.augment.siamese(d.normalize(images), ids, d.seed, "augment", batch.iteration)
-            kept, _ = d.pool.forward(network_id, x.flatten(0, 1), self.read, ("real", batch.iteration))
+            kept, _ = self._pass(network, x.flatten(0, 1), ("real", batch.iteration))
             return {name: value.unflatten(0, images.shape[:2]) for name, value in kept.items()}
 
         blocks = [
@@ -297,7 +318,7 @@ class Matching:
         return _join(blocks, 0), mask
 
     def read_synthetic(
-        self, canvases: Tensor, network_id: int, classes: Tensor, iteration: int
+        self, canvases: Tensor, network: Through, classes: Tensor, iteration: int
     ) -> tuple[Readings, Tensor]:
         """Expand and augment synthetic images (C, ipc, ch, H, W) of the given classes and run them through a network.
 
@@ -308,34 +329,18 @@ class Matching:
         d = self.distiller
         x = expand(canvases, d.synthetic.factor)
         x = d.augment.siamese(x, classes, d.seed, "augment", iteration)
-        kept, logits = d.pool.forward(network_id, x.flatten(0, 1), self.read, ("synthetic", iteration))
+        kept, logits = self._pass(network, x.flatten(0, 1), ("synthetic", iteration))
         if d.references is not None:
             kept = {**kept, "reference": d.references.embed(x.flatten(0, 1), iteration)}
         shape = x.shape[:2]
         return {name: value.unflatten(0, shape) for name, value in kept.items()}, logits.unflatten(0, shape)
 
-
-def draws(template: Network, image: tuple[int, int, int]) -> bool:
-    """Test whether a pass of a network in training mode draws at random, by running it with two seeds.
-
-    Args:
-        template: The architecture.
-        image: Channels, height and width.
-    """
-    reference = next(template.parameters())
-    x = torch.linspace(-1, 1, 2 * math.prod(image), device=reference.device, dtype=reference.dtype).view(2, *image)
-    found = []
-    for seed in (0, 1):
-        with rng.seeded(seed, "trial", device=x.device):
-            found.append(_tried(template, x, embedding)[1])
-    return not torch.equal(*found)
-
-
-def _tried(template: Network, x: Tensor, read: Read) -> Any:
-    """Return the result of a pass that does not change the network's running statistics."""
-    state = {**dict(template.named_parameters()), **dict(template.named_buffers())}
-    with torch.no_grad():
-        return functional_call(template, {name: t.clone() for name, t in state.items()}, (x, read))
+    def _pass(self, network: Through, x: Tensor, keys: Keys) -> Any:
+        pool = self.distiller.pool
+        if isinstance(network, int):
+            return pool.forward(network, x, self.read, keys)
+        buffers = {name: network[name].clone() for name, _ in pool.template.named_buffers()}
+        return pool.model({**network, **buffers}, x, self.read)
 
 
 def _join(parts: list[Readings], dim: int) -> Readings:

@@ -117,9 +117,14 @@ class PairPool:
             name: torch.lerp(t, first[name], share) if t.is_floating_point() else t for name, t in last.items()
         }
 
+    def state(self, network_id: int) -> dict[str, Tensor]:
+        """Return weights and running statistics of the iteration's network by name; see the pool's."""
+        return dict(self._state)
+
     def forward(self, network_id: int, x: Tensor, read: Read = embedding, keys: Keys = ()) -> Any:
         """Run a pass of the iteration's network on normalized images; see the pool's."""
-        state = {**self._state, **{name: self._state[name].clone() for name in self._buffers}}
+        state = self.state(network_id)
+        state |= {name: state[name].clone() for name in self._buffers}
         return self.model(state, x, read, (self._seed, "forward", network_id, *keys))
 
     def trained_forward(self, iteration: int, x: Tensor) -> Any:

@@ -18,12 +18,16 @@ from torch.optim.sgd import sgd
 
 from bacon_pl import rng
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import PLAIN, Network, Plan, Read, StatelessNetwork, embedding
+from bacon_pl.networks import PLAIN, Captured, Network, Plan, Read, StatelessNetwork, embedding
+from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.placing import place
 from bacon_pl.networks.stateless import Keys
 
 Weights = dict[str, Tensor]
 Draw = Callable[[int], tuple[Tensor, Tensor]]
+
+MOST_STEPS = 16
+"""Most training steps in one recording."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class NetworkPool:
         self.buffers: Weights = {}
         self.velocity: Weights = {}
         self.meters = torch.zeros(0, 2, device=device)
+        self.captured: Captured | None = None
+        """:meth:`steps` as a recorded function, if it is one."""
         self._numbers = torch.arange(settings.capacity, device=device)
 
     @property
@@ -173,6 +179,11 @@ class NetworkPool:
             self.buffers[name][slot] = b
         self.meters[slot] = 0
 
+    def state(self, network_id: int) -> dict[str, Tensor]:
+        """Return views of the weights and running statistics of a network by name."""
+        slot = self.slot(network_id)
+        return {name: t[slot] for stack in (self.weights, self.buffers) for name, t in stack.items()}
+
     def forward(self, network_id: int, x: Tensor, read: Read = embedding, keys: Keys = ()) -> Any:
         """Run a pass of a network on normalized images without changing its running statistics.
 
@@ -185,9 +196,8 @@ class NetworkPool:
         Returns:
             The result of ``read``.
         """
-        slot = self.slot(network_id)
-        state = {name: w[slot] for name, w in self.weights.items()}
-        state |= {name: b[slot].clone() for name, b in self.buffers.items()}
+        state = self.state(network_id)
+        state |= {name: state[name].clone() for name in self.buffers}
         return self.model(state, x, read, (self._seed, "forward", network_id, *keys))
 
     def accuracy(self, network_id: int) -> Tensor:
@@ -217,14 +227,56 @@ class NetworkPool:
         if not network_ids or not self.settings.train_steps:
             return
         slots = self._slots(network_ids)
-        parameters = {name: w[slots].requires_grad_() for name, w in self.weights.items()}
-        buffers = {name: b[slots] for name, b in self.buffers.items()}
-        velocity = {name: v[slots] for name, v in self.velocity.items()}
+        parameters, velocity, buffers = (
+            {name: t[slots] for name, t in stack.items()} for stack in (self.weights, self.velocity, self.buffers)
+        )
         images, labels = (torch.stack(parts, 1) for parts in zip(*map(draw, network_ids), strict=True))
-        hits = torch.zeros(len(network_ids), device=self._device)
+        if self.captured is None:
+            keys = [(self._seed, "training", network_id, iteration) for network_id in network_ids]
+            done = self.steps(normalize, parameters, velocity, buffers, images, labels, keys)
+            parameters, velocity, buffers, hits = done
+        else:
+            rows = even_rows(len(images), MOST_STEPS)
+            hits = torch.zeros(len(network_ids), device=self._device, dtype=torch.int64)
+            for x, y in zip(images.split(rows), labels.split(rows), strict=True):
+                parameters, velocity, buffers, more = self.captured(parameters, velocity, buffers, x, y)
+                hits += more
+        for stacks, parts in ((self.weights, parameters), (self.velocity, velocity), (self.buffers, buffers)):
+            for name, part in parts.items():
+                stacks[name][slots] = part
+        counts = hits.to(self.meters.dtype)
+        self.meters[slots] += torch.stack([counts, torch.full_like(counts, labels[:, 0].numel())], 1)
+
+    def steps(
+        self,
+        normalize: Callable[[Tensor], Tensor],
+        parameters: Weights,
+        velocity: Weights,
+        buffers: Weights,
+        images: Tensor,
+        labels: Tensor,
+        keys: Sequence[Keys] = (),
+    ) -> tuple[Weights, Weights, Weights, Tensor]:
+        """Take a step of SGD with each of several batches, as a function of tensors, which it overwrites.
+
+        Args:
+            normalize: Function that maps uint8 images to normalized pixel space.
+            parameters: Weights of K networks by name, (K, …) each.
+            velocity: Their momentum.
+            buffers: Their running statistics.
+            images: uint8 (steps, K, B, ch, H, W).
+            labels: int64 (steps, K, B).
+            keys: Coordinates of the random draws of each network but for the step; not needed if it does not draw.
+
+        Returns:
+            The parameters, momentum and running statistics after the steps, and the number of images that each network
+            classified rightly, int64 (K,).
+        """
+        parameters = {name: w.detach().requires_grad_() for name, w in parameters.items()}
+        hits = torch.zeros_like(labels[0, :, 0])
         for step, (x, y) in enumerate(zip(images, labels, strict=True)):
-            keys = [(self._seed, "training", network_id, iteration, step) for network_id in network_ids]
-            _, logits = self.model.side_by_side(parameters | buffers, normalize(x), keys=keys)
+            own = [(*key, step) for key in keys]
+            _, logits = self.model.side_by_side(parameters | buffers, normalize(x), keys=own)
             losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
             gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
             hits += (logits.argmax(2) == y).sum(1)
@@ -240,10 +292,7 @@ class NetworkPool:
                     nesterov=False,
                     maximize=False,
                 )
-        for stacks, parts in ((self.weights, parameters), (self.velocity, velocity), (self.buffers, buffers)):
-            for name, part in parts.items():
-                stacks[name][slots] = part.detach()
-        self.meters[slots] += torch.stack([hits, torch.full_like(hits, labels[:, 0].numel())], 1)
+        return {name: w.detach() for name, w in parameters.items()}, velocity, buffers, hits
 
     def state_of(self, network_id: int) -> list[Tensor]:
         """Return views of the tensors that training a network changes, which must be sent to the other processes."""

@@ -3,6 +3,7 @@
 from bacon_pl.networks.acceleration import PLAIN, Acceleration, Plan, resolve_acceleration
 from bacon_pl.networks.alexnet import AlexNet
 from bacon_pl.networks.base import Network, NetworkFactory, Read, Trace, embedding
+from bacon_pl.networks.captured import Capture, Captured
 from bacon_pl.networks.convnet import ConvNet
 from bacon_pl.networks.flat import FlatNetwork
 from bacon_pl.networks.lenet import LeNet
@@ -17,6 +18,8 @@ from bacon_pl.networks.vgg import VGG11
 __all__ = [
     "Acceleration",
     "AlexNet",
+    "Capture",
+    "Captured",
     "ConvNet",
     "FlatNetwork",
     "LeNet",
