@@ -27,7 +27,7 @@ from bacon_pl.distillers.schedules import ImageSchedule, observe, scheduled
 from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
-from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
+from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, Work, resolve_acceleration
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
 
@@ -81,12 +81,13 @@ class DistributionMatching(Distiller):
             loss.
         accuracy_window: Number of iterations after which the running accuracies are reset.
         real_chunk: Largest number of real images embedded at once. It limits memory and changes results only by
-            rounding.
+            rounding. ``auto``: what fits into half of a GPU's free memory at the start (512 on a CPU).
         memory_gib: Memory in GiB for the activations of the synthetic images. Classes are processed in blocks that fit
             into it. More memory is faster, up to the point where all classes fit at once.
         acceleration: Whether to compile the networks and run them in bfloat16 if the device supports it: ``on``,
             ``off``, or ``auto``, which compiles if the run is long enough for it to pay off, and uses bfloat16 only for
             networks whose gradients are accurate enough in it. ``off`` leaves the precision to the Trainer.
+            ``measured`` tries what is fastest on a GPU, and keeps to it; on a CPU it is ``auto``.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Raises:
@@ -121,15 +122,16 @@ class DistributionMatching(Distiller):
         pretraining: Pretraining = Pretraining(),
         bound: LoggedBound = LoggedBound(),
         accuracy_window: int = 100,
-        real_chunk: int = 512,
+        real_chunk: int | Literal["auto"] = 512,
         memory_gib: float = 4.0,
         acceleration: Acceleration = "auto",
         seed: int | None = None,
     ) -> None:
         super().__init__(ipc, factor, start, method, seed)
-        for name, value in {"accuracy_window": accuracy_window, "real_chunk": real_chunk}.items():
-            if value < 1:
-                raise BaconError(f"--model.{name} must be at least 1, got {value}.")
+        if accuracy_window < 1:
+            raise BaconError(f"--model.accuracy_window must be at least 1, got {accuracy_window}.")
+        if real_chunk != "auto" and (isinstance(real_chunk, str) or real_chunk < 1):
+            raise BaconError(f"--model.real_chunk must be at least 1, or 'auto', got {real_chunk}.")
         if not (lr > 0 and math.isfinite(lr)):
             raise BaconError(f"--model.lr must be positive and finite, got {lr}.")
         if not memory_gib > 0:
@@ -177,7 +179,7 @@ class DistributionMatching(Distiller):
         self.reference = reference and pretraining.limit(reference)
         self.references: ReferenceNetworks | None = None
         self.accuracy_window = accuracy_window
-        self.real_chunk = real_chunk
+        self.real_chunk: int | Literal["auto"] = real_chunk
         self.memory_gib = memory_gib
         self.acceleration: Acceleration = acceleration
         self.bound_log = BoundLog(bound, self.seed)
@@ -261,16 +263,20 @@ class DistributionMatching(Distiller):
             trained = 0 if self.pairs else pool.train_networks * pool.train_steps * data.pool_batch
             images = real + self._synthetic + trained
         images *= max(self.trainer.max_steps, 0)
-        return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device)
+        trains = pool.train_networks * pool.train_steps and not self.pairs
+        work = Work(-(-pool.train_networks // self.trainer.world_size) if trains else 1, data.pool_batch)
+        return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device, work)
 
     def extra_state(self) -> dict[str, Any]:
-        """Return the state of the pool, and of the parameters of the objective if it has any."""
-        return {**self.pool.state_dict(), **self.matching.ascent.state_dict()}
+        """Return the state of the pool, of the parameters of the objective if it has any, and the size of chunks."""
+        return {**self.pool.state_dict(), **self.matching.ascent.state_dict(), "real_chunk": self.matching.real_chunk}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restore a state from :meth:`extra_state`."""
         self.pool.load_state_dict(state)
         self.matching.ascent.load_state_dict(state)
+        if self.real_chunk == "auto" and "real_chunk" in state:
+            self.matching.real_chunk = int(state["real_chunk"])
 
     def iterate(self, batch: IterationBatch) -> None:
         """Run one iteration. Several devices share its work.

@@ -24,6 +24,7 @@ from bacon_pl.errors import BaconError
 from bacon_pl.networks import Network, Read, embedding
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
+from bacon_pl.networks.memory import images_at_once
 from bacon_pl.partition import expand
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class Matching:
         keeps = distiller.synthetic.ipc * distiller.synthetic.factor**2 * kept
         self.fits = int(min(distiller.memory_gib * 2**30 / keeps, meta.num_classes))
         """Number of classes for which the pass of the synthetic images fits into the memory."""
+        chunk = distiller.real_chunk
+        reserved = distiller.memory_gib * 2**30
+        self.real_chunk = images_at_once(kept, reserved, distiller.device) if chunk == "auto" else chunk
+        """Largest number of real images that are embedded at once."""
         self.whole = not template.rows_are_independent or draws(template, image)
         """Whether all images must go through the network in one pass, because their results depend on each other."""
         kept_of_two = self._kept_of_blank(image)
@@ -130,7 +135,8 @@ class Matching:
         d.bound_log.begin(batch.iteration, gradient.new_zeros(len(gradient)), logged)
         self.ascent.draw(d.seed, "objective", batch.iteration)
         across = self._match_across if d.objective.cross_class else self._match_apart
-        terms = across(batch, network_id, accuracy, gradient)
+        with d.pool.model.plan.flags():
+            terms = across(batch, network_id, accuracy, gradient)
         return terms, gradient.flatten(0, 1)
 
     def _match_apart(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:
@@ -282,8 +288,8 @@ class Matching:
         """
         d = self.distiller
         real, mask = batch.matching(classes)
-        chunk = real.shape[1] if self.whole else d.real_chunk
-        rows = len(real) if self.whole else even_rows(len(real), d.real_chunk // real.shape[1])
+        chunk = real.shape[1] if self.whole else self.real_chunk
+        rows = len(real) if self.whole else even_rows(len(real), self.real_chunk // real.shape[1])
 
         def read(ids: Tensor, images: Tensor) -> Readings:
             x = d.augment.siamese(d.normalize(images), ids, d.seed, "augment", batch.iteration)
