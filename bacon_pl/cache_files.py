@@ -47,8 +47,8 @@ class Entry:
     Attributes:
         path: Path of the file.
         kind: ``images`` (decoded image files), ``whitening`` (its matrices), ``kernels`` (compiled for this machine),
-            ``measured`` (what is fastest on a device), ``networks`` (trained on real images) or ``part`` (a file that is being written, or whose writer was
-            killed).
+            ``measured`` (what is fastest on a GPU), ``networks`` (trained on real images) or ``part`` (a file that is
+            being written, or whose writer was killed).
         name: Name of the source.
         source: Folder of the source; None if it is unknown or there is none.
         size: Size in bytes.
@@ -285,8 +285,8 @@ def _entry(item: os.DirEntry[str]) -> Entry | None:
     if _KERNELS.fullmatch(item.name):
         return Entry(path, "kernels", "fused", None, state.st_size, state.st_mtime)
     if _PICKS.fullmatch(item.name):
-        name, about = _picked(path)
-        return Entry(path, "measured", name, None, state.st_size, state.st_mtime, about)
+        device, picked = _picked(path)
+        return Entry(path, "measured", device, None, state.st_size, state.st_mtime, picked)
     if item.name.endswith(".tmp") and _PART.fullmatch(item.name):
         return Entry(path, "part", item.name, None, state.st_size, state.st_mtime)
     if not (images := _IMAGES.fullmatch(item.name)):

@@ -18,8 +18,9 @@ USAGE = """usage: bacon cache
        bacon cache clear [--older_than DAYS]
 
 Show what is kept between runs (decoded image files, matrices of whitenings, networks trained on real images, compiled
-kernels, and what was measured to be fastest on a GPU), or remove it; all of it is made again when it is needed. Networks
-that a run is training stay. The cache lies in $BACON_CACHE, else in $XDG_CACHE_HOME/bacon_pl, else in ~/.cache/bacon_pl.
+kernels, and what was measured to be fastest on a GPU), or remove it; all of it is made again when it is needed.
+Networks that a run is training stay. The cache lies in $BACON_CACHE, else in $XDG_CACHE_HOME/bacon_pl, else in
+~/.cache/bacon_pl.
 
   --older_than DAYS    remove only what was written more than so many days ago
 """

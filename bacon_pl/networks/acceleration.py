@@ -110,13 +110,17 @@ class Work(NamedTuple):
     batch: int = 256
 
 
+ONE = Work()
+"""A step of one network."""
+
+
 def resolve_acceleration(
     choice: Acceleration,
     template: Network,
     image: tuple[int, int, int],
     images: float,
     device: torch.device,
-    work: Work = Work(),
+    work: Work = ONE,
 ) -> Plan:
     """Decide how the passes of a run are executed.
 

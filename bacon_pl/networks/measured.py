@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
@@ -23,8 +24,8 @@ from bacon_pl.networks.side_by_side import Way, has_streams
 from bacon_pl.networks.stateless import StatelessNetwork
 
 LIMITS = {"float32": 1e-3, "TF32": 0.03, "bfloat16": 0.12}
-"""Largest relative deviation of a step's gradients from those of plain float32 that is rounding, by precision. A network
-multiplies the rounding of its inputs (6e-8, 5e-4 and 2e-3) by 15 to 50; see ``MOST_NORMALIZATIONS``."""
+"""Largest relative deviation of a step's gradients from those of plain float32 that counts as rounding, by precision. A
+network multiplies the rounding of its inputs (6e-8, 5e-4 and 2e-3) by 15 to 50; see ``MOST_NORMALIZATIONS``."""
 
 WARM_UP = 3
 ROUNDS = 7
@@ -63,8 +64,8 @@ def measured(by_rule: Plan, template: Network, image: tuple[int, int, int], devi
     first process has is sent to the others.
 
     Args:
-        by_rule: What ``auto`` chooses. It is returned where there is nothing to measure, and passes are compiled only if
-            it compiles them.
+        by_rule: What ``auto`` chooses. It is returned where nothing is measured, and passes are compiled only if it
+            compiles them.
         template: The architecture.
         image: Channels, height and width.
         device: Device of the run.
@@ -84,7 +85,8 @@ def measured(by_rule: Plan, template: Network, image: tuple[int, int, int], devi
     assert pick is not None
     picks.note(pick)
     rank_zero_info(f"{pick.facts['architecture']} on {pick.facts['device']}: {pick.why}.")
-    return pick.plan
+    has_kernels = fused_cuda.applies(template, device)  # those of a resumed run may be missing here
+    return pick.plan._replace(fused=pick.plan.fused and has_kernels)
 
 
 def _unfit(template: Network, device: torch.device) -> str:
@@ -302,4 +304,4 @@ def seconds(step: Callable[[], Any], device: torch.device, rounds: int = ROUNDS)
         step()
         mark.record()
     torch.cuda.synchronize(device)
-    return median(a.elapsed_time(b) / 1000 for a, b in zip(marks[:-1], marks[1:], strict=True))
+    return median(a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks))

@@ -53,10 +53,12 @@ def of_json(held: Any) -> Pick:
         raise ValueError(f"it lacks {error}") from error
     if not shaped or set(plan) != set(Plan._fields):
         raise ValueError("it is not of this version")
-    optional = ("tf32", "benchmark")
+    optional = ("way", "tf32", "benchmark")
     for name, value in plan.items():
-        allowed = get_args(Way) if name == "way" else (True, False, *([None] if name in optional else []))
-        if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
+        allowed = get_args(Way) if name == "way" else (True, False)
+        if (value is not None or name not in optional) and not any(
+            value == a and type(value) is type(a) for a in allowed
+        ):
             raise ValueError(f"its {name} is {value!r}")
     return Pick(facts, Plan(**plan), why, tried)
 

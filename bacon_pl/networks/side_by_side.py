@@ -40,22 +40,23 @@ def on_streams(run: One, weights: Mapping[str, Tensor], x: Tensor) -> Any:
     The caller's stream waits for all of them. Autograd runs the backward pass of each network on its stream, too. The
     stacks are taken apart before, so that their gradients are put together once instead of being added up.
     """
-    networks = [dict(zip(weights, parts, strict=True)) for parts in zip(*(w.unbind() for w in weights.values()))]
     images = x.unbind()
+    apart = {name: w.unbind() for name, w in weights.items()}
+    networks = [{name: parts[k] for name, parts in apart.items()} for k in range(len(images))]
     if not has_streams(x.device):
         return _stacked([run(k, own, images[k]) for k, own in enumerate(networks)])
     here = torch.cuda.current_stream(x.device)
-    apart = []
+    results = []
     for k, own in enumerate(networks):
         stream = _stream(x.device, k)
         stream.wait_stream(here)
         with torch.cuda.stream(stream):
-            apart.append(run(k, own, images[k]))
-    for k, found in enumerate(apart):
+            results.append(run(k, own, images[k]))
+    for k, found in enumerate(results):
         here.wait_stream(_stream(x.device, k))
         for t in tree_leaves(found):
             t.record_stream(here)  # its memory is not given away before this stream has read it
-    return _stacked(apart)
+    return _stacked(results)
 
 
 def has_streams(device: torch.device) -> bool:

@@ -35,8 +35,8 @@ class StatelessNetwork:
     Buffers passed with the weights, such as running statistics of batch norm, are updated in place.
 
     According to the plan, the forward and backward passes are compiled once per input shape, and run under bfloat16
-    autocast. Both change results by rounding only. Flags of the plan act on passes inside a block ``with plan.flags()``,
-    which includes the backward pass.
+    autocast. Both change results by rounding only. Flags of the plan act on forward and backward passes inside a block
+    ``with plan.flags()``.
 
     Args:
         template: The architecture; its own weights are never used.
@@ -56,8 +56,8 @@ class StatelessNetwork:
         """How :meth:`side_by_side` runs the networks."""
         if self.way == "batched" and not batchable:
             raise BaconError(f"{type(template).__name__} cannot run as one batched program: use another way.")
-        self._run: Run = self._plain
-        self._run_many: Run = self._many
+        self._run: Run = partial(self._autocast, self._plain) if plan.bfloat16 else self._plain
+        self._run_many: Run = partial(self._autocast, self._many) if plan.bfloat16 else self._many
         if plan.compiled:
             if device.type == "cpu":
                 fused.load()

@@ -35,11 +35,11 @@ def _forward(  # type: ignore[no-untyped-def]
     x, gamma, beta, out, mean_out, scale_out,
     filters, width, positions, rows_each, eps,
     xb, xf, xh, xw, ob, of, op,
-    POSITIONS: tl.constexpr, FILTERS: tl.constexpr,
+    tall: tl.constexpr, wide: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    f = tl.program_id(1) * FILTERS + tl.arange(0, FILTERS)
-    p = tl.arange(0, POSITIONS)
+    f = tl.program_id(1) * wide + tl.arange(0, wide)
+    p = tl.arange(0, tall)
     inside = (p < positions)[:, None] & (f < filters)[None, :]
     base = x + row * xb + (2 * (p // width) * xh + 2 * (p % width) * xw)[:, None] + (f * xf)[None, :]
     x0 = tl.load(base, mask=inside, other=0.0).to(tl.float32)
@@ -75,11 +75,11 @@ def _backward(  # type: ignore[no-untyped-def]
     gradient, x, gamma, beta, mean_in, scale_in, d_x, d_gamma, d_beta,
     filters, width, positions, rows_each,
     xb, xf, xh, xw, db, df, dh, dw, gb, gf, gh, gw,
-    POSITIONS: tl.constexpr, FILTERS: tl.constexpr,
+    tall: tl.constexpr, wide: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    f = tl.program_id(1) * FILTERS + tl.arange(0, FILTERS)
-    p = tl.arange(0, POSITIONS)
+    f = tl.program_id(1) * wide + tl.arange(0, wide)
+    p = tl.arange(0, tall)
     inside = (p < positions)[:, None] & (f < filters)[None, :]
     there = f < filters
     base = x + row * xb + (2 * (p // width) * xh + 2 * (p % width) * xw)[:, None] + (f * xf)[None, :]
@@ -132,7 +132,7 @@ def forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, half: bool) -> t
     step = out.stride(3)  # positions lie one after another in both layouts
     _forward[grid](
         x, gamma, beta, out, mean, scale, filters, width, positions, len(x) // len(gamma), eps,
-        *x.stride(), out.stride(0), out.stride(1), step, POSITIONS=tall, FILTERS=wide,
+        *x.stride(), out.stride(0), out.stride(1), step, tall=tall, wide=wide,
     )  # fmt: skip
     return out, mean, scale
 
@@ -148,6 +148,6 @@ def backward(
     _backward[grid](
         gradient, x, gamma, beta, mean, scale, d_x, d_gamma, d_beta,
         filters, width, positions, len(x) // len(gamma), *x.stride(), *d_x.stride(), *gradient.stride(),
-        POSITIONS=tall, FILTERS=wide,
+        tall=tall, wide=wide,
     )  # fmt: skip
     return d_x, d_gamma, d_beta
