@@ -108,7 +108,7 @@ def _facts(
     layers = hashlib.blake2b(repr(template).encode(), digest_size=8).hexdigest()
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # plain text, as a checkpoint needs it
         "architecture": type(template).__name__,
         "layers": layers,
         "image": list(image),
@@ -222,9 +222,9 @@ def chosen(found: Sequence[Candidate]) -> tuple[Plan, str, list[dict[str, Any]]]
     best, plain = _best(found), found[0]
     assert best.seconds is not None and plain.seconds is not None
     rejected = [candidate for candidate in found if candidate.flaw]
-    why = f"{best.plan}: {1000 * best.seconds:.3g} ms a training step"
+    why = f"{best.plan}: {1000 * best.seconds:.1f} ms a training step"
     if best is not plain:
-        why += f", {plain.plan} takes {1000 * plain.seconds:.3g} ms; gradients differ by {best.deviation:.1e}"
+        why += f", {plain.plan} takes {1000 * plain.seconds:.1f} ms; gradients differ by {best.deviation:.1e}"
     why += f" ({len(found)} ways were tried"
     if rejected:
         first = rejected[0]

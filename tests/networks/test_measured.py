@@ -47,7 +47,7 @@ def test_the_fastest_way_whose_numbers_are_right_is_picked():
     off = {batched: 0.5, fast: 0.01}
     best, why, told = measured.chosen(tried(clock(times, off)))
     assert best == fast  # cuDNN's own timing gains too little to be worth it
-    assert "streams, TF32, channels last: 300 ms a training step" in why and "takes 1e+03 ms" in why
+    assert "streams, TF32, channels last: 300.0 ms a training step" in why and "takes 1000.0 ms" in why
     rejected = {row["plan"]: row["rejected"] for row in told if row["rejected"]}
     assert rejected["batched, TF32"] == "gradients off by 50.0%"
     assert rejected["batched, float32"] == "failed: RuntimeError: grouped convolutions are out of stock"
