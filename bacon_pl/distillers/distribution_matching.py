@@ -14,20 +14,20 @@ from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
 from bacon_pl.data.images import by_channel
 from bacon_pl.distillers.base import Distiller
-from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.calibration import TERM, calibrate
 from bacon_pl.distillers.checks import check_pixels
+from bacon_pl.distillers.image_optimizer import image_optimizer
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pairs import PairPool, PairSettings
-from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.reference import Reference, ReferenceNetworks
 from bacon_pl.distillers.schedules import ImageSchedule, observe, scheduled
 from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
-from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, Work, resolve_acceleration
+from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
+from bacon_pl.networks.acceleration import Work
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
 
@@ -187,20 +187,7 @@ class DistributionMatching(Distiller):
     def configure_optimizers(self) -> Any:
         """Return the optimizer of the images with the schedule of its learning rate."""
         check_pixels(self.meta, self.space, self.clamp_pixels)
-        return scheduled(self._optimizer(), self.schedule, self.trainer.max_steps)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        """Make the optimizer, which takes all classes' steps at once if the schedule is one step per class."""
-        if self.optimizer == "adamw":
-            pixels = self.space == "pixels"
-            mean, std = (self.meta.mean, self.meta.std) if pixels else ((0.0,), (1.0,))
-            classes, per_class = self.meta.num_classes, self.per_class_steps
-            decay = self.weight_decay
-            return PixelAdamW(self.images, mean, std, classes, self.lr, weight_decay=decay, per_class_steps=per_class)
-        lr, momentum = self.lr, self.momentum
-        if self.per_class_steps:
-            lr, momentum = batched_sgd(lr, momentum, self.meta.num_classes)
-        return torch.optim.SGD([self.images], lr=lr, momentum=momentum)
+        return scheduled(image_optimizer(self), self.schedule, self.trainer.max_steps)
 
     def prepare(self) -> None:
         """Create the pool and the matching on the images' device; train missing reference networks and pairs.
@@ -291,7 +278,8 @@ class DistributionMatching(Distiller):
 
         network_id = self.pool.matched(t)
         accuracy = self.pool.accuracy(network_id).clone()
-        terms, gradient = self.matching.match(batch, network_id, accuracy)
+        with self.pool.model.plan.flags():
+            terms, gradient = self.matching.match(batch, network_id, accuracy)
         # Checked before they affect the images.
         gradients = [gradient, *self.matching.ascent.gradients()]
         self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": gradients}, True)

@@ -21,10 +21,9 @@ from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.ascent import Ascent
 from bacon_pl.distributed import all_reduce_sum, shard
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import Network, Read, embedding
+from bacon_pl.networks import Network, Read, embedding, memory
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
-from bacon_pl.networks.memory import images_at_once
 from bacon_pl.partition import expand
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Matching:
         """Number of classes for which the pass of the synthetic images fits into the memory."""
         chunk = distiller.real_chunk
         reserved = distiller.memory_gib * 2**30
-        self.real_chunk = images_at_once(kept, reserved, distiller.device) if chunk == "auto" else chunk
+        self.real_chunk = memory.images_at_once(kept, reserved, distiller.device) if chunk == "auto" else chunk
         """Largest number of real images that are embedded at once."""
         self.whole = not template.rows_are_independent or draws(template, image)
         """Whether all images must go through the network in one pass, because their results depend on each other."""
@@ -135,8 +134,7 @@ class Matching:
         d.bound_log.begin(batch.iteration, gradient.new_zeros(len(gradient)), logged)
         self.ascent.draw(d.seed, "objective", batch.iteration)
         across = self._match_across if d.objective.cross_class else self._match_apart
-        with d.pool.model.plan.flags():
-            terms = across(batch, network_id, accuracy, gradient)
+        terms = across(batch, network_id, accuracy, gradient)
         return terms, gradient.flatten(0, 1)
 
     def _match_apart(self, batch: IterationBatch, network_id: int, accuracy: Tensor, gradient: Tensor) -> Readings:

@@ -9,7 +9,6 @@ from bacon_pl.checkpoint_files import newest
 from bacon_pl.checkpoints import Checkpoints
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.distillers import matching as distillers_matching
 from bacon_pl.evaluation.module import EvalModule
 from bacon_pl.evaluation.report import _run
 from bacon_pl.learners import Learners, Recipe, TrainingSet
@@ -85,7 +84,7 @@ def test_chunks_are_powers_of_two_that_fit_into_half_of_what_is_free(monkeypatch
 
 def test_a_resumed_run_keeps_the_size_of_its_chunks(monkeypatch, tmp_path):
     sizes = iter((16, 32, 64))
-    monkeypatch.setattr(distillers_matching, "images_at_once", lambda *_: next(sizes))
+    monkeypatch.setattr(memory, "images_at_once", lambda *_: next(sizes))
     module = fit(matching(real_chunk="auto"), tmp_path, 2, Checkpoints(2))
     assert module.matching.real_chunk == 16
     assert resume(matching(real_chunk="auto"), tmp_path, 2).matching.real_chunk == 16
