@@ -57,10 +57,7 @@ class Matching:
         keeps = distiller.synthetic.ipc * distiller.synthetic.factor**2 * kept
         self.fits = int(min(distiller.memory_gib * 2**30 / keeps, meta.num_classes))
         """Number of classes for which the pass of the synthetic images fits into the memory."""
-        chunk = distiller.real_chunk
-        reserved = distiller.memory_gib * 2**30
-        self.real_chunk = memory.images_at_once(kept, reserved, distiller.device) if chunk == "auto" else chunk
-        """Largest number of real images that are embedded at once."""
+        self.real_chunk = memory.images_at_once(distiller.real_chunk, kept, distiller.memory_gib, distiller.device)
         self.whole = not template.rows_are_independent or draws(template, image)
         """Whether all images must go through the network in one pass, because their results depend on each other."""
         kept_of_two = self._kept_of_blank(image)

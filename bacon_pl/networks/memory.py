@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from bacon_pl.distributed import gather_objects
@@ -21,19 +23,22 @@ def free_bytes(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] + kept
 
 
-def images_at_once(each: int, reserved: float, device: torch.device) -> int:
-    """Return how many images a device embeds at once; all processes must call this together, and get the same number.
+def images_at_once(chosen: int | Literal["auto"], each: int, reserved_gib: float, device: torch.device) -> int:
+    """Return how many images are embedded at once; all processes must call this together, and get the same number.
 
-    The number is a power of two, so that a little more or less free memory does not change it.
+    A number by memory is a power of two, so that a little more or less free memory does not change it.
 
     Args:
+        chosen: The number, or ``auto``: by the free memory of a GPU, and ``AT_ONCE`` on other devices.
         each: Bytes of the activations of one image.
-        reserved: Bytes that are needed for other things.
+        reserved_gib: GiB that are needed for other things.
         device: The device.
 
     Returns:
-        At least 1; ``AT_ONCE`` for other devices than GPUs.
+        At least 1.
     """
+    if chosen != "auto":
+        return chosen
     free = free_bytes(device)
-    own = AT_ONCE if free is None else 1 << max(int(SHARE * (free - reserved)) // each, 1).bit_length() - 1
+    own = AT_ONCE if free is None else 1 << max(int(SHARE * (free - reserved_gib * 2**30)) // each, 1).bit_length() - 1
     return min(gather_objects(own))

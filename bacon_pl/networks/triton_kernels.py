@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bacon_pl.networks.fused_cuda import pooled
 
-VALUES = 4096
-"""Pooled values that a program holds at most, unless one map has more."""
+VALUES = 2048
+"""Pooled values that a program holds at most, unless one map has more: more would not fit into the registers."""
 
 
 @triton.jit
@@ -123,6 +123,10 @@ def _grid(x: Tensor) -> tuple[tuple[int, int], int, int, int, int]:
     return (rows, triton.cdiv(filters, wide)), width // 2, positions, tall, wide
 
 
+def _warps(values: int) -> int:
+    return min(max(values // 256, 1), 8)
+
+
 def forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, half: bool) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`bacon_pl.networks.fused_cuda.norm_relu_pool`."""
     filters = x.shape[1]
@@ -132,7 +136,7 @@ def forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, half: bool) -> t
     step = out.stride(3)  # positions lie one after another in both layouts
     _forward[grid](
         x, gamma, beta, out, mean, scale, filters, width, positions, len(x) // len(gamma), eps,
-        *x.stride(), out.stride(0), out.stride(1), step, tall=tall, wide=wide,
+        *x.stride(), out.stride(0), out.stride(1), step, tall=tall, wide=wide, num_warps=_warps(tall * wide),
     )  # fmt: skip
     return out, mean, scale
 
@@ -148,6 +152,6 @@ def backward(
     _backward[grid](
         gradient, x, gamma, beta, mean, scale, d_x, d_gamma, d_beta,
         filters, width, positions, len(x) // len(gamma), *x.stride(), *d_x.stride(), *gradient.stride(),
-        tall=tall, wide=wide,
+        tall=tall, wide=wide, num_warps=_warps(tall * wide),
     )  # fmt: skip
     return d_x, d_gamma, d_beta

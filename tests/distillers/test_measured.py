@@ -79,12 +79,13 @@ def test_chunks_are_powers_of_two_that_fit_into_half_of_what_is_free(monkeypatch
     cuda = torch.device("cuda")
     for free, expected in ((14 * GIB, 4096), (14.5 * GIB, 4096), (4 * GIB, 1), (2 * GIB, 1), (None, memory.AT_ONCE)):
         monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
-        assert memory.images_at_once(2**20, 4 * GIB, cuda) == expected
+        assert memory.images_at_once("auto", 2**20, 4, cuda) == expected
+    assert memory.images_at_once(3, 2**20, 4, cuda) == 3
 
 
 def test_a_resumed_run_keeps_the_size_of_its_chunks(monkeypatch, tmp_path):
     sizes = iter((16, 32, 64))
-    monkeypatch.setattr(memory, "images_at_once", lambda *_: next(sizes))
+    monkeypatch.setattr(memory, "images_at_once", lambda chosen, *_: next(sizes) if chosen == "auto" else chosen)
     module = fit(matching(real_chunk="auto"), tmp_path, 2, Checkpoints(2))
     assert module.matching.real_chunk == 16
     assert resume(matching(real_chunk="auto"), tmp_path, 2).matching.real_chunk == 16
