@@ -27,7 +27,7 @@ from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
-from bacon_pl.networks.acceleration import Work
+from bacon_pl.networks.acceleration import PLAIN, Work
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
 
@@ -182,6 +182,7 @@ class DistributionMatching(Distiller):
         self.real_chunk: int | Literal["auto"] = real_chunk
         self.memory_gib = memory_gib
         self.acceleration: Acceleration = acceleration
+        self.passes = PLAIN
         self.bound_log = BoundLog(bound, self.seed)
 
     def configure_optimizers(self) -> Any:
@@ -214,6 +215,7 @@ class DistributionMatching(Distiller):
                 self.images.dtype,
                 self._plan,
             )
+        self.passes = self.pool.model.plan
         self.matching = Matching(self)
 
     def _trained(
@@ -278,7 +280,7 @@ class DistributionMatching(Distiller):
 
         network_id = self.pool.matched(t)
         accuracy = self.pool.accuracy(network_id).clone()
-        with self.pool.model.plan.flags():
+        with self.passes.flags():
             terms, gradient = self.matching.match(batch, network_id, accuracy)
         # Checked before they affect the images.
         gradients = [gradient, *self.matching.ascent.gradients()]
