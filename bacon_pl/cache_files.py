@@ -6,13 +6,14 @@ This module imports neither torch nor safetensors, so that the cache can be show
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ KEY = "bacon_pl"
 
 _IMAGES = re.compile(r"(.+)-[0-9a-f]{16}\.safetensors", re.DOTALL)
 _KERNELS = re.compile(r"fused-[0-9a-f]{16}\.so")
+_PICKS = re.compile(r"measured-[0-9a-f]{16}\.json")
 _NETWORKS = "networks"
 _FINGERPRINT = re.compile(r"[0-9a-f]{24}")
 _NETWORK = re.compile(r"network(\d+)-epoch(\d+)\.safetensors")
@@ -45,8 +47,8 @@ class Entry:
     Attributes:
         path: Path of the file.
         kind: ``images`` (decoded image files), ``whitening`` (its matrices), ``kernels`` (compiled for this machine),
-            ``networks`` (trained on real images) or ``part`` (a file that is being written, or whose writer was
-            killed).
+            ``measured`` (what is fastest on a GPU), ``networks`` (trained on real images) or ``part`` (a file that is
+            being written, or whose writer was killed).
         name: Name of the source.
         source: Folder of the source; None if it is unknown or there is none.
         size: Size in bytes.
@@ -84,6 +86,16 @@ def kernels_path(digest: str) -> Path:
         digest: Hash of source, compiler and machine, 16 hexadecimal digits.
     """
     return cache_dir() / f"fused-{digest}.so"
+
+
+def picks_path(facts: Mapping[str, Any]) -> Path:
+    """Return the path of the file that says what was picked by measuring.
+
+    Args:
+        facts: All that it depends on, as JSON values.
+    """
+    digest = hashlib.blake2b(json.dumps(dict(facts), sort_keys=True).encode(), digest_size=8).hexdigest()
+    return cache_dir() / f"measured-{digest}.json"
 
 
 def networks_folder() -> Path:
@@ -272,6 +284,9 @@ def _entry(item: os.DirEntry[str]) -> Entry | None:
         return None
     if _KERNELS.fullmatch(item.name):
         return Entry(path, "kernels", "fused", None, state.st_size, state.st_mtime)
+    if _PICKS.fullmatch(item.name):
+        device, picked = _picked(path)
+        return Entry(path, "measured", device, None, state.st_size, state.st_mtime, picked)
     if item.name.endswith(".tmp") and _PART.fullmatch(item.name):
         return Entry(path, "part", item.name, None, state.st_size, state.st_mtime)
     if not (images := _IMAGES.fullmatch(item.name)):
@@ -287,6 +302,15 @@ def _entry(item: os.DirEntry[str]) -> Entry | None:
         return Entry(path, "whitening", images[1], None, state.st_size, state.st_mtime, about)
     source = facts.get("of")
     return Entry(path, "images", images[1], source if isinstance(source, str) else None, state.st_size, state.st_mtime)
+
+
+def _picked(path: Path) -> tuple[str, str]:
+    """Return the device of which something was measured, and what was picked."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return str(held["of"]["device"]), f"{held['of']['architecture']}: {held['why']}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return path.stem, ""  # the next run will overwrite it
 
 
 def _sizes(folder: Path) -> Iterator[int]:

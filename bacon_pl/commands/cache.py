@@ -17,15 +17,17 @@ from bacon_pl.runtime import cache_dir
 USAGE = """usage: bacon cache
        bacon cache clear [--older_than DAYS]
 
-Show what is kept between runs (decoded image files, matrices of whitenings, networks trained on real images, and
-compiled kernels), or remove it; all of it is made again when it is needed. Networks that a run is training stay. The
-cache lies in $BACON_CACHE, else in $XDG_CACHE_HOME/bacon_pl, else in ~/.cache/bacon_pl.
+Show what is kept between runs (decoded image files, matrices of whitenings, networks trained on real images, compiled
+kernels, and what was measured to be fastest on a GPU), or remove it; all of it is made again when it is needed.
+Networks that a run is training stay. The cache lies in $BACON_CACHE, else in $XDG_CACHE_HOME/bacon_pl, else in
+~/.cache/bacon_pl.
 
   --older_than DAYS    remove only what was written more than so many days ago
 """
 _KINDS = {
     "images": "decoded images",
     "kernels": "compiled kernels",
+    "measured": "measured choices",
     "networks": "trained networks",
     "whitening": "whitening matrices",
     "part": "unfinished file",

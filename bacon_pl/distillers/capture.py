@@ -58,6 +58,8 @@ def _against_all(d: DistributionMatching) -> str | None:
         return "several devices share it and would have to wait for each other within a graph"
     if d.pool.template.draws_at_random or draws(d.pool.template, (d.meta.channels, *d.meta.size)):
         return f"{type(d.pool.template).__name__} draws at random (dropout), and a replay would draw the same again"
+    if d.pool.model.plan.way == "streams":
+        return "its networks run on streams of their own, as --model.acceleration measured has picked"
     if d.acceleration == "off" and d.capture == "auto":
         return "--model.acceleration is off"
     return None

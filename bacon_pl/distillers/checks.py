@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 
 from bacon_pl.data import DatasetMeta
@@ -46,6 +48,23 @@ def run_seed(seed: int | None) -> int:
     if found < 0:
         raise BaconError(f"the seed must be a whole number, zero or positive, got {seed}.")
     return found
+
+
+def check_nothing_is_new(module: torch.nn.Module, before: Collection[str]) -> None:
+    """Check that the parts of a module are those that it had when it was made.
+
+    Args:
+        module: The module after its ``prepare``.
+        before: Names in its state dict before.
+
+    Raises:
+        BaconError: There are more.
+    """
+    if new := sorted({name.partition(".")[0] for name in set(module.state_dict()) - set(before)}):
+        raise BaconError(
+            f"{type(module).__name__}.prepare makes '{new[0]}' a part of the module, which no checkpoint could bring "
+            "back: make it in __init__, or keep it in a list or dictionary and save it by extra_state."
+        )
 
 
 def check_trainer(trainer: Any) -> None:

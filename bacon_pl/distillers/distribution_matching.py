@@ -14,14 +14,13 @@ from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
 from bacon_pl.data.images import by_channel
 from bacon_pl.distillers.base import Distiller
-from bacon_pl.distillers.batched_sgd import batched_sgd
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.calibration import TERM, calibrate
 from bacon_pl.distillers.capture import capture_parts
 from bacon_pl.distillers.checks import check_pixels
+from bacon_pl.distillers.image_optimizer import image_optimizer
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pairs import PairPool, PairSettings
-from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.reference import Reference, ReferenceNetworks
 from bacon_pl.distillers.schedules import ImageSchedule, observe, scheduled
@@ -29,6 +28,7 @@ from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, Capture, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
+from bacon_pl.networks.acceleration import PLAIN, Work
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
 
@@ -81,12 +81,14 @@ class DistributionMatching(Distiller):
         bound: How and when BACON's bound and risk are logged, if embeddings are compared. They are not part of the
             loss.
         accuracy_window: Number of iterations after which the running accuracies are reset.
-        real_chunk: Most real images embedded at once. It limits memory and changes results only by rounding.
+        real_chunk: Largest number of real images embedded at once. It limits memory and changes results only by
+            rounding. ``auto``: what fits into half of a GPU's free memory at the start (512 on a CPU).
         memory_gib: Memory in GiB for the activations of the synthetic images. Classes are processed in blocks that fit
             into it. More memory is faster, up to the point where all classes fit at once.
         acceleration: Whether to compile the networks and run them in bfloat16 if the device supports it: ``on``,
             ``off``, or ``auto``, which compiles if the run is long enough for it to pay off, and uses bfloat16 only for
             networks whose gradients are accurate enough in it. ``off`` leaves the precision to the Trainer.
+            ``measured`` tries what is fastest on a GPU, and keeps to it; on a CPU it is ``auto``.
         capture: Whether matching and pool training are recorded as CUDA graphs: ``auto`` does so on one GPU where it
             can be done and replays agree, ``on`` raises an error where they do not, ``off`` never does.
         seed: Seed of every draw; by default that of ``seed_everything``.
@@ -123,16 +125,17 @@ class DistributionMatching(Distiller):
         pretraining: Pretraining = Pretraining(),
         bound: LoggedBound = LoggedBound(),
         accuracy_window: int = 100,
-        real_chunk: int = 512,
+        real_chunk: int | Literal["auto"] = 512,
         memory_gib: float = 4.0,
         acceleration: Acceleration = "auto",
         capture: Capture = "auto",
         seed: int | None = None,
     ) -> None:
         super().__init__(ipc, factor, start, method, seed)
-        for name, value in {"accuracy_window": accuracy_window, "real_chunk": real_chunk}.items():
-            if value < 1:
-                raise BaconError(f"--model.{name} must be at least 1, got {value}.")
+        if accuracy_window < 1:
+            raise BaconError(f"--model.accuracy_window must be at least 1, got {accuracy_window}.")
+        if real_chunk != "auto" and (isinstance(real_chunk, str) or real_chunk < 1):
+            raise BaconError(f"--model.real_chunk must be at least 1, or 'auto', got {real_chunk}.")
         if not (lr > 0 and math.isfinite(lr)):
             raise BaconError(f"--model.lr must be positive and finite, got {lr}.")
         if not memory_gib > 0:
@@ -181,29 +184,17 @@ class DistributionMatching(Distiller):
         self.reference = reference and pretraining.limit(reference)
         self.references: ReferenceNetworks | None = None
         self.accuracy_window = accuracy_window
-        self.real_chunk = real_chunk
+        self.real_chunk: int | Literal["auto"] = real_chunk
         self.memory_gib = memory_gib
         self.acceleration: Acceleration = acceleration
         self.capture: Capture = capture
+        self.passes = PLAIN
         self.bound_log = BoundLog(bound, self.seed)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of the images with the schedule of its learning rate."""
         check_pixels(self.meta, self.space, self.clamp_pixels)
-        return scheduled(self._optimizer(), self.schedule, self.trainer.max_steps)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        """Make the optimizer, which takes all classes' steps at once if the schedule is one step per class."""
-        if self.optimizer == "adamw":
-            pixels = self.space == "pixels"
-            mean, std = (self.meta.mean, self.meta.std) if pixels else ((0.0,), (1.0,))
-            classes, per_class = self.meta.num_classes, self.per_class_steps
-            decay = self.weight_decay
-            return PixelAdamW(self.images, mean, std, classes, self.lr, weight_decay=decay, per_class_steps=per_class)
-        lr, momentum = self.lr, self.momentum
-        if self.per_class_steps:
-            lr, momentum = batched_sgd(lr, momentum, self.meta.num_classes)
-        return torch.optim.SGD([self.images], lr=lr, momentum=momentum)
+        return scheduled(image_optimizer(self), self.schedule, self.trainer.max_steps)
 
     def prepare(self) -> None:
         """Create the pool and the matching on the images' device; train missing reference networks and pairs.
@@ -230,6 +221,7 @@ class DistributionMatching(Distiller):
                 self.images.dtype,
                 self._plan,
             )
+        self.passes = self.pool.model.plan
         self.matching = Matching(self)
         capture_parts(self)
 
@@ -267,16 +259,20 @@ class DistributionMatching(Distiller):
             trained = 0 if self.pairs else pool.train_networks * pool.train_steps * data.pool_batch
             images = real + self._synthetic + trained
         images *= max(self.trainer.max_steps, 0)
-        return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device)
+        trains = pool.train_networks * pool.train_steps and not self.pairs
+        work = Work(-(-pool.train_networks // self.trainer.world_size) if trains else 1, data.pool_batch)
+        return resolve_acceleration(self.acceleration, template, (meta.channels, *meta.size), images, self.device, work)
 
     def extra_state(self) -> dict[str, Any]:
-        """Return the state of the pool, and of the parameters of the objective if it has any."""
-        return {**self.pool.state_dict(), **self.matching.ascent.state_dict()}
+        """Return the state of the pool, of the parameters of the objective if it has any, and the size of chunks."""
+        return {**self.pool.state_dict(), **self.matching.ascent.state_dict(), "real_chunk": self.matching.real_chunk}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restore a state from :meth:`extra_state`."""
         self.pool.load_state_dict(state)
         self.matching.ascent.load_state_dict(state)
+        if self.real_chunk == "auto" and "real_chunk" in state:
+            self.matching.real_chunk = int(state["real_chunk"])
 
     def iterate(self, batch: IterationBatch) -> None:
         """Run one iteration. Several devices share its work.
@@ -291,7 +287,8 @@ class DistributionMatching(Distiller):
 
         network_id = self.pool.matched(t)
         accuracy = self.pool.accuracy(network_id).clone()
-        terms, gradient = self.matching.match(batch, network_id, accuracy)
+        with self.passes.flags():
+            terms, gradient = self.matching.match(batch, network_id, accuracy)
         # Checked before they affect the images.
         gradients = [gradient, *self.matching.ascent.gradients()]
         self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": gradients}, True)

@@ -22,7 +22,7 @@ from bacon_pl.distillers.matched_network import MatchedNetwork, NetworkSettings
 from bacon_pl.distillers.weight_gradients import WeightGradients
 from bacon_pl.distributed import all_reduce_sum, broadcast, own_share
 from bacon_pl.errors import BaconError, unknown_name
-from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory, resolve_acceleration
+from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory, Work, resolve_acceleration
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.objectives.gradient_distance import GradientDistance, LayerwiseCosine
@@ -73,8 +73,9 @@ class GradientMatching(Distiller):
         memory_gib: Memory in GiB for the activations of a pass. Real images are passed in chunks that fit into it and,
             on a GPU, classes in blocks. It changes results by rounding alone.
         acceleration: Whether training and the passes of the real images are compiled, and training runs in bfloat16 if
-            the device supports it: ``on``, ``off``, or ``auto``, which does so if the run is long enough. Gradients of
-            synthetic images, which are differentiated twice, are never affected.
+            the device supports it: ``on``, ``off``, or ``auto``, which does so if the run is long enough. ``measured``
+            tries on a GPU how training is fastest there. Gradients of synthetic images, which are differentiated twice,
+            are never affected.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Raises:
@@ -149,7 +150,8 @@ class GradientMatching(Distiller):
         template = self.make_network(self.network, "template")
         image = (meta.channels, *meta.size)
         names = self.distance.counted(template.named_parameters())
-        plan = resolve_acceleration(self.acceleration, template, image, self._images_in_all(), self.device)
+        work = Work(1, self.networks.batch_size)
+        plan = resolve_acceleration(self.acceleration, template, image, self._images_in_all(), self.device, work)
         one = activation_bytes(template, image)
         # The memory of one class and, of the real images, the most that are passed at once.
         self._real_chunk = max(1, int(self.memory_gib * 2**30 / one))

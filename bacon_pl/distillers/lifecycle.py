@@ -17,11 +17,12 @@ from bacon_pl.configured import Configured, arguments, class_path, plain, remake
 from bacon_pl.data import DataModule, DatasetMeta, IterationBatch
 from bacon_pl.device_log import DeviceLog
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, package_version
-from bacon_pl.distillers.checks import check_nothing_is_lost, check_trainer, run_seed
+from bacon_pl.distillers.checks import check_nothing_is_lost, check_nothing_is_new, check_trainer, run_seed
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.distillers.synthetic_set import SyntheticSet
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.loggers import log_end, log_start
+from bacon_pl.networks import picks
 from bacon_pl.selection import Start
 
 CHECKPOINT_FORMAT = 2
@@ -55,6 +56,7 @@ class Lifecycle(Configured, DeviceLog, ABC):
         # ``load_from_checkpoint`` recreates a module from these. Loggers get the settings when the fit starts.
         given = arguments(self)
         self.save_hyperparameters({**given, **({"seed": self.seed} if "seed" in given else {})}, logger=False)
+        self.picks: list[picks.Pick] = []
         self._described: dict[str, Any] = {}
         self._done_before = 0
         self._prepared = False
@@ -171,12 +173,9 @@ class Lifecycle(Configured, DeviceLog, ABC):
                 "many iterations as are done."
             )
         before = set(self.state_dict())
-        self.prepare()
-        if new := sorted({name.partition(".")[0] for name in set(self.state_dict()) - before}):
-            raise BaconError(
-                f"{type(self).__name__}.prepare makes '{new[0]}' a part of the module, which no checkpoint could bring "
-                "back: make it in __init__, or keep it in a list or dictionary and save it by extra_state."
-            )
+        with picks.holding(self.picks):
+            self.prepare()
+        check_nothing_is_new(self, before)
         self._prepared = True
         if self._pending is not None:
             self.load_extra_state(self._pending)
@@ -262,6 +261,7 @@ class Lifecycle(Configured, DeviceLog, ABC):
             "version": package_version(),
             "run": identity(self._own_settings(), self.free_settings),
             "extra": self.extra_state() if self._prepared else self._pending or {},
+            "measured": [pick.to_json() for pick in self.picks],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -277,6 +277,7 @@ class Lifecycle(Configured, DeviceLog, ABC):
                 "another default_root_dir, or use the version that wrote it."
             )
         self._pending = found["extra"]
+        self.picks = picks.of_checkpoint(found.get("measured", []))
         if self._trainer is None:
             return  # load_from_checkpoint has made this module from the checkpoint's own settings
         if flaw := difference(found["run"], identity(self._own_settings(), self.free_settings)):
@@ -323,7 +324,8 @@ class Lifecycle(Configured, DeviceLog, ABC):
 
     def distilled(self) -> DistilledSet:
         """Return the current images as a distilled set."""
-        return self.synthetic.distilled(self.method, self.settings(), self.seed)
+        measured = {"measured": [pick.to_json() for pick in self.picks]} if self.picks else {}
+        return self.synthetic.distilled(self.method, {**self.settings(), **measured}, self.seed)
 
     def on_fit_end(self) -> None:
         """Write ``distilled.safetensors`` to the Trainer's root directory, except in a ``fast_dev_run``.

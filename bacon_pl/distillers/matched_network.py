@@ -154,6 +154,10 @@ class MatchedNetwork:
             iteration: Number of the iteration.
             kind: What the images are, which is a coordinate of the draws.
         """
+        with self.model.plan.flags():
+            self._train(batches, iteration, kind)
+
+    def _train(self, batches: Batches, iteration: int, kind: str) -> None:
         s = self.settings
         parameters = {name: w.clone().requires_grad_() for name, w in self.weights.items()}
         velocity = [v.clone() for v in self.velocity.values()]

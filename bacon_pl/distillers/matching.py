@@ -21,7 +21,7 @@ from bacon_pl.distillers.ascent import Ascent
 from bacon_pl.distillers.trial import check_terms, draws, kept_of_blank
 from bacon_pl.distributed import all_reduce_sum, shard
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import Captured
+from bacon_pl.networks import Captured, memory
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.networks.stateless import Keys
@@ -60,6 +60,7 @@ class Matching:
         keeps = distiller.synthetic.ipc * distiller.synthetic.factor**2 * kept
         self.fits = int(min(distiller.memory_gib * 2**30 / keeps, meta.num_classes))
         """Number of classes for which the pass of the synthetic images fits into the memory."""
+        self.real_chunk = memory.images_at_once(distiller.real_chunk, kept, distiller.memory_gib, distiller.device)
         self.whole = not template.rows_are_independent or draws(template, image)
         """Whether all images must go through the network in one pass, because their results depend on each other."""
         kept_of_two = kept_of_blank(template, distiller.objective, image)
@@ -303,8 +304,8 @@ class Matching:
         """
         d = self.distiller
         real, mask = batch.matching(classes)
-        chunk = real.shape[1] if self.whole else d.real_chunk
-        rows = len(real) if self.whole else even_rows(len(real), d.real_chunk // real.shape[1])
+        chunk = real.shape[1] if self.whole else self.real_chunk
+        rows = len(real) if self.whole else even_rows(len(real), self.real_chunk // real.shape[1])
 
         def read(ids: Tensor, images: Tensor) -> Readings:
             x = d.augment.siamese(d.normalize(images), ids, d.seed, "augment", batch.iteration)

@@ -224,8 +224,13 @@ class NetworkPool:
             normalize: Function that maps uint8 images to normalized pixel space.
             iteration: Number of the iteration.
         """
-        if not network_ids or not self.settings.train_steps:
-            return
+        if network_ids and self.settings.train_steps:
+            with self.model.plan.flags():
+                self._train(network_ids, draw, normalize, iteration)
+
+    def _train(
+        self, network_ids: Sequence[int], draw: Draw, normalize: Callable[[Tensor], Tensor], iteration: int
+    ) -> None:
         slots = self._slots(network_ids)
         parameters, velocity, buffers = (
             {name: t[slots] for name, t in stack.items()} for stack in (self.weights, self.velocity, self.buffers)

@@ -48,7 +48,8 @@ class Recovery(Distiller):
         views: How the teacher is shown the images.
         teacher: The network from which images are recovered. It is trained before the first run that needs it.
         pretraining: Most that is spent on the teacher, as a budget sets it.
-        acceleration: Whether the teacher's training is compiled and in bfloat16: ``on``, ``off`` or ``auto``.
+        acceleration: Whether the teacher's training is compiled and in bfloat16: ``on``, ``off``, ``auto`` or
+            ``measured``.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Raises:

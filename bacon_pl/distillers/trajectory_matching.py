@@ -72,8 +72,8 @@ class TrajectoryMatching(Distiller):
         average: Decay of the moving average of the images that becomes the distilled set, as in FTD; null keeps none.
         experts: The experts' training.
         pretraining: Most that is spent on experts and students, as a budget sets it.
-        acceleration: Whether experts are compiled and in bfloat16: ``on``, ``off`` or ``auto``. ``on`` also compiles
-            the steps of the student, in full precision, except with ``way: graph``.
+        acceleration: Whether experts are compiled and in bfloat16: ``on``, ``off``, ``auto`` or ``measured``. ``on``
+            also compiles the steps of the student, in full precision, except with ``way: graph``.
         seed: Seed of every draw; by default that of ``seed_everything``.
 
     Raises:

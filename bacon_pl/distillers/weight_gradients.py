@@ -38,7 +38,7 @@ class WeightGradients:
     """
 
     def __init__(self, template: Network, names: list[str], plan: Plan, side_by_side: bool | None = None) -> None:
-        self.model = StatelessNetwork(template, plan._replace(bfloat16=False))
+        self.model = StatelessNetwork(template, plan._replace(bfloat16=False, fused=False))
         self.template = template.eval()
         self.names = names
         if side_by_side is None:

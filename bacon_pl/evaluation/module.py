@@ -153,4 +153,5 @@ class EvalModule(DeviceLog):
             curve_epochs=tuple(self.hits_after),
             storage_bytes=learners.storage_bytes,
             train_images=learners.index.shape[1],
+            measured=tuple(pick.to_json() for pick in learners.picks),
         )

@@ -48,6 +48,7 @@ def _run(run_result: RunResult) -> dict[str, Any]:
         "variant": run_result.variant,
         "recipe": run_result.recipe,
         "seed": run_result.seed,
+        **({"measured": [dict(pick) for pick in run_result.measured]} if run_result.measured else {}),
         **_numbers(run_result),
         "per_class": {
             "mean": [float(m) if p else None for m, p in zip(per_class.mean(0), present, strict=True)],

@@ -32,6 +32,7 @@ class RunResult:
         storage_bytes: Bytes of the stored images of one network at one byte per value.
         train_images: Number of images on which each network was trained.
         storage: Bytes of all that one network needs (see :func:`bacon_pl.evaluation.storage`); None if not counted.
+        measured: What was picked by measuring, as JSON values; empty where nothing was.
     """
 
     training_set: str
@@ -46,6 +47,7 @@ class RunResult:
     storage_bytes: int
     train_images: int
     storage: Mapping[str, int] | None = None
+    measured: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def accuracies(self) -> Tensor:

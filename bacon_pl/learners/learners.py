@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta
-from bacon_pl.distributed import all_reduce_sum, broadcast, own_share
+from bacon_pl.distributed import all_reduce_sum, broadcast, own_share, world_size
 from bacon_pl.errors import BaconError
 from bacon_pl.learners.batches import Batches
 from bacon_pl.learners.numbers import check_epochs, written
 from bacon_pl.learners.optimizers import make_optimizer
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training_set import TrainingSet
-from bacon_pl.networks import Network, StatelessNetwork, resolve_acceleration
+from bacon_pl.networks import Network, StatelessNetwork, Work, picks, resolve_acceleration
 
 if TYPE_CHECKING:  # teachers are learners themselves
     from bacon_pl.learners.labeler import Labeler
@@ -52,6 +52,7 @@ class Learners(Batches):
         factor: Tiles per side of a stored image; batches consist of the tiles.
         networks: The K networks.
         epoch_loss: (K, epochs), mean training loss of every epoch for the networks of this process.
+        picks: What was picked by measuring, with the acceleration ``measured`` on a GPU.
         snapshots: Parameters and buffers of the networks by name, on the CPU. The keys are numbers of finished epochs,
             and the values have one entry per network; see :meth:`fit`.
 
@@ -84,6 +85,7 @@ class Learners(Batches):
         self.networks = nn.ModuleList(networks)
         self.register_buffer("epoch_loss", torch.zeros(len(networks), recipe.epochs), persistent=False)
         self.snapshots: dict[int, list[dict[str, Tensor]]] = {}
+        self.picks: list[picks.Pick] = []
         self._fitted = False
         self._fresh = written(self.networks)
 
@@ -94,7 +96,9 @@ class Learners(Batches):
         assert isinstance(template, Network)
         images = self.recipe.num_networks * self.recipe.epochs * self.index.shape[1]
         shape = (self.meta.channels, *self.meta.size)
-        plan = resolve_acceleration(self.recipe.acceleration, template, shape, images, self.device)
+        work = Work(-(-len(self.networks) // world_size()), min(self.recipe.batch_size, self.index.shape[1]))
+        with picks.holding(self.picks):
+            plan = resolve_acceleration(self.recipe.acceleration, template, shape, images, self.device, work)
         return StatelessNetwork(template, plan)
 
     @property
@@ -146,6 +150,8 @@ class Learners(Batches):
 
     def prepare(self) -> None:
         """Prepare training on the networks' current device; all processes of a run must call this together."""
+        if self.recipe.acceleration == "measured":
+            _ = self._network  # all processes pick together, those without a network of their own, too
         if self.teacher is not None:
             self.teacher.prepare(self.device)
             if self.recipe.soft_labels is not None and self.recipe.soft_labels.fixed:
@@ -171,6 +177,10 @@ class Learners(Batches):
 
     def descend(self, step: int) -> Tensor:
         """Set the gradients of this process's networks for a step and return their losses as :meth:`losses` does."""
+        with self._network.plan.flags():
+            return self._descend(step)
+
+    def _descend(self, step: int) -> Tensor:
         losses = self.losses(step)
         networks = [list(self.networks[k].parameters()) for k in self.share]
         parameters = [p for own in networks for p in own]
@@ -242,7 +252,8 @@ class Learners(Batches):
     def classify(self, network_id: int, x: Tensor) -> Tensor:
         """Compute the logits (B, C) of a network in its current state for normalized images (B, ch, H, W)."""
         self._network.template.eval()
-        logits = self._network(_state(self.networks[network_id]), x)[1]
+        with self._network.plan.flags():
+            logits = self._network(_state(self.networks[network_id]), x)[1]
         self._network.template.train()
         return logits
 

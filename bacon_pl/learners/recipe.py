@@ -35,7 +35,8 @@ class Recipe:
             resets the optimizer's state; 1 changes nothing. ``milestones`` multiplies it at each of them.
         augment: Augmentation of every batch.
         acceleration: Whether to compile the networks and run them in bfloat16 if the device supports it: ``on``,
-            ``off``, or ``auto``, which does so if the training is long enough for it to pay off.
+            ``off``, or ``auto``, which does so if the training is long enough for it to pay off. ``measured`` tries
+            what is fastest on a GPU, and keeps to it; on a CPU it is ``auto``.
         optimizer: ``sgd`` or ``adamw``; the latter needs a different learning rate, such as 0.001.
         schedule: ``step``: one drop of the learning rate halfway; ``cosine``: decrease from lr to 0 over the whole
             training; ``milestones``: a drop at each of ``milestones``, without a reset of the optimizer.

@@ -22,7 +22,7 @@ from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.teacher_settings import TeacherSettings
 from bacon_pl.learners.tested import check_above_chance, hits, tested
 from bacon_pl.learners.trained import TrainedNetworks, trained_networks
-from bacon_pl.networks import Acceleration, Network, NetworkFactory, StatelessNetwork, resolve_acceleration
+from bacon_pl.networks import Acceleration, Network, NetworkFactory, StatelessNetwork, Work, resolve_acceleration
 from bacon_pl.selection import Embed
 
 
@@ -102,7 +102,8 @@ class Teacher:
         template.load_state_dict(state)
         self.network = template.to(device)
         images = recipe.epochs * len(self._store)
-        plan = resolve_acceleration(recipe.acceleration, template, (meta.channels, *meta.size), images, device)
+        shape, work = (meta.channels, *meta.size), Work(1, recipe.batch_size)
+        plan = resolve_acceleration(recipe.acceleration, template, shape, images, device, work)
         self._model = StatelessNetwork(template, plan)
         template.eval().requires_grad_(False)
         if self._file is not None:
@@ -113,7 +114,8 @@ class Teacher:
         """Compute the logits (B, C) of normalized images (B, ch, H, W) on its device, in their type."""
         if self._model is None:
             raise BaconError("a teacher must be prepared before it labels images: call prepare(device).")
-        found: Tensor = self._model(_state(self.network), x.float())[1]
+        with self._model.plan.flags():
+            found: Tensor = self._model(_state(self.network), x.float())[1]
         return found.to(x.dtype)
 
     def test(self, images: LabeledImages) -> float:

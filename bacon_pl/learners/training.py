@@ -71,6 +71,7 @@ class Training:
         """Train some networks from the end of an epoch on, and write what is missing of them."""
         began = self.saved = time.monotonic()
         learners = Learners(self.real, self.recipe, self.meta, self.seed, numbers=group).to(self.device)
+        learners.prepare()
         optimizer = learners.optimizer()
         if start:
             self._take_up(learners, optimizer, start)

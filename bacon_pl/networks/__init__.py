@@ -1,6 +1,6 @@
 """Networks for matching and evaluation. To add one, add a file here with a subclass of Network."""
 
-from bacon_pl.networks.acceleration import PLAIN, Acceleration, Plan, resolve_acceleration
+from bacon_pl.networks.acceleration import PLAIN, Acceleration, Plan, Work, resolve_acceleration
 from bacon_pl.networks.alexnet import AlexNet
 from bacon_pl.networks.base import Network, NetworkFactory, Read, Trace, embedding
 from bacon_pl.networks.captured import Capture, Captured
@@ -36,6 +36,7 @@ __all__ = [
     "TorchvisionModel",
     "Trace",
     "VGG11",
+    "Work",
     "by_name",
     "embedding",
     "resolve_acceleration",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import fused
+from bacon_pl.networks import fused, fused_cuda
 from bacon_pl.networks.base import Network, Trace
 from bacon_pl.networks.parts import (
     Activation,
@@ -76,12 +76,14 @@ class ConvNet(Network):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(width * height * breadth, num_classes)
         self._block_layers = len(layers) // depth
-        self._has_kernels = (activation, norm, pooling) == ("relu", "instance", "avg")
+        self.has_kernels = (activation, norm, pooling) == ("relu", "instance", "avg")
 
     def embed(self, x: Tensor) -> Tensor:
         """Map normalized images (B, ch, H, W) to flattened feature maps (B, width · H/2^depth · W/2^depth)."""
-        if self._has_kernels and fused.usable(x):
+        if self.has_kernels and fused.usable(x):
             return self._embed_fused(x).flatten(1)
+        if self.has_kernels and fused_cuda.wanted():
+            return self._embed_fused_cuda(x).flatten(1)
         return self.features(x).flatten(1)
 
     def trace(self, x: Tensor) -> Trace:
@@ -95,6 +97,19 @@ class ConvNet(Network):
                 stages.append(x)
         z = x.flatten(1)
         return Trace(z, self.classifier(z), tuple(hidden), tuple(stages))
+
+    def _embed_fused_cuda(self, x: Tensor) -> Tensor:
+        """Compute ``features`` with one operator for the norm, ReLU and pooling of each block whose sides are even."""
+        for start in range(0, len(self.features), 4):
+            convolution, norm, *rest = self.features[start : start + 4]
+            assert isinstance(norm, nn.GroupNorm)
+            x = convolution(x)
+            if fused_cuda.fits(x):
+                last = start + 4 == len(self.features)
+                x = fused_cuda.block(x, norm, x.dtype is torch.bfloat16 and not last)  # embeddings stay in float32
+            else:
+                x = rest[1](rest[0](norm(x)))
+        return x
 
     def _embed_fused(self, x: Tensor) -> Tensor:
         """Compute ``features`` with one fused operator for the norm, ReLU and pooling of each block."""

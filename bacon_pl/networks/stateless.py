@@ -14,9 +14,11 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from bacon_pl import rng
-from bacon_pl.networks import fused
+from bacon_pl.errors import BaconError
+from bacon_pl.networks import fused, fused_cuda
 from bacon_pl.networks.acceleration import PLAIN, Plan
 from bacon_pl.networks.base import Network, Read, embedding
+from bacon_pl.networks.side_by_side import Way, in_turn, on_streams
 
 Keys = Sequence[int | str]
 Run = Callable[[Mapping[str, Tensor], Tensor, Read], Any]
@@ -33,21 +35,29 @@ class StatelessNetwork:
     Buffers passed with the weights, such as running statistics of batch norm, are updated in place.
 
     According to the plan, the forward and backward passes are compiled once per input shape, and run under bfloat16
-    autocast. Both change results by rounding only.
+    autocast. Both change results by rounding only. Flags of the plan act on forward and backward passes inside a block
+    ``with plan.flags()``.
 
     Args:
         template: The architecture; its own weights are never used.
-        plan: Whether to compile, and whether to use reduced precision.
+        plan: How passes are executed.
+
+    Raises:
+        BaconError: The plan batches networks that cannot be batched.
     """
 
     def __init__(self, template: Network, plan: Plan = PLAIN) -> None:
         self.template = template.train()
         self.plan = plan
         device = next(template.parameters()).device
-        self.batched = template.batchable and not template.draws_at_random and device.type == "cuda"
-        """Whether :meth:`side_by_side` runs the networks as one batched program."""
-        self._run: Run = self._plain
-        self._run_many: Run = self._many
+        batchable = template.batchable and not template.draws_at_random
+        usual: Way = "batched" if batchable and device.type == "cuda" else "in turn"
+        self.way: Way = plan.way or usual
+        """How :meth:`side_by_side` runs the networks."""
+        if self.way == "batched" and not batchable:
+            raise BaconError(f"{type(template).__name__} cannot run as one batched program: use another way.")
+        self._run: Run = partial(self._autocast, self._plain) if plan.bfloat16 else self._plain
+        self._run_many: Run = partial(self._autocast, self._many) if plan.bfloat16 else self._many
         if plan.compiled:
             if device.type == "cpu":
                 fused.load()
@@ -57,7 +67,19 @@ class StatelessNetwork:
             self._run = torch.compile(partial(self._autocast, self._plain), dynamic=False)
             self._run_many = torch.compile(partial(self._autocast, self._many), dynamic=False)
 
+    @property
+    def batched(self) -> bool:
+        """Whether :meth:`side_by_side` runs the networks as one batched program, and not in turn."""
+        return self.way == "batched"
+
+    @batched.setter
+    def batched(self, batched: bool) -> None:
+        self.way = "batched" if batched else "in turn"
+
     def _plain(self, weights: Mapping[str, Tensor], x: Tensor, read: Read) -> Any:
+        if self.plan.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+            weights = {name: _last(w) for name, w in weights.items()}
         return functional_call(self.template, dict(weights), (x, read), strict=True)
 
     def _many(self, weights: Mapping[str, Tensor], x: Tensor, read: Read) -> Any:
@@ -85,7 +107,7 @@ class StatelessNetwork:
         Raises:
             RuntimeError: The weights do not belong to this architecture.
         """
-        with self._seeded(keys, x.device):
+        with self._seeded(keys, x.device), fused_cuda.used(self.plan.fused):
             found = self._run(weights, x, read)
         return tree_map(lambda t: t.to(x.dtype), found)
 
@@ -94,8 +116,8 @@ class StatelessNetwork:
     ) -> Any:
         """Run a pass of several networks, each on its own images.
 
-        On a GPU the networks run as one batched program, which makes better use of the GPU. On a CPU, where batched
-        convolutions are slower (see docs/speed.md), and with dropout they run one after another.
+        If the plan names no way, the networks run on a GPU as one batched program, which makes better use of it. On a
+        CPU, where batched convolutions are slower (see docs/speed.md), and with dropout they run one after another.
 
         Args:
             weights: Parameters and buffers of the networks by name, stacked: (K, …).
@@ -106,13 +128,21 @@ class StatelessNetwork:
         Returns:
             The stacked results of ``read``, by default embeddings (K, B, d) and logits (K, B, C), in the type of ``x``.
         """
-        if self.batched:
-            return tree_map(lambda t: t.to(x.dtype), self._run_many(weights, x, read))
+        if self.way == "batched":
+            with fused_cuda.used(self.plan.fused):
+                return tree_map(lambda t: t.to(x.dtype), self._run_many(weights, x, read))
         each = list(keys) or [()] * len(x)
-        apart = [self({name: w[k] for name, w in weights.items()}, images, read, each[k]) for k, images in enumerate(x)]
-        return tree_map(lambda *rows: torch.stack(rows), *apart)
+
+        def run(k: int, own: Mapping[str, Tensor], images: Tensor) -> Any:
+            return self(own, images, read, each[k])
+
+        return (on_streams if self.way == "streams" else in_turn)(run, weights, x)
 
     def _seeded(self, keys: Keys, device: torch.device) -> AbstractContextManager[None]:
         if keys and self.template.training:
             return rng.seeded(*keys, device=device)
         return contextlib.nullcontext()
+
+
+def _last(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight

@@ -96,7 +96,10 @@ ROWS: dict[str, Row] = {
         f"{EARLY} --model.objective.clip actng",
         ["--model.objective.clip must be one of none, acting, symmetric, got actng", "did you mean acting"],
     ),
-    "acceleration": (f"{EARLY} --model.acceleration aut", ["must be one of auto, on, off, got aut", "mean auto"]),
+    "acceleration": (
+        f"{EARLY} --model.acceleration aut",
+        ["must be one of auto, on, off, measured, got aut", "mean auto"],
+    ),
     "option": (f"{EARLY} --model.ipk 3", ["unknown option --model.ipk", "Did you mean --model.ipc", "--help"]),
     "option of a class": (
         f"{EARLY} --model.network.widht 3", ["unknown option --model.network.widht", "ConvNet takes no 'widht'"]

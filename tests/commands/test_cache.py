@@ -1,5 +1,6 @@
 """`bacon cache`: what is shown, what is removed, and what never is."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from rich.filesize import decimal
 from safetensors.torch import save_file
 
+from bacon_pl.cache_files import picks_path
 from bacon_pl.cli import main
 from bacon_pl.data import DataModule
 from bacon_pl.data.cache import cached
@@ -75,6 +77,16 @@ def test_what_is_kept_is_shown(cache: Path, tmp_path: Path, capsys: pytest.Captu
     assert "(3 days ago)" in dogs and dogs.endswith(f"{tmp_path / 'dogs'} (no longer there)")
     total = sum(path.stat().st_size for path in cache.iterdir())
     assert lines[-1] == f"total: 3 files, {decimal(total)}"
+
+
+def test_what_was_measured_is_shown_and_cleared(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"device": "NVIDIA H100", "architecture": "ConvNet"}
+    cache.mkdir(parents=True, exist_ok=True)
+    picks_path(facts).write_text(json.dumps({"of": facts, "why": "streams, TF32: 3 ms a training step"}))
+    picks_path({}).write_text("[]")  # damaged
+    shown = run(capsys)
+    assert "measured choices  NVIDIA H100" in shown and "ConvNet: streams, TF32: 3 ms a training step" in shown
+    assert run(capsys, "clear").startswith("removed 2 files")
 
 
 def test_an_empty_cache(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

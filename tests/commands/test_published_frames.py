@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from bacon_pl.commands.settings import settings_of
+from tests.thinned import thinned
 
 PHOTOS = ("cifar10", "cifar100", "tiny_imagenet")
 SMALL = ("svhn", "cifar10", "cifar100")
@@ -19,7 +20,7 @@ CELLS = {
 DEEPER = ("datadam", "ncfm", "ncfm-sampler")
 
 
-@pytest.mark.parametrize(("method", "name", "ipc"), [(m, *c) for m, cells in CELLS.items() for c in cells])
+@pytest.mark.parametrize(("method", "name", "ipc"), thinned([(m, *c) for m, cells in CELLS.items() for c in cells], 4))
 def test_every_cell_of_a_methods_paper_resolves_to_its_published_frame(method, name, ipc):
     configs = [f"--config={name}/ipc{ipc}", f"--config=methods/{method}"]
     fit, evaluation = settings_of("fit", configs), settings_of("eval", [*configs, "--distilled=x"])["evaluation"]
@@ -56,7 +57,9 @@ def test_every_cell_of_a_methods_paper_resolves_to_its_published_frame(method, n
     assert (model.get("reference") is not None) == method.startswith("iid")
 
 
-@pytest.mark.parametrize(("name", "ipc"), [*product((*SMALL, "mnist", "fashion_mnist", "tiny_imagenet"), (1, 10, 50))])
+@pytest.mark.parametrize(
+    ("name", "ipc"), thinned([*product((*SMALL, "mnist", "fashion_mnist", "tiny_imagenet"), (1, 10, 50))], 4)
+)
 def test_rded_has_its_published_frame_on_every_dataset(name, ipc):
     model = settings_of("fit", [f"--config={name}/ipc{ipc}", "--config=methods/rded"])["model"]
     assert (model["ipc"], model["factor"], model["rule"]) == (ipc, 1, "rded")
