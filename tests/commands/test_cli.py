@@ -93,7 +93,7 @@ evaluation:
   network: {class_path: ConvNet, init_args: {width: 4, depth: 2}}
   epochs: 2
   num_networks: 2
-  augment: {class_path: RandAugment, init_args: {magnitude: 5}}
+  augment: {class_path: DSA, init_args: {strategies: [crop]}}
   mixing: CutMix
   optimizer: adamw
   schedule: cosine
@@ -114,7 +114,7 @@ evaluation:
     out = evaluation_in(tmp_path)
     numbers = json.loads((out / "results.json").read_text())
     recipe = numbers["runs"][0]["recipe"]
-    assert (recipe["augment"], recipe["mixing"], recipe["labels"]) == ("RandAugment", "CutMix", "soft")
+    assert (recipe["augment"], recipe["mixing"], recipe["labels"]) == ("DSA", "CutMix", "soft")
     assert numbers["network"] == "convnet"
     variants = {(r["training_set"], r["variant"]) for r in numbers["runs"]}
     assert {("whole", "hard"), ("distilled", "hard"), ("random", "given"), ("random", "plain")} < variants

@@ -45,7 +45,12 @@ def test_auto_leaves_deep_normalized_networks_in_float32(network, side, bears, m
 
 @pytest.mark.parametrize(
     "network",
-    [partial(ConvNet, width=32), partial(ConvNet, width=32, depth=4), partial(ConvNet, width=32, depth=5), VGG11],
+    [
+        partial(ConvNet, width=32),
+        partial(ConvNet, width=32, depth=4),
+        partial(ConvNet, width=32, depth=5),
+        pytest.param(VGG11, marks=pytest.mark.slow),
+    ],
 )
 def test_the_rule_separates_good_gradients_from_bad_ones(network):
     torch.manual_seed(0)

@@ -10,6 +10,13 @@ from bacon_pl.networks import PLAIN, VGG11, ConvNet, StatelessNetwork, Torchvisi
 from bacon_pl.networks.acceleration import Plan
 from tests.networks.zoo import SMALL, state_of
 
+LARGE = "resnet18_modified", "resnet18", "torchvision"
+
+
+def without(*names):
+    """The architectures; the named ones in the slow suite alone."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in names else name for name in SMALL]
+
 
 @pytest.mark.parametrize("name", SMALL)
 def test_batched_networks_agree_with_one_by_one(name):
@@ -36,7 +43,7 @@ def test_batched_networks_agree_with_one_by_one(name):
     torch.testing.assert_close(run_results[1][1][1], plain[1], rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", without(*LARGE, "vgg11", "alexnet"))
 def test_one_graph_can_be_captured(name):
     torch.manual_seed(0)
     torch.compiler.reset()  # a function is captured for a few architectures only
@@ -56,7 +63,7 @@ def everything(network, x):
     return network.trace(x)._asdict()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", without(*LARGE[1:]))
 def test_a_trace_is_the_same_pass_whole_compiled_and_side_by_side(name):
     torch.manual_seed(0)
     torch.compiler.reset()
