@@ -230,7 +230,7 @@ CROSSED = thinned(
         for method in MATCHING
         if method.stem in ("bacon", "idm", "dm", "idm+bacon", "dm+bacon") or named(config) in KINDS
     ],
-    every=4,
+    every=5,
 )
 
 
