@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bacon_pl.pace import Intervals, Pace, duration, speed
@@ -132,7 +132,9 @@ def test_intervals_are_neither_shorter_than_the_first_nor_longer_than_the_longes
 
 
 @given(st.floats(0, 1e9))
-def test_durations_are_said_to_a_tenth_or_so(length):
+@example(99.7)
+@example(149.0)
+def test_durations_are_said_to_half_a_unit_or_a_tenth(length):
     units = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
     said = duration(length)
     if said == "less than a second":
@@ -141,7 +143,8 @@ def test_durations_are_said_to_a_tenth_or_so(length):
     words = said.replace(",", "").split()
     assert len(words) in (2, 4)
     value = sum(int(n) * units[unit.rstrip("s")] for n, unit in zip(words[::2], words[1::2], strict=True))
-    assert value == pytest.approx(length, rel=0.1, abs=0.5)
+    half = {"second": 0.5, "minute": 30.0}.get(words[1].rstrip("s"), 0.0) if len(words) == 2 else 0.0
+    assert value == pytest.approx(length, rel=1e-9 if half else 0.1, abs=half)
     assert all((n == "1") != unit.endswith("s") for n, unit in zip(words[::2], words[1::2], strict=True))
 
 
