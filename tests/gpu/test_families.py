@@ -51,7 +51,7 @@ def test_no_step_of_an_evaluation_waits(settings, accelerator, tmp_path):
 
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_is_the_run(name, accelerator, exact, tmp_path):
-    """Where a device gives the same bits twice, resuming does; else (DSA's backward pass) it is near as a second run."""
+    """Where a device gives the same bits twice, resuming does; else (DSA's backward pass) it comes near."""
     distance, whole = moved(name, tmp_path / "whole", 4, accelerator=accelerator, callbacks=[Checkpoints(2)])
     _, again = moved(name, tmp_path / "again", 4, accelerator=accelerator)
     resumed, data = made(name)
