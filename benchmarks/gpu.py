@@ -132,6 +132,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from benchmarks import report
     from benchmarks.proof import page
     from benchmarks.proof.outcomes import Outcomes
+    from benchmarks.proof.parts import PARTS
     from benchmarks.proof.place import Place, find_data
 
     try:
@@ -142,7 +143,7 @@ def main(args: Sequence[str] | None = None) -> None:
     root = str(Path("data" if options.root is None else options.root).expanduser().resolve())
     place = Place(options.device, options.small, dataset, root, options.out.resolve())
     environment: dict[str, Any] = report.environment(torch.device(options.device))
-    outcomes = Outcomes(place, {"torch": environment["torch"]})
+    outcomes = Outcomes(place, PARTS, {"torch": environment["torch"]})
     say(f"{environment['device']}, torch {environment['torch']}, data: {dataset}")
     if place.rehearsal:
         say("This is a rehearsal, which proves nothing about a GPU.")

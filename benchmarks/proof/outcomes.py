@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ class Outcomes:
 
     Args:
         place: The place.
+        parts: All parts.
         versions: What else must be the same, such as torch's version.
     """
 
-    def __init__(self, place: Place, versions: dict[str, str]) -> None:
+    def __init__(self, place: Place, parts: Sequence[Part], versions: dict[str, str]) -> None:
         self.place = place
+        self.parts = parts
         self.versions = versions
         self.path = place.folder / "outcomes.json"
         kept = json.loads(self.path.read_text()) if self.path.exists() else {}
@@ -67,9 +70,7 @@ class Outcomes:
 
     def valid(self) -> dict[str, dict[str, Any]]:
         """All outcomes that still hold."""
-        from benchmarks.proof.parts import PARTS
-
-        return {part.name: found for part in PARTS if (found := self.get(part))}
+        return {part.name: found for part in self.parts if (found := self.get(part))}
 
 
 def run(part: Part, outcomes: Outcomes, seconds: float) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _call(command: list[str], log: Path, seconds: float, place: Place) -> int | 
             command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
     try:
-        return process.wait(seconds)
+        return _wait(process, seconds)
     except subprocess.TimeoutExpired:
         _signal(process, signal.SIGTERM)  # a distillation writes a checkpoint
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -132,6 +133,10 @@ def _call(command: list[str], log: Path, seconds: float, place: Place) -> int | 
     finally:
         _signal(process, signal.SIGKILL)
         process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
+    return process.wait(seconds)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

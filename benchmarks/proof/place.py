@@ -47,7 +47,7 @@ class Place:
     @property
     def name(self) -> str:
         """Name of the device."""
-        return str(report.environment(torch.device(self.device))["device"])
+        return report.device_name(torch.device(self.device))
 
     @property
     def folder(self) -> Path:
