@@ -16,6 +16,9 @@ REHEARSAL = (
     "**This is a rehearsal at toy sizes, or on a CPU. It shows that the program runs, and proves nothing about a GPU.**"
 )
 
+_ABOUT_PASSES = ("acceleration", "captur", "cuda graph", "fastest")
+"""Words of sentences in which a run says how its passes are run."""
+
 
 def write(place: Place, kept: Kept, environment: dict[str, Any], command: str) -> tuple[Path, str]:
     """Write ``gpu.json`` and ``gpu.md``.
@@ -40,12 +43,14 @@ def write(place: Place, kept: Kept, environment: dict[str, Any], command: str) -
 
 
 def _aims_table(judged: Sequence[Aim]) -> str:
-    return table("Aims", ("", "wanted", "found", "", "note"), judged).strip("\n")
+    return table("Aims", ("", "wanted", "found", "verdict", "note"), judged).strip("\n")
 
 
 def _text(place: Place, kept: Kept, environment: dict[str, Any], command: str, judged: Sequence[Aim]) -> str:
     commits = {
-        f"{o['commit']}{' with changes' if o['changed'] else ''}" for o in kept.values() if o["state"] != "blocked"
+        f"{o['commit'] or 'not known'}{' with changes' if o['changed'] else ''}"
+        for o in kept.values()
+        if o["state"] != "blocked"
     }
     data = {"random": "random pixels of CIFAR-10's size (CIFAR-10 was not there)", "cifar10": "CIFAR-10"}
     head = [
@@ -54,7 +59,7 @@ def _text(place: Place, kept: Kept, environment: dict[str, Any], command: str, j
         "\n".join(
             [
                 f"- device: {environment['device']}, torch {environment['torch']}",
-                f"- commit: {', '.join(sorted(commits)) or environment['commit']}",
+                f"- commit: {', '.join(sorted(commits)) or environment['commit'] or 'not known'}",
                 f"- data: {data.get(place.dataset, place.dataset)}",
                 f"- command: `{command}`",
                 f"- written: {environment['time']}",
@@ -89,6 +94,6 @@ def _resolved(kept: Kept) -> str:
     log = (kept.get("distill") or {}).get("log")
     if log and Path(log).exists():
         said = [line.strip() for line in Path(log).read_text(errors="replace").splitlines()]
-        told = [line for line in said if "acceleration" in line.lower() or "captur" in line.lower()]
+        told = [line for line in said if any(word in line.lower() for word in _ABOUT_PASSES)]
         lines += [f"- said by the distillation: {line[:300]}" for line in dict.fromkeys(told)]
     return "\n".join(["How passes were run", "", *(lines or ["- not known yet"])])

@@ -42,7 +42,7 @@ def moved(name, root, steps, *, callbacks=(), accelerator="cpu", **settings):
 class NoWaits(pl.Callback):
     """Makes torch raise an error where the device would be waited for, from a step on, between the steps, too."""
 
-    def __init__(self, first=2):
+    def __init__(self, first=5):  # what is made, or tried out, in the first iterations may wait
         self.first = first
         self.steps = 0
 

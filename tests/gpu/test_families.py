@@ -32,20 +32,20 @@ def test_device_and_cpu_agree(name, accelerator, exact, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "recovery"])  # which reads at its end
 def test_no_iteration_waits(name, accelerator, tmp_path):
-    _, module = moved(name, tmp_path, 4, accelerator=accelerator, callbacks=[NoWaits()])
-    assert module.iteration == 4
+    _, module = moved(name, tmp_path, 8, accelerator=accelerator, callbacks=[NoWaits()])
+    assert module.iteration == 8
 
 
 @pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES)
 def test_no_step_of_an_evaluation_waits(settings, accelerator, tmp_path):
     small = partial(ConvNet, width=4, depth=2)
-    recipe = Recipe(**{"network": small, "num_networks": 2, "epochs": 3, "batch_size": 8, "augment": DSA(), **settings})
+    recipe = Recipe(**{"network": small, "num_networks": 2, "epochs": 5, "batch_size": 8, "augment": DSA(), **settings})
     data = running.digits()
     data.setup()
     teacher = None if recipe.soft_labels is None else labeler(recipe, data.train, data.meta, 0)
     real = TrainingSet.random(data.train, ipc=1, draws=1, seed=0)
     module = EvalModule(Learners(real, recipe, data.meta, teacher=teacher))
-    running.trainer(tmp_path, 6, accelerator=accelerator, devices=1, callbacks=[NoWaits()]).fit(module)
+    running.trainer(tmp_path, 8, accelerator=accelerator, devices=1, callbacks=[NoWaits()]).fit(module)
     assert (module.learners.epoch_loss != 0).any()
 
 
