@@ -66,6 +66,8 @@ def aims(place: Place, kept: Kept) -> list[Aim]:
         _roofline(numbers.get("iteration", {}), judged, missing),
         _memory(numbers, judged, missing),
         _accuracy(numbers.get("accuracy", {}), judged, missing),
+        _beside("an epoch of an evaluation, literal against ours", "evaluation", numbers, judged, missing),
+        _beside("networks side by side against one after another", "together", numbers, judged, missing),
     ]
 
 
@@ -151,3 +153,11 @@ def _accuracy(found: Mapping[str, Any], judged: Any, missing: Any) -> Aim:
         return judged(what, wanted, None, None, missing("accuracy"))
     spread = "" if found.get("std") is None else f" ± {found['std']:.1f}"
     return judged(what, wanted, f"{found['mean']:.1f}{spread} %", None, f"{len(found['per_network'])} networks")
+
+
+def _beside(what: str, part: str, numbers: Mapping[str, Any], judged: Any, missing: Any) -> Aim:
+    if not (found := numbers.get(part)):
+        return judged(what, "–", None, None, missing(part))
+    ratio = found["ratio"]
+    text = f"{ratio['median']:.2f} times as long ({ratio['least']:.2f} to {ratio['most']:.2f})"
+    return judged(what, "–", text, None, f"{found['networks']} networks")

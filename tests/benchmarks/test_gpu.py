@@ -175,6 +175,7 @@ def numbers(ratio=12.0, whole=200.0):
     tests = {"passed": 3, "skipped": 0, "failed": {"tests.gpu::test_one": ["it waits"]}}
     found = {"iteration": iteration, "distill": {**run, "plan": {"compiled": True}}, "tests": tests}
     more = {"why": "", "commit": "abc", "changed": False, "seconds": 9.0}
+    found["together"] = {"ratio": {"median": 0.4, "least": 0.3, "most": 0.5}, "networks": 5}
     kept = {name: {"state": "done", "numbers": value, **more} for name, value in found.items()}
     return {**kept, "accuracy": {"state": "blocked", "why": "no data", "commit": "abc", "changed": False}}
 
@@ -183,7 +184,7 @@ def test_every_aim_has_a_verdict(tmp_path, monkeypatch):
     monkeypatch.setattr(Place, "name", "NVIDIA H100")
     place = Place("cuda", False, "cifar10", "data", tmp_path)
     judged = [aim.verdict for aim in aims(place, numbers())]
-    assert judged == ["missed", "met", "met", "not run", "told", "told", "not run"]
+    assert judged == ["missed", "met", "met", "not run", "told", "told", "not run", "not run", "told"]
     assert [aim.verdict for aim in aims(place, numbers(ratio=9.9, whole=301.0))][1:3] == ["missed", "missed"]
     assert {aim.verdict for aim in aims(place, {})} == {"not run"}
     environment = {"device": "NVIDIA H100", "torch": "2", "commit": "abc", "time": "now"}
