@@ -60,11 +60,17 @@ class Clock(pl.Callback):
 
 
 def plan_of(module: Any) -> dict[str, Any] | None:
-    """How a module's passes are run, as ``acceleration`` was resolved, if the module says so."""
+    """How a module's passes are run: the plan of ``acceleration``, and what is recorded as CUDA graphs."""
     program = getattr(getattr(module, "pool", None), "model", None)
     program = program or getattr(getattr(module, "learners", None), "_network", None)
     plan = getattr(program, "plan", None)
-    return plan._asdict() if hasattr(plan, "_asdict") else None
+    found = dict(plan._asdict()) if plan is not None else {}
+    for name in ("matching", "pool"):
+        part = getattr(module, name, None)
+        if hasattr(part, "captured"):
+            graph = part.captured
+            found[f"{name} recorded"] = graph is not None and (graph.why_not or f"{graph.replays} replays")
+    return found or None
 
 
 def read(path: Path) -> list[dict[str, Any]]:

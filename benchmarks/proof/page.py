@@ -16,7 +16,7 @@ REHEARSAL = (
     "**This is a rehearsal at toy sizes, or on a CPU. It shows that the program runs, and proves nothing about a GPU.**"
 )
 
-_ABOUT_PASSES = ("acceleration", "captur", "cuda graph", "fastest")
+_ABOUT_PASSES = ("acceleration", "captur", "cuda graph", "recording", "fastest")
 """Words of sentences in which a run says how its passes are run."""
 
 
