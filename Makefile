@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/digits-ipc1
 
-.PHONY: demo test test-slow lint format docs docs-serve bench clean
+.PHONY: demo test test-slow lint format docs docs-serve bench gpu clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -41,6 +41,17 @@ docs-serve: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+# `make gpu PYTHON=python` runs that Python as it is, without .venv: for machines without internet.
+ifeq ($(origin PYTHON),command line)
+GPU_PYTHON := $(PYTHON)
+else
+GPU_PYTHON := $(BIN)/python
+gpu: $(VENV)/.installed
+endif
+
+gpu:
+	$(GPU_PYTHON) benchmarks/gpu.py $(if $(ROOT),--root "$(ROOT)") $(ARGS)
 
 clean:
 	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -19,7 +19,7 @@ from bacon_pl.distilled_set import git_commit
 def environment(device: torch.device) -> dict[str, Any]:
     """Where the numbers were taken."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": device_name(device),
         "kind": device.type,
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
@@ -29,6 +29,11 @@ def environment(device: torch.device) -> dict[str, Any]:
         "commit": git_commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """Name of a GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bacon_pl.networks import Network
+from bacon_pl.networks.acceleration import has_bfloat16
 from benchmarks.timing import best_of
 
 
@@ -63,20 +64,25 @@ class Passes:
     step: Work
 
 
-def measure_device(device: torch.device) -> Device:
-    """Measure peaks: square matrix products, best of several, and the copy of a large tensor."""
+def measure_device(device: torch.device, quick: bool = False) -> Device:
+    """Measure peaks: square matrix products, best of several, and the copy of a large tensor.
+
+    Args:
+        device: The device.
+        quick: Take small ones, which do not reach the peaks.
+    """
     cuda = device.type == "cuda"
-    side = 8192 if cuda else 2048
+    side = 256 if quick else 8192 if cuda else 2048
     flops = {}
     for name, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
-        if name == "tf32" and not cuda:
-            continue
+        if (name == "tf32" and not cuda) or (name == "bfloat16" and not has_bfloat16(device)):
+            continue  # emulated, a product takes a minute, and nothing of ours uses it
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         flops[name] = 2 * side**3 / best_of(lambda a=a, b=b: torch.mm(a, b), device)
         torch.backends.cuda.matmul.allow_tf32 = before
-    source = torch.ones((2**31 if cuda else 2**28) // 4, device=device)
+    source = torch.ones((2**20 if quick else 2**31 if cuda else 2**28) // 4, device=device)
     target = torch.empty_like(source)
     return Device(flops, 2 * source.nbytes / best_of(lambda: target.copy_(source), device))
 

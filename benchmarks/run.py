@@ -55,7 +55,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     add("--epochs", type=int, default=5, help="epochs that suite eval times")
     add("--networks", type=int, default=5, help="networks that suites eval, together and devices train")
     add("--acceleration", choices=("on", "off", "auto"), default="on", help="what the library is told")
-    add("--quick", action="store_true", help="a smaller sweep")
+    add("--quick", action="store_true", help="a smaller sweep, and no true peaks of the device")
     add("--threads", type=int, help="threads of the CPU (default: torch's)")
     add("--no-memory", dest="memory", action="store_false", help="skip the processes that measure peak memory")
     add("--no-keep-memory", dest="keep_memory", action="store_false", help="let the C library hand freed tensors back")
@@ -118,7 +118,7 @@ def main(args: Sequence[str] | None = None) -> None:
     environment = report.environment(target)
     print(f"{environment['device']}, {environment['threads']} threads, torch {environment['torch']}")
     print(", ".join(f"{name} {value}" for name, value in asdict(s).items()))
-    device = measure_device(target)
+    device = measure_device(target, options.quick)
     print(report.device_table(device.flops, device.bandwidth), flush=True)
     for suite in SUITES[1:] if options.suite == "all" else (options.suite,):
         torch._dynamo.reset()

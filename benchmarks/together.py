@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.networks import StatelessNetwork, fused
+from bacon_pl.networks import StatelessNetwork, fused, resolve_acceleration
 from benchmarks.timing import median_ratio, now
 from benchmarks.workload import Settings, data_module
 
@@ -40,9 +41,11 @@ def run(s: Settings, networks: int) -> dict[str, Any]:
         losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
         return torch.autograd.grad(losses.sum(), list(weights.values()))
 
+    image = (meta.channels, *meta.size)
+    plan = resolve_acceleration(s.acceleration, made[0], image, math.inf, device)  # as in a long run
     programs = {}
     for batched in (True, False):
-        program = StatelessNetwork(made[0], s.acceleration != "off")
+        program = StatelessNetwork(made[0], plan)
         program.batched = batched
         step(program)
         programs["together" if batched else "one after another"] = program

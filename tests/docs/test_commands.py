@@ -15,6 +15,7 @@ from bacon_pl.cli import COMMANDS, main
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.table import Table, command
 from bacon_pl.table.sources import Source
+from benchmarks import gpu as proof
 from benchmarks import run as benchmark
 from tests.docs.pages import PAGES, blocks, name, prose
 from tests.paths import ROOT
@@ -83,6 +84,10 @@ def check(words, monkeypatch):
             check(["bacon", *rest[start + 1 :]], monkeypatch)
         case ["make", "bench", arguments]:
             benchmark.parse(shlex.split(arguments.removeprefix("ARGS=")))
+        case ["make", "gpu", *arguments]:
+            given = dict(word.split("=", 1) for word in arguments)
+            assert given.keys() <= {"PYTHON", "ROOT", "ARGS"}
+            proof.parse(shlex.split(given.get("ARGS", "")))
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["pip", "install", "."] | ["tensorboard", "--logdir", _] | [".ci/run"]:
