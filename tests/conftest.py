@@ -78,12 +78,19 @@ def _no_global_seed(monkeypatch):
     monkeypatch.delenv("PL_GLOBAL_SEED")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_suite(tmp_path_factory):
+    """Keep decoded folders and trained networks out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACON_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _private_cache(request, tmp_path_factory, monkeypatch):
-    """Keep decoded folders out of the user's cache, and networks trained on a pretended GPU out of everybody else's.
+def _cache_of_its_own(request, tmp_path_factory, monkeypatch):
+    """Keep networks that were trained on a pretended GPU out of everybody else's cache.
 
     They are rounded in another way, as those of a real GPU are.
     """
-    pretended = hasattr(request.module, "PretendGPU") or hasattr(request.module, "pretend")
-    name = "cache-pretended" if pretended else "cache"
-    monkeypatch.setenv("BACON_CACHE", str(tmp_path_factory.getbasetemp() / name))
+    if hasattr(request.module, "PretendGPU") or hasattr(request.module, "pretend"):
+        monkeypatch.setenv("BACON_CACHE", str(tmp_path_factory.getbasetemp() / "cache-pretended"))

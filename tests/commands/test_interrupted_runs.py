@@ -15,7 +15,7 @@ import torch
 
 from bacon_pl import checkpoints
 from bacon_pl.checkpoints import claimed
-from tests.paths import DIGITS, ROOT
+from tests.paths import DIGITS, PYTHON, ROOT
 from tests.patience import PATIENCE
 
 STEPS, EVERY = 40, 5
@@ -28,8 +28,10 @@ COMMAND = [
 ]  # fmt: skip
 
 
-def start(out, *args, steps=STEPS, launcher=(sys.executable,), **environment):
+def start(out, *args, steps=STEPS, launcher=None, **environment):
     """Start the real command, in a process group of its own."""
+    # Processes that start others are Python itself, so that all of them are in the group.
+    launcher = launcher or [PYTHON if "--trainer.devices" in args else sys.executable]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
     out.parent.mkdir(parents=True, exist_ok=True)
     # Not the whole path: the folder's name is part of the settings, and those of the set's file.
@@ -120,7 +122,7 @@ def test_two_nodes_of_one_process_each_end_in_the_bits_of_one(whole, tmp_path):
     nodes = [
         start(
             tmp_path, "--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "ddp",
-            launcher=[sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1",
+            launcher=[PYTHON, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1",
                       "--node_rank", str(rank), "--master_addr", "127.0.0.1", "--master_port", port],
         )
         for rank in range(2)

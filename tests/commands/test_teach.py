@@ -1,6 +1,7 @@
 """`bacon teach`: what it trains, that it goes on after a kill, what it lists and what it finds damaged."""
 
 import json
+import logging
 import re
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,9 @@ def test_gpus_that_are_not_there_are_refused_and_lists_take_nothing(cache, capsy
 def test_long_trainings_say_where_they_are(cache, monkeypatch, caplog):
     seconds = iter(range(0, 100_000, 4))
     monkeypatch.setattr("bacon_pl.learners.training.Pace", lambda **given: _pace(seconds))
-    with caplog.at_level("INFO"):
+    # Whatever other tests, and who imported Lightning first, have left.
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    with caplog.at_level("INFO"), caplog.at_level("INFO", logger="lightning.pytorch"):
         main(["teach", *SMALL, "--epochs=4"])
     told = [message for message in caplog.messages if "epoch" in message and "left" in message]
     assert told and re.fullmatch(r"network 1 of 1: epoch [\d.]+ of 4, loss [\d.]+, .* left", told[0])

@@ -65,7 +65,7 @@ def test_runs_repeat_resume_and_share_the_networks(tmp_path):
 
 @pytest.mark.timeout(300)
 def test_two_processes_end_in_the_same_bits(tmp_path):
-    shared = distill(tmp_path / "a", 3, flags={"devices": 2, "strategy": "ddp_spawn"}, **NCFM_FRAME)
+    shared = distill(tmp_path / "a", 3, flags={"devices": 2, "strategy": "ddp_fork"}, **NCFM_FRAME)
     assert torch.equal(shared.images, distill(tmp_path / "b", 3, **NCFM_FRAME).images)
 
 

@@ -132,7 +132,7 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path, monkeypatch):
 @pytest.mark.timeout(300)
 def test_two_processes_end_in_the_same_bits(tmp_path):
     shared = distill(tmp_path / "a", 3, objective=HEAVY, reference=REFERENCE,
-                     flags={"devices": 2, "strategy": "ddp_spawn"})  # fmt: skip
+                     flags={"devices": 2, "strategy": "ddp_fork"})  # fmt: skip
     assert len(list(folders(tmp_path)[0].glob("*.safetensors"))) == 3
     for path in folders(tmp_path)[0].iterdir():
         path.unlink()

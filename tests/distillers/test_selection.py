@@ -101,7 +101,7 @@ def test_two_processes_choose_alike_and_a_finished_choice_is_resumed(tmp_path, r
     flags = {"callbacks": [Checkpoints(1)]}
     more = {"observer": OBSERVER} if rule == "rded" else {}
     alone = select(tmp_path / "a", ipc=1, rule=rule, flags=flags, **more)
-    shared = select(tmp_path / "b", ipc=1, rule=rule, flags={"devices": 2, "strategy": "ddp_spawn"}, **more)
+    shared = select(tmp_path / "b", ipc=1, rule=rule, flags={"devices": 2, "strategy": "ddp_fork"}, **more)
     assert torch.equal(alone.images, shared.images)
     again = Selection(ipc=1, network=small, coreset_steps=10, rule=rule, **more)
     trainer(tmp_path / "a", 5).fit(again, datamodule=digits(), ckpt_path=newest(tmp_path / "a"))

@@ -187,7 +187,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(process, (port, tmp_path), nprocs=2)
+    mp.start_processes(process, (port, tmp_path), nprocs=2, start_method="fork")  # quick: nothing is imported
     alone = everything()
     assert len(alone) == 2 * 3 * 4 + 2
     for rank in range(2):

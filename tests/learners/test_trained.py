@@ -286,7 +286,7 @@ def test_two_processes_train_what_one_trains(data, tmp_path):
     (tmp_path / "1").mkdir()
     part = make(data, tmp_path / "1", count=1)  # one node has some already
     before = stamps(part)
-    mp.spawn(process, (port, tmp_path), nprocs=2)
+    mp.start_processes(process, (port, tmp_path), nprocs=2, start_method="fork")  # quick: nothing is imported
     alone = make(data, tmp_path / "alone", count=3)
     for name in ("shared", "0", "1"):
         together = make(data, tmp_path / name, count=3)
