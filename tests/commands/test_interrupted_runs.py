@@ -109,12 +109,14 @@ def test_two_processes_killed_and_resumed_end_in_the_bits_of_one(whole, tmp_path
     assert_same_end(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_three_processes_share_ten_classes_and_another_number_of_them_can_resume(whole, tmp_path):
     finish(start(tmp_path, "--trainer.devices", "3", "--trainer.strategy", "ddp", steps=25))
     finish(start(tmp_path, "--ckpt_path", "last"))  # a longer run than was planned, on one device
     assert_same_end(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_nodes_of_one_process_each_end_in_the_bits_of_one(whole, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
