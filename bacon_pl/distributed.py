@@ -76,15 +76,6 @@ def gather_objects(value: T) -> list[T]:
     return found
 
 
-def from_first(value: T) -> T:
-    """Small plain values of the first process, on every process; all of them call this together."""
-    if _alone():
-        return value
-    found = [value]
-    dist.broadcast_object_list(found, src=0)
-    return found[0]
-
-
 def together(action: Callable[[], object]) -> None:
     """Do something with files; if it fails on one process, all of them raise, for none must wait for the others.
 

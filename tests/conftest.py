@@ -84,13 +84,3 @@ def _cache_of_the_suite(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BACON_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
-
-
-@pytest.fixture(autouse=True)
-def _cache_of_its_own(request, tmp_path_factory, monkeypatch):
-    """Keep networks that were trained on a pretended GPU out of everybody else's cache.
-
-    They are rounded in another way, as those of a real GPU are.
-    """
-    if hasattr(request.module, "PretendGPU") or hasattr(request.module, "pretend"):
-        monkeypatch.setenv("BACON_CACHE", str(tmp_path_factory.getbasetemp() / "cache-pretended"))

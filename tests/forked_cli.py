@@ -14,10 +14,11 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.paths import ROOT
 from tests.patience import PATIENCE
@@ -115,17 +116,23 @@ def _become(request: dict[str, Any]) -> None:
         give_up_capabilities()
 
 
-def _serve() -> None:
-    """Fork for each request on stdin and answer with its exit code; returns in the forks alone."""
-    # Imported here, and used by everything but the errors that come before it.
+def import_everything() -> None:
+    """Import what commands use, so that forks need not; imported here, for errors that come before it need nothing."""
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
 
     import bacon_pl.cli
     import bacon_pl.commands.evaluate
-    import bacon_pl.commands.settings  # noqa: F401
+    import bacon_pl.commands.settings
+    import bacon_pl.table
+    import bacon_pl.tuning  # noqa: F401
 
     gc.freeze()  # or the forks' collections would copy every page
+
+
+def _serve() -> None:
+    """Fork for each request on stdin and answer with its exit code; returns in the forks alone."""
+    import_everything()
     while line := sys.stdin.readline():
         child = os.fork()
         if not child:
@@ -137,8 +144,9 @@ def _serve() -> None:
     os._exit(0)
 
 
-def _end(code: int) -> None:
+def end(code: int) -> NoReturn:
     """End as the interpreter does, but for taking a thousand modules apart."""
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     try:
         if sys.stdout:
@@ -157,9 +165,9 @@ if __name__ == "__main__":
 
     try:
         main()
-    except SystemExit as end:
-        _end(end.code or 0)
+    except SystemExit as stop:
+        end(stop.code or 0)
     except BaseException:
         traceback.print_exc()
-        _end(1)
-    _end(0)
+        end(1)
+    end(0)

@@ -8,9 +8,7 @@ Tests of the start itself take ``tests.paths.PYTHON``.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import gc
 import json
 import os
 import runpy
@@ -18,11 +16,11 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
+from tests.forked_cli import end, import_everything
 from tests.paths import PYTHON, ROOT
 
 READ_AT_START = ("OMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_", "LC_", "LANG")
@@ -138,48 +136,25 @@ def _become(request: dict[str, Any], streams: list[int], executable: str) -> Non
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _end(code: int) -> None:
-    """End as the interpreter does, but for taking a thousand modules apart."""
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError as error:
-            print(f"Exception ignored in {stream.name}: {error!r}", file=sys.stderr)
-            code = code or 120
-    os._exit(code)
-
-
 def _fork(request: dict[str, Any], streams: list[int], executable: str) -> int:
     """Run a program in a fork; returns the fork's process id."""
     if child := os.fork():
         return child
     try:
         _become(request, streams, executable)
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-        _end(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        end(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
     except BaseException:
         traceback.print_exc()
-        _end(1)
-    _end(0)
-    return 0
+        end(1)
+    return end(0)
 
 
 def serve(address: str, owner: int) -> None:
     """Fork for every program that connects, until the owner is gone."""
-    import sklearn.datasets
-    import sklearn.model_selection  # noqa: F401
-
-    import bacon_pl.cli
-    import bacon_pl.commands.evaluate
-    import bacon_pl.commands.settings
-    import bacon_pl.table
-    import bacon_pl.tuning  # noqa: F401
-
-    gc.freeze()  # or the forks' collections would copy every page
+    import_everything()
     executable = str(Path(address).with_name("python"))
     running: dict[int, socket.socket] = {}
     reader, writer = socket.socketpair()

@@ -28,7 +28,7 @@ from bacon_pl.distributed import broadcast, shard
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, Capture, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
-from bacon_pl.networks.acceleration import PLAIN, Work
+from bacon_pl.networks.acceleration import Work
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.selection.tiles import Start
 
@@ -188,7 +188,6 @@ class DistributionMatching(Distiller):
         self.memory_gib = memory_gib
         self.acceleration: Acceleration = acceleration
         self.capture: Capture = capture
-        self.passes = PLAIN
         self.bound_log = BoundLog(bound, self.seed)
 
     def configure_optimizers(self) -> Any:
@@ -221,7 +220,6 @@ class DistributionMatching(Distiller):
                 self.images.dtype,
                 self._plan,
             )
-        self.passes = self.pool.model.plan
         self.matching = Matching(self)
         capture_parts(self)
 
@@ -287,7 +285,8 @@ class DistributionMatching(Distiller):
 
         network_id = self.pool.matched(t)
         accuracy = self.pool.accuracy(network_id).clone()
-        with self.passes.flags():
+        flags = self.pool.model.plan.flags
+        with flags():
             terms, gradient = self.matching.match(batch, network_id, accuracy)
         # Checked before they affect the images.
         gradients = [gradient, *self.matching.ascent.gradients()]
@@ -296,7 +295,7 @@ class DistributionMatching(Distiller):
             self.update(gradient)
             self.matching.ascent.step()
         if self.pairs is not None and self.pairs.calibration:
-            with self.profile("calibration"):
+            with self.profile("calibration"), flags():
                 terms[TERM], gradient = calibrate(self, t, self.pairs.calibration)
                 self.check_finite({TERM: [terms[TERM]], "gradient": [gradient]})
                 self.update(gradient)

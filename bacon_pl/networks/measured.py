@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from bacon_pl import rng
-from bacon_pl.distributed import from_first, process_rank
+from bacon_pl.distributed import gather_objects, process_rank
 from bacon_pl.errors import one_line
 from bacon_pl.networks import fused_cuda, picks
 from bacon_pl.networks.acceleration import Plan, Work, bears_bfloat16, has_bfloat16
@@ -82,7 +82,7 @@ def measured(by_rule: Plan, template: Network, image: tuple[int, int, int], devi
         found = tried(by_rule, template, image, work, _steps(template, image, device, work))
         pick = picks.Pick(facts, *chosen(found))
         picks.write(pick)
-    pick = from_first(pick)
+    pick = gather_objects(pick)[0]
     assert pick is not None
     picks.note(pick)
     rank_zero_info(f"{pick.facts['architecture']} on {pick.facts['device']}: {pick.why}.")

@@ -56,16 +56,18 @@ class StatelessNetwork:
         """How :meth:`side_by_side` runs the networks."""
         if self.way == "batched" and not batchable:
             raise BaconError(f"{type(template).__name__} cannot run as one batched program: use another way.")
-        self._run: Run = partial(self._autocast, self._plain) if plan.bfloat16 else self._plain
-        self._run_many: Run = partial(self._autocast, self._many) if plan.bfloat16 else self._many
+        self._run: Run = self._plain
+        self._run_many: Run = self._many
+        if plan.compiled or plan.bfloat16:  # else the precision is the Trainer's
+            self._run, self._run_many = partial(self._autocast, self._plain), partial(self._autocast, self._many)
         if plan.compiled:
             if device.type == "cpu":
                 fused.load()
             settings: Any = torch._dynamo.config
             settings.recompile_limit = max(settings.recompile_limit, MOST_PROGRAMS)
             # Static shapes: there are few different ones, and a program for all batch sizes is slower.
-            self._run = torch.compile(partial(self._autocast, self._plain), dynamic=False)
-            self._run_many = torch.compile(partial(self._autocast, self._many), dynamic=False)
+            self._run = torch.compile(self._run, dynamic=False)
+            self._run_many = torch.compile(self._run_many, dynamic=False)
 
     @property
     def batched(self) -> bool:

@@ -20,6 +20,17 @@ VALUES = 2048
 
 
 @triton.jit
+def _four(x, row, f, p, width, xb, xf, xh, xw, inside):  # type: ignore[no-untyped-def]
+    """Read the four positions of each pooling."""
+    base = x + row * xb + (2 * (p // width) * xh + 2 * (p % width) * xw)[:, None] + (f * xf)[None, :]
+    x0 = tl.load(base, mask=inside, other=0.0).to(tl.float32)
+    x1 = tl.load(base + xw, mask=inside, other=0.0).to(tl.float32)
+    x2 = tl.load(base + xh, mask=inside, other=0.0).to(tl.float32)
+    x3 = tl.load(base + xh + xw, mask=inside, other=0.0).to(tl.float32)
+    return x0, x1, x2, x3
+
+
+@triton.jit
 def _square(x, mean, inside):  # type: ignore[no-untyped-def]
     centered = tl.where(inside, x - mean[None, :], 0.0)
     return tl.sum(centered * centered, 0)
@@ -41,11 +52,7 @@ def _forward(  # type: ignore[no-untyped-def]
     f = tl.program_id(1) * wide + tl.arange(0, wide)
     p = tl.arange(0, tall)
     inside = (p < positions)[:, None] & (f < filters)[None, :]
-    base = x + row * xb + (2 * (p // width) * xh + 2 * (p % width) * xw)[:, None] + (f * xf)[None, :]
-    x0 = tl.load(base, mask=inside, other=0.0).to(tl.float32)
-    x1 = tl.load(base + xw, mask=inside, other=0.0).to(tl.float32)
-    x2 = tl.load(base + xh, mask=inside, other=0.0).to(tl.float32)
-    x3 = tl.load(base + xh + xw, mask=inside, other=0.0).to(tl.float32)
+    x0, x1, x2, x3 = _four(x, row, f, p, width, xb, xf, xh, xw, inside)
     count = 4 * positions
     mean = tl.sum(x0 + x1 + x2 + x3, 0) / count
     squares = _square(x0, mean, inside) + _square(x1, mean, inside)
@@ -82,11 +89,7 @@ def _backward(  # type: ignore[no-untyped-def]
     p = tl.arange(0, tall)
     inside = (p < positions)[:, None] & (f < filters)[None, :]
     there = f < filters
-    base = x + row * xb + (2 * (p // width) * xh + 2 * (p % width) * xw)[:, None] + (f * xf)[None, :]
-    x0 = tl.load(base, mask=inside, other=0.0).to(tl.float32)
-    x1 = tl.load(base + xw, mask=inside, other=0.0).to(tl.float32)
-    x2 = tl.load(base + xh, mask=inside, other=0.0).to(tl.float32)
-    x3 = tl.load(base + xh + xw, mask=inside, other=0.0).to(tl.float32)
+    x0, x1, x2, x3 = _four(x, row, f, p, width, xb, xf, xh, xw, inside)
     at = gradient + row * gb + ((p // width) * gh + (p % width) * gw)[:, None] + (f * gf)[None, :]
     up = tl.load(at, mask=inside, other=0.0).to(tl.float32) / 4  # 0 in the padding, so that sums leave it out
     mean = tl.load(mean_in + row * filters + f, mask=there, other=0.0)

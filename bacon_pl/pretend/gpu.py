@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import sys
 import tempfile
 import warnings
@@ -53,6 +55,8 @@ class PretendGPU:
     of the host, copies between host and device unless they come from pinned memory with ``non_blocking=True``, and host
     tensors among those of the device, which a GPU refuses.
 
+    Networks that are trained meanwhile lie in a folder that ends with the process, not in the cache that runs read.
+
     What it cannot tell: how fast anything is; what torch's C++ code does differently on a GPU, for it sees a CPU;
     compiled programs, reduced precision and several devices.
 
@@ -82,6 +86,7 @@ class PretendGPU:
     def __enter__(self) -> PretendGPU:
         """Begin to pretend, in this thread."""
         stack = self._stack
+        stack.enter_context(_own_cache())
         # There is no generator of a device: what would be drawn there is drawn from that of the CPU.
         stack.enter_context(mock.patch("torch.cuda.get_rng_state", return_value=None))
         stack.enter_context(mock.patch("torch.cuda.set_rng_state", return_value=None))
@@ -161,6 +166,28 @@ def check_iterations(module: pl.LightningModule, data: pl.LightningDataModule, s
         gpu.trainer(max_steps=steps, default_root_dir=folder).fit(module, datamodule=data)
     gpu.raise_if_any()
     return gpu.copies
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="bacon_pl-pretend-")
+
+
+@contextlib.contextmanager
+def _own_cache() -> Iterator[None]:
+    """Keep what is trained in a folder that ends with the process, out of the cache that others read.
+
+    Networks are rounded in another way than on a CPU, as those of a real GPU are.
+    """
+    before = os.environ.get("BACON_CACHE")
+    os.environ["BACON_CACHE"] = _folder().name
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("BACON_CACHE", None)
+        else:
+            os.environ["BACON_CACHE"] = before
 
 
 class _Accelerator(CPUAccelerator):

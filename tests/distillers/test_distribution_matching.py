@@ -12,7 +12,7 @@ from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.distillers import DistributionMatching, PoolSettings, batched_sgd
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.errors import BaconError
-from bacon_pl.networks import ConvNet
+from bacon_pl.networks import ConvNet, StatelessNetwork
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.objectives import CrossEntropy, MeanMatching
 from tests.distillers.running import distill, small
@@ -23,6 +23,7 @@ class FixedNetwork:
 
     def __init__(self, model, accuracy):
         self.template, self.percent = model, accuracy
+        self.model = StatelessNetwork(model)
 
     advance = reset_meters = train = lambda self, *_: None
     matched = lambda self, t: 0  # noqa: E731

@@ -55,7 +55,7 @@ def test_a_run_keeps_what_was_measured_at_its_start(gpu, tmp_path):
 def test_other_processes_take_what_the_first_one_sends(gpu, monkeypatch):
     sent = picks.Pick({"device": "GPU", "architecture": "ConvNet"}, FAST, "it is fast")
     monkeypatch.setattr(measured, "process_rank", lambda: 1)
-    monkeypatch.setattr(measured, "from_first", lambda own: sent if own is None else own)
+    monkeypatch.setattr(measured, "gather_objects", lambda own: [sent, own])
     template = small(1, (8, 8), 10)
     assert measured.measured(measured.REFERENCE, template, (1, 8, 8), torch.device("cpu"), measured.Work()) == FAST
     assert gpu == []
