@@ -49,8 +49,9 @@ with open({address!r} + ".lock", "w") as lock:
         server.connect({address!r})
     except OSError:
         null = subprocess.DEVNULL
+        suites = {{k: v for k, v in os.environ.items() if k in {names!r}}}  # the server's imports read it, for all forks
         process = subprocess.Popen([{python!r}, "-m", "tests.quick_python", {address!r}, {owner!r}], cwd={root!r},
-                                   stdin=null, stdout=null, stderr=null, start_new_session=True)
+                                   env=suites, stdin=null, stdout=null, stderr=null, start_new_session=True)
         while True:
             try:
                 server.connect({address!r})
@@ -90,12 +91,16 @@ def at_start() -> dict[str, str]:
 
 
 def write_client(folder: Path) -> str:
-    """Write the program that stands for Python; returns its path."""
+    """Write the program that stands for Python; returns its path.
+
+    Of the environment it keeps the names alone, for values may be secrets. Whichever process calls it first starts the
+    server, and what that process was given beyond these (its rank among several, say) is none of the other forks'.
+    """
     path = folder / "python"
     path.write_text(
         CLIENT.format(
             python=PYTHON, begins=READ_AT_START, free=FREE, known=at_start(), address=str(folder / "socket"),
-            owner=str(os.getpid()), root=str(ROOT),
+            names=sorted(os.environ), owner=str(os.getpid()), root=str(ROOT),
         )
     )  # fmt: skip
     path.chmod(0o755)
@@ -113,17 +118,21 @@ def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _become(request: dict[str, Any], streams: list[int], executable: str) -> None:
     """Turn a fresh fork into the program."""
+    from lightning.fabric.utilities.rank_zero import _get_rank, rank_zero_only
+
     for fd, stream in enumerate(streams):
         os.dup2(stream, fd)
     os.closerange(3, 1024)
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    rank_zero_only.rank = _get_rank() or 0  # Lightning reads it when it is imported
     sys.stdin, sys.stdout, sys.stderr = (
         os.fdopen(fd, mode, closefd=False, **({"errors": "backslashreplace"} if fd == 2 else {}))
         for fd, mode in ((0, "r"), (1, "w"), (2, "w"))

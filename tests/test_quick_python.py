@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from tests.paths import PYTHON
+from tests.paths import PYTHON, ROOT
 from tests.patience import PATIENCE
+from tests.quick_python import write_client
 
 COMMANDS = (
     ["-m", "bacon_pl", "configs", "ablation"],
@@ -28,6 +29,17 @@ def test_streams_and_status_are_pythons(words, tmp_path):
         for python in (sys.executable, PYTHON)
     )
     assert (quick.returncode, quick.stdout, quick.stderr) == (real.returncode, real.stdout, real.stderr)
+
+
+def test_who_comes_first_leaves_the_others_nothing(tmp_path):
+    """A rank among processes or a deaf ear of the first caller, which starts the server, is its own alone."""
+    python = write_client(tmp_path)
+    words = [python, "-m", "tests.told_apart"]
+    first, second = (
+        subprocess.run(words, cwd=ROOT, env={**os.environ, **more}, capture_output=True, text=True, preexec_fn=how)
+        for more, how in (({"RANK": "1"}, lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)), ({}, None))
+    )
+    assert (first.stdout, second.stdout) == ("rank 1, deaf to SIGTERM\n", "rank 0\n")
 
 
 def alive(marker):
