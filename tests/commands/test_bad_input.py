@@ -72,6 +72,7 @@ def command(*args: str, **how: Any) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["set truncated"])
 def test_bad_input_from_nothing(name: str, bad: dict[str, Path], out: Path, tmp_path: Path) -> None:
     before = earlier_files(out)

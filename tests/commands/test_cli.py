@@ -23,7 +23,7 @@ QUICK = ["--model.network.width", "4", "--trainer.enable_progress_bar", "false",
 def bacon(*args, cwd=ROOT, python=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [python or sys.executable, "-m", "bacon_pl", *map(str, args)],
+        [*(python or [sys.executable]), "-m", "bacon_pl", *map(str, args)],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -42,7 +42,7 @@ def run(tmp_path_factory):
     """One short distillation that several tests look at."""
     out = tmp_path_factory.mktemp("run")
     fit(out, "--trainer.max_steps", 4, "--validation.every_n_steps", 2, "--validation.epochs", 2,
-        "--image_grid.every_n_steps", 2, "--trainer.log_every_n_steps", 1, python=PYTHON)  # fmt: skip
+        "--image_grid.every_n_steps", 2, "--trainer.log_every_n_steps", 1, python=[PYTHON, "-W", "error"])  # fmt: skip
     return out
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import subprocess
+import sys
 import warnings
 from functools import cache, reduce
 
@@ -10,7 +11,7 @@ import pytest
 from bacon_pl.cli import main
 from bacon_pl.config_files import layers
 from tests.commands.settings_trees import laid_over, leaves, load, plain, says
-from tests.paths import CONFIGS, PYTHON, ROOT
+from tests.paths import CONFIGS, ROOT
 from tests.thinned import fast, thinned
 
 EXPERIMENTS = sorted(CONFIGS.glob("*/ipc*.yaml"))
@@ -318,7 +319,7 @@ def test_every_ablation_changes_what_it_names_and_nothing_else(dataset, ablation
 def test_the_command_itself_prints_the_same(printed):
     configs = [CONFIGS / "cifar100/ipc10.yaml", CONFIGS / "methods/idm+bacon.yaml", SMALL]
     options = [option for config in configs for option in ("--config", str(config))]
-    command = [PYTHON, "-m", "bacon_pl", "fit", *options, "--print_config"]
+    command = [sys.executable, "-m", "bacon_pl", "fit", *options, "--print_config"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert plain(load(done.stdout)) == printed("fit", *configs)

@@ -30,8 +30,7 @@ COMMAND = [
 
 def start(out, *args, steps=STEPS, launcher=None, **environment):
     """Start the real command, in a process group of its own."""
-    # Processes that start others are Python itself, so that all of them are in the group.
-    launcher = launcher or [PYTHON if "--trainer.devices" in args else sys.executable]
+    launcher = launcher or [sys.executable]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
     out.parent.mkdir(parents=True, exist_ok=True)
     # Not the whole path: the folder's name is part of the settings, and those of the set's file.
@@ -86,15 +85,15 @@ def whole(tmp_path_factory):
     return out
 
 
-def kill_and_resume(out, kills, *args):
+def kill_and_resume(out, kills, *args, **how):
     chance = random.Random()
     for k in range(kills):
-        process = start(out, "--ckpt_path", "last", *args)
+        process = start(out, "--ckpt_path", "last", *args, **how)
         wait_for(process, out, (k + 1) * STEPS // (kills + 2))
         time.sleep(chance.uniform(0, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    finish(start(out, "--ckpt_path", "last", *args))
+    finish(start(out, "--ckpt_path", "last", *args, **how))
 
 
 def test_killed_again_and_again_a_run_ends_in_the_same_bits(whole, tmp_path):
@@ -104,8 +103,9 @@ def test_killed_again_and_again_a_run_ends_in_the_same_bits(whole, tmp_path):
     assert sets[0] == sets[1]
 
 
-def test_two_processes_killed_and_resumed_end_in_the_bits_of_one(whole, tmp_path):
-    kill_and_resume(tmp_path, 2, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+@pytest.mark.parametrize("launcher", [None, pytest.param([PYTHON], marks=pytest.mark.slow)], ids=["forks", "python"])
+def test_two_processes_killed_and_resumed_end_in_the_bits_of_one(launcher, whole, tmp_path):
+    kill_and_resume(tmp_path, 2, "--trainer.devices", "2", "--trainer.strategy", "ddp", launcher=launcher)
     assert_same_end(whole, tmp_path)
 
 

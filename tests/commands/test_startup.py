@@ -173,6 +173,7 @@ def test_the_help_of_one_class_is_the_commands(capsys):
     assert text.startswith("usage: bacon fit [--model.objective.tv_weight")
 
 
+@pytest.mark.slow
 def test_warnings_may_be_errors(tmp_path):
     small = ["--config", DIGITS, "--trainer.default_root_dir", tmp_path / "run", "--trainer.accelerator", "cpu"]
     for command in (
