@@ -119,7 +119,9 @@ def _become(request: dict[str, Any]) -> None:
 def import_everything() -> None:
     """Import what commands use, so that forks need not; imported here, for errors that come before it need nothing."""
     import sklearn.datasets
-    import sklearn.model_selection  # noqa: F401
+    import sklearn.manifold
+    import sklearn.model_selection
+    import torch.utils.tensorboard  # noqa: F401
 
     import bacon_pl.cli
     import bacon_pl.commands.evaluate
@@ -127,6 +129,8 @@ def import_everything() -> None:
     import bacon_pl.table
     import bacon_pl.tuning  # noqa: F401
 
+    # Tests look at no arrangement of points for long enough to need a thousand steps, which take seconds.
+    sklearn.manifold.TSNE.__init__.__kwdefaults__["max_iter"] = 250
     gc.freeze()  # or the forks' collections would copy every page
 
 

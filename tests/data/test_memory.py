@@ -86,8 +86,8 @@ def commands(root: Path, out: Path, *, batch_real: int) -> tuple[list, list]:
 
 
 def test_many_images_cost_their_bytes_and_no_more(tmp_path: Path) -> None:
-    few, many = (write_many(tmp_path / f"{n}" / "tiny-imagenet-200", 20, n, 10) for n in (10, 410))
-    size = 20 * 400 * IMAGE_BYTES
+    few, many = (write_many(tmp_path / f"{n}" / "tiny-imagenet-200", 20, n, 10) for n in (10, 210))
+    size = 20 * 200 * IMAGE_BYTES
     steps = [
         step
         for root in (few, many)
