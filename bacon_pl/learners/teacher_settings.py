@@ -42,7 +42,7 @@ class TeacherSettings(RealTraining):
     network: NetworkFactory | None = None
     file: str | None = None
 
-    option: ClassVar[str] = ""  # of bacon teach, which has no other settings
+    option: ClassVar[str] = "--evaluation.soft_labels.teacher"
 
     def __post_init__(self) -> None:
         super().__post_init__()
