@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.augment import NoAugmentation
@@ -144,12 +145,16 @@ class Comparison:
             for variant in variants_of(training_set, self.recipe, self.labels)
         ]
         if self.scored:
-            runs += [self._scored_run(part) for part in _SCORED]
+            runs += self.scored_runs.values()
         return list(dict.fromkeys(runs))
 
-    def _scored_run(self, part: str) -> Run:
-        name, variant = _SCORED[part]
-        return Run(self.main, name, variant if self.variant(variant) != self.recipe else "given")
+    @property
+    def scored_runs(self) -> dict[str, Run]:
+        """The runs that the robust scores need, by argument of :func:`~bacon_pl.evaluation.scores.robust_scores`."""
+        return {
+            part: Run(self.main, name, variant if self.variant(variant) != self.recipe else "given")
+            for part, (name, variant) in _SCORED.items()
+        }
 
     def variant(self, variant: Variant) -> Recipe:
         """Return the recipe of a variant."""
@@ -272,7 +277,17 @@ class Comparison:
             ``hlr``, ``ior``, ``lrs`` and ``ars``; as ``weights`` those of LRS and ARS, ``w`` and ``gamma``; and as
             ``accuracies`` the mean accuracies in [0, 1] used for them.
         """
-        found = {Run(o.architecture, o.training_set, o.variant): float(o.accuracies.mean()) / 100 for o in run_results}
-        parts = {part: found[self._scored_run(part)] for part in _SCORED}
+        return self.scores_of({Run(o.architecture, o.training_set, o.variant): o.accuracies for o in run_results})
+
+    def scores_of(self, accuracies: Mapping[Run, Tensor]) -> dict[str, Any]:
+        """Compute the same from the accuracies alone.
+
+        Args:
+            accuracies: Accuracy of every network in percent, (K,), of all :attr:`scored_runs`.
+
+        Returns:
+            See :meth:`scores`.
+        """
+        parts = {part: float(accuracies[run].mean()) / 100 for part, run in self.scored_runs.items()}
         weights = asdict(self.weights)
         return {**asdict(robust_scores(**parts, **weights)), "weights": weights, "accuracies": parts}

@@ -31,6 +31,7 @@ from bacon_pl.table.plan import (
 )
 from bacon_pl.table.risk import measure_sets
 from bacon_pl.table.runner import Job, claimed, places, run_all
+from bacon_pl.table.scores import score_sets
 from bacon_pl.table.screen import Screen
 from bacon_pl.table.sources import Source, locate
 from bacon_pl.table.tuned import Tuned, tuned_settings, tuning_note
@@ -98,6 +99,15 @@ class Table:
             help="Also measure BACON's bound and the risk of all sets, and say whether it ranks them as accuracy does.",
         )
         parser.add_argument(
+            "--scores",
+            type=bool,
+            default=False,
+            nargs="?",
+            const=True,
+            help="Also train the networks that the robust scores LRS and ARS of all sets need, each once for all sets "
+            "that share it; --evaluation.whole_epochs shortens those on all real images.",
+        )
+        parser.add_argument(
             "--out", type=str | None, default=None, help="Folder of the table; by default runs/table-<budget>."
         )
         parser.add_argument(
@@ -143,13 +153,16 @@ class Table:
         notes = [*self._notes(budget, seeds, sources), *tuning_note(list(tuned.values()))]
 
         def publish() -> list[Path]:
-            return write(out, entries(cells, out, seeds, reasons, c.bound), notes, absent)
+            return write(out, entries(cells, out, seeds, reasons, c.bound, c.scores), notes, absent)
 
         with claimed(out) as held:
             failed = self._fill(jobs, out, held, reasons, publish)
+            gpu = self._accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+            device = torch.device("cuda" if gpu else "cpu")
             if c.bound:
-                gpu = self._accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-                measure_sets(jobs, given, seeds[0], torch.device("cuda" if gpu else "cpu"))
+                measure_sets(jobs, given, seeds[0], device)
+            if c.scores:
+                score_sets(jobs, out, seeds[0], device)
             files = publish()
         print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
         if failed:
@@ -249,11 +262,11 @@ class Table:
         """Create the jobs of all repeats; settings are resolved once per cell, as repeats differ only in the seed."""
         if cells:
             print(f"resolving the settings of {len(cells)} cell{'s' if len(cells) > 1 else ''} …", flush=True)
-        records = {}
+        records, whole_epochs = {}, {}
         for cell in cells:
             arguments = self._arguments(cell, seeds[0], sources[cell.dataset], out)
             asked = [*arguments["eval"], "--distilled", str(cell.folder(out, seeds[0]))]
-            records[cell] = record(self.settings, {**arguments, "eval": asked})
+            records[cell], whole_epochs[cell] = record(self.settings, {**arguments, "eval": asked})
             self._check_family(cell, records[cell], sources[cell.dataset], out)
             if cell in tuned:
                 tuned[cell].check_kept(records[cell])
@@ -264,6 +277,7 @@ class Table:
                 cell.folder(out, seed),
                 self._arguments(cell, seed, sources[cell.dataset], out),
                 of_seed(records[cell], seed),
+                whole_epochs[cell],
             )
             for seed in seeds
             for cell in cells

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,11 +16,12 @@ from bacon_pl.evaluation import markdown_table, short_bytes, write_text
 from bacon_pl.runtime import replacing
 from bacon_pl.table.numbers import Entry, mean_and_std
 from bacon_pl.table.risk import SEEN_BY, risk_note
+from bacon_pl.table.scores import TOLD
 
 _FIELDS = (
     *("dataset", "ipc", "method", "mean", "std", "std_of_repeats", "repeats", "networks"),
     *("published", "difference", "tuned_from", "gain"),
-    *("labels", "hard_mean", "hard_std", "storage_bytes"),
+    *("labels", "hard_mean", "hard_std", "storage_bytes", *TOLD),
     *(f"{number}_{view}" for view in SEEN_BY for number in ("bound", "risk")),
     "reason",
 )
@@ -59,6 +61,7 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
             "are several. Published numbers are those of arXiv 2406.01112.",
             markdown_table(head, rows),
             *_labels_note(entries),
+            *_scores_note(entries),
         ]
         if any(entry.accuracies for entry in entries):
             parts.append("![ours and published](table.png)")
@@ -92,7 +95,24 @@ def _more(entries: Sequence[Entry]) -> dict[str, Callable[[Entry], str]]:
         found["with hard labels"] = lambda e: _mean_and_std(e.hard)
     if any(entry.storage is not None for entry in entries):
         found["storage"] = lambda e: "–" if e.storage is None else short_bytes(e.storage)
+    if any(entry.scores for entry in entries):
+        found |= {name.upper(): partial(_score, name=name) for name in ("lrs", "ars")}
     return found
+
+
+def _score(entry: Entry, name: str) -> str:
+    value = entry.score(name)
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _scores_note(entries: Sequence[Entry]) -> list[str]:
+    """Say what the robust scores are, where there are any."""
+    if not any(entry.scores for entry in entries):
+        return []
+    return [
+        "LRS and ARS are DD-Ranking's label-robust and augmentation-robust scores (see `bacon eval --scores`), in "
+        "[0, 1] and with weights of ½; means over repeats. A set no better than random images has an ARS of 0.269."
+    ]
 
 
 def _labels_note(entries: Sequence[Entry]) -> list[str]:
@@ -150,6 +170,7 @@ def comma_separated(entries: Sequence[Entry]) -> str:
             + ["" if number is None else f"{number:.3f}" for number in (entry.published, entry.difference)]
             + [entry.cell.tuned_from, "" if (gain := gain_of(entry, entries)) is None else f"{gain:.3f}"]
             + [entry.labels, *_csv_spread(entry.hard), "" if entry.storage is None else entry.storage]
+            + ["" if (value := entry.score(name)) is None else f"{value:.4f}" for name in TOLD]
             + [
                 "" if (value := entry.seen(view, number)) is None else f"{value:.5g}"
                 for view in SEEN_BY

@@ -185,7 +185,7 @@ def _tunable(methods: Mapping[str, Path], tuned: Path) -> set[str]:
     return found
 
 
-def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], int | None]:
     """Collect the settings of distillation and evaluation that identify a cell's run.
 
     Args:
@@ -193,7 +193,8 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> dict[s
         arguments: Arguments of ``fit`` and of ``eval``.
 
     Returns:
-        The settings as JSON values.
+        The settings as JSON values, and the passes over all real images of networks that learn these: no row of a
+        table, so that they are not among the settings.
     """
     fit = dict(settings("fit", arguments["fit"]))
     resolved = settings("eval", arguments["eval"])
@@ -204,8 +205,9 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> dict[s
     if labels := resolved.get("labels"):
         own["labels"] = labels
     own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
-    own["evaluation"] = {name: value for name, value in own["evaluation"].items() if name != "acceleration"}
-    return json.loads(json.dumps(own, default=str))
+    free = ("acceleration", "whole_epochs")
+    own["evaluation"] = {name: value for name, value in own["evaluation"].items() if name not in free}
+    return json.loads(json.dumps(own, default=str)), evaluation.get("whole_epochs")
 
 
 def of_seed(own: Mapping[str, Any], seed: int) -> dict[str, Any]:

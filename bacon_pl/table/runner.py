@@ -37,6 +37,7 @@ class Job:
         folder: Output folder.
         arguments: Arguments of ``fit`` and of ``eval``.
         record: Settings that must stay the same when the run is resumed.
+        whole_epochs: Passes of networks on all real images, if they are shorter; these are no row of the table.
     """
 
     cell: Cell
@@ -44,6 +45,7 @@ class Job:
     folder: Path
     arguments: Mapping[str, Sequence[str]]
     record: Mapping[str, Any]
+    whole_epochs: int | None = None
 
     @property
     def done(self) -> bool:

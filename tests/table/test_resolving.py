@@ -38,7 +38,7 @@ def test_settings_are_resolved_once_a_cell_and_said_so(capsys):
 def test_the_record_of_another_seed_differs_in_the_seed_alone():
     def resolved(seed):
         args = ["--config", "digits/ipc1", "--seed_everything", str(seed), "--trainer.default_root_dir", f"run{seed}"]
-        return record(settings_of, {"fit": args, "eval": [*args, "--distilled", f"run{seed}"]})
+        return record(settings_of, {"fit": args, "eval": [*args, "--distilled", f"run{seed}"]})[0]
 
     assert of_seed(resolved(0), 5) == resolved(5) != resolved(0)
 
