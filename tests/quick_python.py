@@ -48,8 +48,8 @@ with open({address!r} + ".lock", "w") as lock:
     try:
         server.connect({address!r})
     except OSError:
-        null = subprocess.DEVNULL
-        suites = {{k: v for k, v in os.environ.items() if k in {names!r}}}  # the server's imports read it, for all forks
+        null = subprocess.DEVNULL  # the imports read the environment once for all forks: only what is the suite's
+        suites = {{k: v for k, v in os.environ.items() if k in {names!r}}}
         process = subprocess.Popen([{python!r}, "-m", "tests.quick_python", {address!r}, {owner!r}], cwd={root!r},
                                    env=suites, stdin=null, stdout=null, stderr=null, start_new_session=True)
         while True:

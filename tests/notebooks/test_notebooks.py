@@ -10,7 +10,6 @@ from nbclient import NotebookClient
 from tests.paths import ROOT
 from tests.patience import PATIENCE
 
-
 SHORT = {
     r"\btrainer\(\d+": "trainer(3",
     r"epochs=\d+": "epochs=1",

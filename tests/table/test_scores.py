@@ -29,12 +29,10 @@ def test_scores_are_those_of_an_evaluation_and_shared_trainings_are_made_once(tm
     for row in rows(tmp_path):
         folder = tmp_path / "digits-ipc1" / row["method"] / "seed0"
         found = json.loads((folder / "scores.json").read_text())
-        configs = [
-            word for name in ("digits/ipc1", f"methods/{row['method']}", "budgets/small") for word in ("--config", name)
-        ]
-        main(["eval", *configs, *LEARNING, "--evaluation.num_networks", "2", "--evaluation.whole_epochs", "1", "--scores",
-              "true", "--trainer.accelerator", "cpu", "--distilled", str(folder), "--out",
-              str(tmp_path / row["method"])])  # fmt: skip
+        method = row["method"]
+        configs = (f"--config={name}" for name in ("digits/ipc1", f"methods/{method}", "budgets/small"))
+        main(["eval", *configs, *LEARNING, "--evaluation.num_networks=2", "--evaluation.whole_epochs=1", "--scores=true",
+              "--trainer.accelerator=cpu", f"--distilled={folder}", f"--out={tmp_path / method}"])  # fmt: skip
         expected = json.loads((tmp_path / row["method"] / "results.json").read_text())["scores"]
         assert found["accuracies"] == pytest.approx(expected["accuracies"])
         assert len(set(expected["accuracies"].values())) > 4
