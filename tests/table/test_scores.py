@@ -31,8 +31,9 @@ def test_scores_are_those_of_an_evaluation_and_shared_trainings_are_made_once(tm
         found = json.loads((folder / "scores.json").read_text())
         method = row["method"]
         configs = (f"--config={name}" for name in ("digits/ipc1", f"methods/{method}", "budgets/small"))
-        main(["eval", *configs, *LEARNING, "--evaluation.num_networks=2", "--evaluation.whole_epochs=1", "--scores=true",
-              "--trainer.accelerator=cpu", f"--distilled={folder}", f"--out={tmp_path / method}"])  # fmt: skip
+        given_here = [f"--distilled={folder}", f"--out={tmp_path / method}", "--trainer.accelerator=cpu"]
+        shorter = ["--evaluation.num_networks=2", "--evaluation.whole_epochs=1"]
+        main(["eval", *configs, *LEARNING, *shorter, "--scores=true", *given_here])
         expected = json.loads((tmp_path / row["method"] / "results.json").read_text())["scores"]
         assert found["accuracies"] == pytest.approx(expected["accuracies"])
         assert len(set(expected["accuracies"].values())) > 4
