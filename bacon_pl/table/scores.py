@@ -116,12 +116,15 @@ def _kept(comparison: Comparison, run: Run, job: Job, data: DataModule, out: Pat
 def _accuracies(comparison: Comparison, run: Run, data: DataModule, device: torch.device) -> Tensor:
     """Train the networks of a run and return their test accuracies in percent, (K,)."""
     begun = time.monotonic()
-    learners = comparison.module(run, device).learners.to(device).fit()
+    how = {"hard": ", hard labels", "plain": ", without augmentation"}.get(run.variant, "")
+    name = f"{LABELS[run.training_set]}{how}"
+    learners = comparison.module(run, device).learners.to(device)
+    number, epochs = len(learners.networks), learners.recipe.epochs
+    print(f"  {number} network{'s' * (number != 1)} on {name}, {epochs} epoch{'s' * (epochs != 1)} …", flush=True)
+    learners.fit()
     test = data.test.to(device)
     accuracies = learners.accuracies(test.images, test.labels).cpu()
-    how = {"hard": ", hard labels", "plain": ", without augmentation"}.get(run.variant, "")
-    took = duration(time.monotonic() - begun)
-    print(f"    {LABELS[run.training_set]}{how}: {accuracies.mean():.1f} % ({took})", flush=True)
+    print(f"    {name}: {accuracies.mean():.1f} % ({duration(time.monotonic() - begun)})", flush=True)
     return accuracies
 
 
