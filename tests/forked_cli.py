@@ -74,7 +74,7 @@ class ForkedCli:
         out, err = self.folder / "stdout", self.folder / "stderr"
         streams = {"0": os.devnull, "1": str(out), "2": str(err)}
         streams |= {str(fd): str(path) for fd, path in how.pop("streams", {}).items()}
-        how["env"] = {"BACON_CACHE": os.environ["BACON_CACHE"], **how.get("env", {})}  # of this test, not of another
+        how["env"] = {**os.environ, **how.get("env", {})}  # of this test, not of the first
         request = {"args": [str(a) for a in args], "cwd": str(cwd), "timeout": timeout, "streams": streams, **how}
         for file in (out, err):
             file.write_bytes(b"")
@@ -98,7 +98,8 @@ def _become(request: dict[str, Any]) -> None:
 
     signal.alarm(int(request["timeout"]))
     os.chdir(request["cwd"])
-    os.environ.update(request.get("env", {}))
+    os.environ.clear()
+    os.environ.update({**request["env"], "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
     sys.argv = ["bacon", *request["args"]]
     for fd, path in request["streams"].items():
         opened = os.open(path, os.O_RDONLY if fd == "0" else os.O_WRONLY)

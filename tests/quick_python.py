@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ with open({address!r} + ".lock", "w") as lock:
         server.connect({address!r})
     except OSError:
         null = subprocess.DEVNULL  # the imports read the environment once for all forks: only what is the suite's
-        suites = {{k: v for k, v in os.environ.items() if k in {names!r}}}
+        suites = {{k: v for k, v in os.environ.items() if k in {names!r} and k != "PYTHONPATH"}}
         process = subprocess.Popen([{python!r}, "-m", "tests.quick_python", {address!r}, {owner!r}], cwd={root!r},
                                    env=suites, stdin=null, stdout=null, stderr=null, start_new_session=True)
         while True:
@@ -73,11 +74,17 @@ ignored = [s for s in passed if signal.getsignal(s) is signal.SIG_IGN]
 request = json.dumps({{"args": args, "cwd": os.getcwd(), "env": env, "ignored": ignored}}).encode()
 socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(request)
-pid = int.from_bytes(server.recv(8, socket.MSG_WAITALL), "big")
+def told():
+    number = server.recv(8, socket.MSG_WAITALL)
+    if len(number) < 8:
+        os.write(2, b"the server of forks has ended\\n")
+        os._exit(70)
+    return int.from_bytes(number, "big")
+pid = told()
 for s in passed:
     signal.signal(s, lambda s, _: os.kill(pid, s))
 signal.pthread_sigmask(signal.SIG_UNBLOCK, passed)
-status = int.from_bytes(server.recv(8, socket.MSG_WAITALL), "big")
+status = told()
 if os.WIFSIGNALED(status):
     signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) != signal.SIGKILL else None
     os.kill(os.getpid(), os.WTERMSIG(status))
@@ -112,7 +119,9 @@ def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     head, streams, _, _ = socket.recv_fds(connection, 8, 3)
     size, text = int.from_bytes(head, "big"), b""
     while len(text) < size:
-        text += connection.recv(size - len(text))
+        if not (part := connection.recv(size - len(text))):
+            raise ConnectionError("the program in between has ended")
+        text += part
     return json.loads(text), streams
 
 
@@ -140,6 +149,7 @@ def _become(request: dict[str, Any], streams: list[int], executable: str) -> Non
     sys.stderr.reconfigure(line_buffering=True)
     _, module, *rest = request["args"]
     sys.argv, sys.executable = [module, *rest], executable
+    tempfile.tempdir = None  # as TMPDIR says
     own = [part for part in request["env"].get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:1] = [request["cwd"], *own]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -179,13 +189,18 @@ def serve(address: str, owner: int) -> None:
             for key, _ in events.select(2):
                 if key.fileobj is listener:
                     connection, _ = listener.accept()
-                    request, streams = _received(connection)
+                    try:
+                        request, streams = _received(connection)
+                    except (OSError, ValueError):  # the program in between was killed before it had said all
+                        connection.close()
+                        continue
                     child = _fork(request, streams, executable)
                     for stream in streams:
                         os.close(stream)
                     running[child] = connection
-                    connection.sendall(child.to_bytes(8, "big"))
                     events.register(connection, selectors.EVENT_READ, child)
+                    with contextlib.suppress(OSError):  # if it was killed, that is read from the connection next
+                        connection.sendall(child.to_bytes(8, "big"))
                 elif key.fileobj is reader:
                     reader.recv(4096)
                 else:  # the program in between was killed

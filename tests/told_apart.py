@@ -4,5 +4,6 @@ import signal
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-deaf = ", deaf to SIGTERM" if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN else ""
-print(f"rank {rank_zero_only.rank}{deaf}")
+if __name__ == "__main__":
+    deaf = ", deaf to SIGTERM" if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN else ""
+    print(f"rank {rank_zero_only.rank}{deaf}")

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
@@ -35,6 +36,7 @@ from bacon_pl.evaluation import (
     Results,
     Run,
     RunResult,
+    SharedAccuracies,
     bound_line,
     bounds,
     labels_note,
@@ -116,6 +118,8 @@ class Eval(LightningCommand):
         Returns:
             The results.
         """
+        if self.config.shared is not None and not self.config.scores:
+            raise BaconError("--shared keeps what --scores true needs, which is not asked for: leave it out.")
         if data is not None:
             self.use(data)
         if data is None:
@@ -126,6 +130,8 @@ class Eval(LightningCommand):
             if self.trainer.is_global_zero:
                 stack.enter_context(claimed(folder, self.config.overwrite))
                 check_writable(folder, "--out")
+                if self.config.shared is not None:
+                    check_writable(Path(self.config.shared).expanduser(), "--shared")
             self.read_data()
             distilled.check_fits(self.datamodule.meta)
             self.loggers = make_loggers(self.config.trainer.logger, folder)
@@ -172,27 +178,40 @@ class Eval(LightningCommand):
             self.say(teacher_line(teachers))
         run_results: list[RunResult] = []
         first, compiled = None, None
-        for run in comparison.runs:
-            if run.architecture != compiled:
-                # torch stops compiling when it has a certain number of programs of a function (see
-                # networks.stateless.MOST_PROGRAMS). The runs of one architecture share about ten, including those of
-                # the teacher and the feature spaces. A reset for each architecture allows any number of architectures.
-                torch.compiler.reset()
-                compiled = run.architecture
-            begun = time.monotonic()
-            module = comparison.module(run, self.trainer.strategy.root_device)
-            trainer = self.evaluation_trainer(module, run, folder)
-            with undone(folder / LOGS, keep=lambda: bool(run_results) or not self.trainer.is_global_zero):
-                trainer.fit(module)
-                trainer.test(module, datamodule=data, verbose=False)
-            run_results.append(comparison.result(run, module))
-            took = duration(time.monotonic() - begun)
-            self.say(f"[{len(run_results)}/{len(comparison.runs)}] {run_line(run_results[-1])} ({took})")
-            first = first or (module, trainer.loggers)
+        number = len(comparison.runs)
+        shared = self.shared_accuracies() if scores else None
+        found: dict[Run, Tensor] = {}
+        for i, run in enumerate(comparison.runs, 1):
+            with contextlib.ExitStack() as stack:
+                path = None
+                if shared is not None and run in comparison.only_scored:
+                    path, there = stack.enter_context(shared.turn(comparison, run))
+                    if there is not None:
+                        found[run] = there
+                        self.say(f"[{i}/{number}] {training_name(run)}: {there.mean():.1f} %, kept in {path}")
+                        continue
+                if run.architecture != compiled:
+                    # torch stops compiling when it has a certain number of programs of a function (see
+                    # networks.stateless.MOST_PROGRAMS). The runs of one architecture share about ten, including those
+                    # of the teacher and the feature spaces. A reset for each architecture allows any number of them.
+                    torch.compiler.reset()
+                    compiled = run.architecture
+                begun = time.monotonic()
+                module = comparison.module(run, self.trainer.strategy.root_device)
+                trainer = self.evaluation_trainer(module, run, folder)
+                with undone(folder / LOGS, keep=lambda: bool(run_results) or not self.trainer.is_global_zero):
+                    trainer.fit(module)
+                    trainer.test(module, datamodule=data, verbose=False)
+                run_results.append(comparison.result(run, module))
+                found[run] = run_results[-1].accuracies
+                if shared is not None and path is not None:
+                    shared.keep(path, comparison, run, found[run])
+                self.say(f"[{i}/{number}] {run_line(run_results[-1])} ({duration(time.monotonic() - begun)})")
+                first = first or (module, trainer.loggers)
         assert first is not None
         device = self.trainer.strategy.root_device
         views = comparison.views(first[0], device) if self.config.bound else None
-        scored = comparison.scores(run_results) if comparison.scored else None
+        scored = comparison.scores_of(found) if comparison.scored else None
         zero = self.trainer.is_global_zero
         bound = None
         if zero and views:
@@ -213,6 +232,17 @@ class Eval(LightningCommand):
                 self.say(bound_line(bound))
             self.say(f"results: {written}\nreport: {report}")
         return Results(numbers)
+
+    def shared_accuracies(self) -> SharedAccuracies | None:
+        """Return the accuracies that evaluations share in the folder ``--shared``."""
+        if self.config.shared is None:
+            return None
+        return SharedAccuracies(Path(self.config.shared).expanduser(), self.datamodule.test, self._trainer_facts())
+
+    def _trainer_facts(self) -> dict[str, Any]:
+        """Settings of the Trainer that change results."""
+        given = self.resolved["trainer"]
+        return {**{name: given.get(name) for name in _TRAINER}, "precision": self.trainer.precision}  # normalized
 
     def say(self, text: str) -> None:
         """Print text on one of the processes, and flush it so that it appears immediately in files."""
@@ -244,7 +274,6 @@ class Eval(LightningCommand):
             data.pop("whitening", None)
         # Datasets that the catalog fully describes are the same in every folder.
         root = str(Path(self.datamodule.root).resolve()) if find(name).num_classes is None else None
-        trainer = {key: settings["trainer"].get(key) for key in _TRAINER}
         return {
             "distilled": distilled.checksum,
             "data": {**data, "name": name, "root": root},
@@ -256,7 +285,7 @@ class Eval(LightningCommand):
             "score_weights": settings["score_weights"] if self.config.scores else None,
             "bound": settings["bound_settings"] if self.config.bound else None,
             "figures": self.config.figures,  # figures add test accuracies during training to the results
-            "trainer": {**trainer, "precision": self.trainer.precision},  # normalized by the Trainer
+            "trainer": self._trainer_facts(),
             "seed": int(self.config.seed_everything),
         }
 

@@ -63,6 +63,13 @@ def add_options(parser: LightningArgumentParser) -> None:
     )
     parser.add_class_arguments(ScoreWeights, "score_weights")
     parser.add_argument(
+        "--shared",
+        type=str | None,
+        default=None,
+        help="Folder for the accuracies of trainings that only --scores needs. Those that another evaluation has left "
+        "there, on all real images or on random ones by the same recipe and seed, are not made again.",
+    )
+    parser.add_argument(
         "--bound",
         type=bool,
         default=False,

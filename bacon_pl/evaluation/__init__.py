@@ -23,6 +23,7 @@ from bacon_pl.evaluation.report import of_main, results, write_results, write_te
 from bacon_pl.evaluation.results_file import Results
 from bacon_pl.evaluation.run_result import Embedded, RunResult
 from bacon_pl.evaluation.scores import RobustScores, ScoreWeights, robust_scores
+from bacon_pl.evaluation.shared import SharedAccuracies
 from bacon_pl.evaluation.storage import short_bytes, storage_line
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "RobustScores",
     "Run",
     "ScoreWeights",
+    "SharedAccuracies",
     "VIEWS",
     "accuracy_rule",
     "accuracy_table",

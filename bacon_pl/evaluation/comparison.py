@@ -138,15 +138,23 @@ class Comparison:
     @property
     def runs(self) -> list[Run]:
         """All runs without repeats: the main architecture comes first, starting with the distilled set."""
-        runs = [
+        runs = [*self._compared, *self.scored_runs.values()] if self.scored else self._compared
+        return list(dict.fromkeys(runs))
+
+    @property
+    def _compared(self) -> list[Run]:
+        """The runs whose accuracies were asked for themselves."""
+        return [
             Run(name, training_set, variant)
             for name in self.networks
             for training_set in ("distilled", *self.baselines)
             for variant in variants_of(training_set, self.recipe, self.labels)
         ]
-        if self.scored:
-            runs += self.scored_runs.values()
-        return list(dict.fromkeys(runs))
+
+    @property
+    def only_scored(self) -> list[Run]:
+        """Those of the runs that only the scores need."""
+        return [run for run in self.runs if run not in self._compared]
 
     @property
     def scored_runs(self) -> dict[str, Run]:
@@ -174,14 +182,19 @@ class Comparison:
         Returns:
             The module, which has not been trained.
         """
-        recipe = self.variant(run.variant).with_rate_of(self.distilled.step_size if self._own_rate(run) else None)
-        recipe = replace(recipe, network=self.networks[run.architecture])
-        if run.training_set == "whole" and recipe.whole_epochs is not None:
-            recipe = replace(recipe, epochs=recipe.whole_epochs)
+        recipe = self.recipe_of(run)
         training_set = self._training_set(run.training_set, torch.device(device))
         soft = recipe.soft_labels
         labeled = soft is None or (soft.source == "stored" and training_set.soft_labels is not None)
         return EvalModule(Learners(training_set, recipe, self.meta, self.seed, None if labeled else self.teachers))
+
+    def recipe_of(self, run: Run) -> Recipe:
+        """Return the recipe by which a run's networks are trained."""
+        recipe = self.variant(run.variant).with_rate_of(self.distilled.step_size if self._own_rate(run) else None)
+        recipe = replace(recipe, network=self.networks[run.architecture])
+        if run.training_set == "whole" and recipe.whole_epochs is not None:
+            recipe = replace(recipe, epochs=recipe.whole_epochs)
+        return recipe
 
     def _own_rate(self, run: Run) -> bool:
         """Whether the learning rate of a run is the set's own step size."""

@@ -1,5 +1,6 @@
 """Networks trained side by side without a Trainer, for evaluation, validation and teachers."""
 
+from bacon_pl.learners.fingerprint import described, digest
 from bacon_pl.learners.flat_step import FlatStep
 from bacon_pl.learners.labeler import Ensemble, labeler
 from bacon_pl.learners.learners import Learners
@@ -26,6 +27,8 @@ __all__ = [
     "TrainedNetworks",
     "TrainingSet",
     "accuracies",
+    "described",
+    "digest",
     "feature_spaces",
     "labeler",
     "spread",

@@ -31,12 +31,13 @@ from bacon_pl.table.plan import (
 )
 from bacon_pl.table.risk import measure_sets
 from bacon_pl.table.runner import Job, claimed, places, run_all
-from bacon_pl.table.scores import score_sets
 from bacon_pl.table.screen import Screen
 from bacon_pl.table.sources import Source, locate
 from bacon_pl.table.tuned import Tuned, tuned_settings, tuning_note
 
 DEFAULT_METHODS = "tiles,dm,idm,bacon"
+SHARED = "shared"
+"""Folder, in that of a table, with the accuracies that its evaluations share."""
 
 
 class Table:
@@ -104,8 +105,8 @@ class Table:
             default=False,
             nargs="?",
             const=True,
-            help="Also train the networks that the robust scores LRS and ARS of all sets need, each once for all sets "
-            "that share it; --evaluation.whole_epochs shortens those on all real images.",
+            help="Also compute the robust scores LRS and ARS of all sets. Networks on all real images and on random "
+            "ones are trained once for the sets that share them.",
         )
         parser.add_argument(
             "--out", type=str | None, default=None, help="Folder of the table; by default runs/table-<budget>."
@@ -157,12 +158,9 @@ class Table:
 
         with claimed(out) as held:
             failed = self._fill(jobs, out, held, reasons, publish)
-            gpu = self._accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-            device = torch.device("cuda" if gpu else "cpu")
             if c.bound:
-                measure_sets(jobs, given, seeds[0], device)
-            if c.scores:
-                score_sets(jobs, out, seeds[0], device)
+                gpu = self._accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+                measure_sets(jobs, given, seeds[0], torch.device("cuda" if gpu else "cpu"))
             files = publish()
         print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
         if failed:
@@ -277,6 +275,7 @@ class Table:
                 cell.folder(out, seed),
                 self._arguments(cell, seed, sources[cell.dataset], out),
                 of_seed(records[cell], seed),
+                self.config.scores,
                 whole_epochs[cell],
             )
             for seed in seeds
@@ -296,6 +295,8 @@ class Table:
             arguments[command] = [*common, *given, *source.arguments, *fixed]
         if labels := self._labels:
             arguments["eval"] += ["--labels", ",".join(labels)]
+        if self.config.scores:
+            arguments["eval"] += ["--scores", "true", "--shared", str(out / SHARED)]
         return arguments
 
     def _override(self, option: str) -> str | None:

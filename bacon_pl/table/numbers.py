@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bacon_pl.errors import BaconError
 from bacon_pl.learners import spread
-from bacon_pl.table.finished import read_all
 from bacon_pl.table.plan import Cell
 from bacon_pl.table.risk import read_bounds
-from bacon_pl.table.scores import read_scores
+from bacon_pl.table.runner import RESULTS
+
+SCORES = ("lrs", "ars", "hlr", "ior")
+"""Names of the robust scores in the results of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Entry:
         hard: Like ``accuracies``, with hard labels beside the soft ones of ``accuracies``; None for a repeat without.
         labels: With which labels ``accuracies`` were reached, ``hard`` or ``soft``; empty if it is not known.
         storage: Bytes of all that a network of the evaluation needs; None if it was not counted.
+        scores: Robust scores of every repeat that has them, by the names in :data:`SCORES`.
         bounds: Bound and risk of the sets that were measured (see :func:`~bacon_pl.table.risk.read_bounds`).
-        scores: Robust scores of the sets that were scored (see :func:`~bacon_pl.table.scores.read_scores`).
     """
 
     cell: Cell
@@ -73,7 +78,7 @@ class Entry:
         return sum(known) / len(known) if known else None
 
     def score(self, name: str) -> float | None:
-        """Mean over repeats of a robust score, one of :data:`~bacon_pl.table.scores.TOLD`; None if there is none."""
+        """Mean over repeats of one of :data:`SCORES`; None if there is none."""
         return sum(one[name] for one in self.scores) / len(self.scores) if self.scores else None
 
 
@@ -94,6 +99,65 @@ def published() -> dict[tuple[str, str, int], float]:
     return found
 
 
+@dataclass(frozen=True)
+class Read:
+    """What a table takes from the results of a run.
+
+    Attributes:
+        accuracies: Test accuracy of every network in percent.
+        hard: The same with hard labels, if they are evaluated beside soft ones; else empty.
+        labels: ``hard`` or ``soft``: the labels of ``accuracies``; empty in results of earlier versions.
+        storage: Bytes of all that a network needs; None in results of earlier versions.
+        scores: Robust scores by name; None if they were not computed.
+    """
+
+    accuracies: tuple[float, ...]
+    hard: tuple[float, ...]
+    labels: str
+    storage: int | None
+    scores: Mapping[str, float] | None
+
+
+def read_results(folder: Path) -> tuple[float, ...] | None:
+    """Read the accuracies from a run's evaluation; None if it is not finished.
+
+    Raises:
+        BaconError: The file is damaged.
+    """
+    found = read_all(folder)
+    return None if found is None else found.accuracies
+
+
+def read_all(folder: Path) -> Read | None:
+    """Read what a table takes from a run's evaluation; None if it is not finished.
+
+    Raises:
+        BaconError: The file is damaged.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        return None
+    try:
+        numbers: Any = json.loads(path.read_text(encoding="utf-8"))
+        hard: Any = next(
+            (
+                run["accuracy"]["per_network"]
+                for run in numbers.get("runs", ())
+                if (run["network"], run["training_set"], run["variant"]) == (numbers["network"], "distilled", "hard")
+            ),
+            (),
+        )
+        return Read(
+            tuple(map(float, numbers["accuracy"]["per_network"])),
+            tuple(map(float, hard)),
+            str((numbers.get("labels") or {}).get("kind") or ""),
+            (numbers.get("storage") or {}).get("total"),
+            {name: float(scores[name]) for name in SCORES} if (scores := numbers.get("scores")) else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaconError(f"cannot read '{path}' ({error}): remove it, and it is made again.") from error
+
+
 def entries(
     cells: Sequence[Cell],
     out: Path,
@@ -110,7 +174,7 @@ def entries(
         seeds: Seeds of the repeats.
         reasons: Reasons for missing repeats by cell.
         bound: Whether to read the bound and the risk, too.
-        scores: Whether to read the robust scores, too.
+        scores: Whether to take the robust scores, too.
 
     Returns:
         One entry per cell.
@@ -123,11 +187,10 @@ def entries(
         reason = "" if len(there) == len(seeds) else reasons.get(cell, "not yet run")
         number = known.get((cell.method, cell.dataset, cell.ipc))
         measured = [read_bounds(cell.folder(out, seed)) for seed in seeds] if bound else []
-        scored = [read_scores(cell.folder(out, seed)) for seed in seeds] if scores else []
         hard = tuple(repeat.hard for repeat in repeats if repeat.hard)
         labels = "+".join(sorted({repeat.labels for repeat in repeats}))
         stored = max((repeat.storage for repeat in repeats if repeat.storage is not None), default=None)
         bounds = tuple(one for one in measured if one)
-        told = tuple(one for one in scored if one)
-        found.append(Entry(cell, there, len(seeds), number, reason, bounds, hard, labels, stored, told))
+        scored = tuple(repeat.scores for repeat in repeats if repeat.scores) if scores else ()
+        found.append(Entry(cell, there, len(seeds), number, reason, bounds, hard, labels, stored, scored))
     return found

@@ -14,14 +14,13 @@ from matplotlib.figure import Figure
 
 from bacon_pl.evaluation import markdown_table, short_bytes, write_text
 from bacon_pl.runtime import replacing
-from bacon_pl.table.numbers import Entry, mean_and_std
+from bacon_pl.table.numbers import SCORES, Entry, mean_and_std
 from bacon_pl.table.risk import SEEN_BY, risk_note
-from bacon_pl.table.scores import TOLD
 
 _FIELDS = (
     *("dataset", "ipc", "method", "mean", "std", "std_of_repeats", "repeats", "networks"),
     *("published", "difference", "tuned_from", "gain"),
-    *("labels", "hard_mean", "hard_std", "storage_bytes", *TOLD),
+    *("labels", "hard_mean", "hard_std", "storage_bytes", *SCORES),
     *(f"{number}_{view}" for view in SEEN_BY for number in ("bound", "risk")),
     "reason",
 )
@@ -62,6 +61,7 @@ def markdown(entries: Sequence[Entry], notes: Iterable[str], absent: Iterable[st
             markdown_table(head, rows),
             *_labels_note(entries),
             *_scores_note(entries),
+            *_beside_note(entries),
         ]
         if any(entry.accuracies for entry in entries):
             parts.append("![ours and published](table.png)")
@@ -110,8 +110,8 @@ def _scores_note(entries: Sequence[Entry]) -> list[str]:
     if not any(entry.scores for entry in entries):
         return []
     return [
-        "LRS and ARS are DD-Ranking's label-robust and augmentation-robust scores (see `bacon eval --scores`), in "
-        "[0, 1] and with weights of ½; means over repeats. A set no better than random images has an ARS of 0.269."
+        "LRS and ARS are the label-robust and the augmentation-robust score of DD-Ranking (see `bacon eval --scores`), "
+        "in [0, 1]; means over the repeats. A set that is as good as random images has an ARS of 0.269."
     ]
 
 
@@ -140,11 +140,17 @@ def _beside(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
         both = [entry] if other is None else [entry, other]
         count = ", ".join(dict.fromkeys(_count(e) for e in both if e.accuracies))
         gain = None if other is None else gain_of(other, entries)
-        columns = (column(entry) for column in more.values())
+        columns = (" / ".join(dict.fromkeys(column(e) for e in both)) for column in more.values())
         rows.append([_label(entry), entry.cell.method, _ours(entry), "–" if other is None else _ours(other),
                      _signed(gain), *columns, count, _number(entry.published), _signed(entry.difference)])  # fmt: skip
     head = ["dataset", "method", "its own settings", "tuned", "gain"]
     return [*head, *more, "repeats × networks", "published", "difference"], rows
+
+
+def _beside_note(entries: Sequence[Entry]) -> list[str]:
+    """Say whose the two values in one column are, where there may be two."""
+    both = any(entry.cell.tuned_from for entry in entries) and _more(entries)
+    return ["Of two values in a column, the second is that of the tuned settings."] if both else []
 
 
 def gain_of(entry: Entry, entries: Sequence[Entry]) -> float | None:
@@ -170,7 +176,7 @@ def comma_separated(entries: Sequence[Entry]) -> str:
             + ["" if number is None else f"{number:.3f}" for number in (entry.published, entry.difference)]
             + [entry.cell.tuned_from, "" if (gain := gain_of(entry, entries)) is None else f"{gain:.3f}"]
             + [entry.labels, *_csv_spread(entry.hard), "" if entry.storage is None else entry.storage]
-            + ["" if (value := entry.score(name)) is None else f"{value:.4f}" for name in TOLD]
+            + ["" if (value := entry.score(name)) is None else f"{value:.4f}" for name in SCORES]
             + [
                 "" if (value := entry.seen(view, number)) is None else f"{value:.5g}"
                 for view in SEEN_BY

@@ -14,6 +14,7 @@ from bacon_pl.data.catalog import find
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.evaluation import write_text
+from bacon_pl.table.options import words_of
 
 Settings = Callable[[str, Sequence[str]], Mapping[str, Any]]
 """A function from the name and the arguments of a command to its resolved settings. It raises errors for bad arguments.
@@ -193,8 +194,8 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
         arguments: Arguments of ``fit`` and of ``eval``.
 
     Returns:
-        The settings as JSON values, and the passes over all real images of networks that learn these: no row of a
-        table, so that they are not among the settings.
+        The settings as JSON values; and, as they change no accuracy of a table, not among them, the passes of an
+        evaluation over all real images (None: as many as over a set).
     """
     fit = dict(settings("fit", arguments["fit"]))
     resolved = settings("eval", arguments["eval"])
@@ -202,11 +203,11 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
     module, _, name = fit["model"]["class_path"].rpartition(".")
     free = getattr(importlib.import_module(module), name).free_settings  # settings has imported it already
     own = {**identity(fit, free), "evaluation": evaluation}
-    if labels := resolved.get("labels"):
-        own["labels"] = labels
+    labels = resolved.get("labels")
+    own["labels"] = ",".join(words_of(labels, "--labels")) if labels else "as the recipe says"
     own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
-    free = ("acceleration", "whole_epochs")
-    own["evaluation"] = {name: value for name, value in own["evaluation"].items() if name not in free}
+    others = ("acceleration", "whole_epochs")
+    own["evaluation"] = {name: value for name, value in own["evaluation"].items() if name not in others}
     return json.loads(json.dumps(own, default=str)), evaluation.get("whole_epochs")
 
 

@@ -22,10 +22,10 @@ from bacon_pl.configured import remake
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.whitening import fitted
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet
+from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import VIEWS, bounds, markdown_table, write_text
 from bacon_pl.learners import Learners, Recipe, TrainingSet, feature_spaces
 from bacon_pl.selection import Embed
-from bacon_pl.table.measured import asked_before, damaged, read_measured
 from bacon_pl.table.runner import Job
 from bacon_pl.table.sources import training_images
 
@@ -51,7 +51,7 @@ def measure_sets(jobs: Iterable[Job], sources: Mapping[str, tuple[str, Path]], s
     """
     waiting: dict[str, dict[str, list[Job]]] = {}
     for job in jobs:
-        if job.done and (job.folder / FILE_NAME).is_file() and asked_before(job.folder / BOUND) != _asked(job, seed):
+        if job.done and (job.folder / FILE_NAME).is_file() and _told(job.folder) != _asked(job, seed):
             recipe = json.dumps(job.record["evaluation"], sort_keys=True)
             waiting.setdefault(job.cell.dataset, {}).setdefault(recipe, []).append(job)
     for dataset, by_recipe in waiting.items():
@@ -87,6 +87,11 @@ def _asked(job: Job, seed: int) -> dict[str, Any]:
     return {"evaluation": dict(job.record["evaluation"]), "seed": seed}
 
 
+def _told(folder: Path) -> Any:
+    found = _read(folder)
+    return None if found is None else found.get("asked")
+
+
 def read_bounds(folder: Path) -> dict[str, dict[str, float | None]] | None:
     """Read the bound and the risk of a run's set.
 
@@ -99,13 +104,30 @@ def read_bounds(folder: Path) -> dict[str, dict[str, float | None]] | None:
     Raises:
         BaconError: The file is damaged.
     """
-    found = read_measured(folder / BOUND)
+    found = _read(folder)
     if found is None:
         return None
     try:
         return {view: {n: found["networks"][view][n] for n in ("bound", "risk")} for view in SEEN_BY}
     except (KeyError, TypeError) as error:
-        raise damaged(folder / BOUND, error) from error
+        raise _damaged(folder, error) from error
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / BOUND
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from error
+    if not isinstance(found, dict):
+        raise _damaged(folder, TypeError("it holds no numbers by name"))
+    return found
+
+
+def _damaged(folder: Path, error: Exception) -> BaconError:
+    return BaconError(f"cannot read '{folder / BOUND}' ({error}): remove it, and it is made again.")
 
 
 def rank_correlation(entries: Sequence[Entry], view: str) -> float | None:

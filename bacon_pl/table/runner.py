@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import shlex
@@ -37,7 +38,8 @@ class Job:
         folder: Output folder.
         arguments: Arguments of ``fit`` and of ``eval``.
         record: Settings that must stay the same when the run is resumed.
-        whole_epochs: Passes of networks on all real images, if they are shorter; these are no row of the table.
+        scored: Whether the results need robust scores.
+        whole_epochs: Passes over all real images that the scores need; None: as many as over a set.
     """
 
     cell: Cell
@@ -45,12 +47,21 @@ class Job:
     folder: Path
     arguments: Mapping[str, Sequence[str]]
     record: Mapping[str, Any]
+    scored: bool = False
     whole_epochs: int | None = None
 
     @property
     def done(self) -> bool:
-        """Whether the results exist."""
-        return (self.folder / RESULTS).is_file()
+        """Whether the results exist, with the scores where they are asked for."""
+        path = self.folder / RESULTS
+        if not self.scored or not path.is_file():
+            return path.is_file()
+        try:
+            numbers = json.loads(path.read_text(encoding="utf-8"))
+            passes = numbers["config"]["evaluation"].get("whole_epochs")
+            return numbers["scores"] is not None and passes == self.whole_epochs
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return True  # who reads them says what is wrong
 
     def steps(self) -> list[tuple[str, list[str]]]:
         """Return the names and arguments of the commands that must still be run."""

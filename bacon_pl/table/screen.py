@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bacon_pl.errors import one_line
 from bacon_pl.pace import Intervals, duration
-from bacon_pl.table.finished import read_results
+from bacon_pl.table.numbers import read_results
 from bacon_pl.table.runner import Job, Running
 
 _TAIL = 1 << 14  # number of bytes at the end of a log that are read

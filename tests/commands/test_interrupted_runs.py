@@ -103,6 +103,7 @@ def test_killed_again_and_again_a_run_ends_in_the_same_bits(whole, tmp_path):
     assert sets[0] == sets[1]
 
 
+# What is killed: of forks the first process, which the second one does not outlive; of Python all of them at once.
 @pytest.mark.parametrize("launcher", [None, pytest.param([PYTHON], marks=pytest.mark.slow)], ids=["forks", "python"])
 def test_two_processes_killed_and_resumed_end_in_the_bits_of_one(launcher, whole, tmp_path):
     kill_and_resume(tmp_path, 2, "--trainer.devices", "2", "--trainer.strategy", "ddp", launcher=launcher)
