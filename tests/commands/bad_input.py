@@ -220,7 +220,7 @@ ROWS: dict[str, Row] = {
     "set missing": (f"{EARLY_EVAL}", ["no distilled set at '{no}'", "give a file or the folder"]),
     "set not named": (EVAL, ["--distilled is missing", "--help"]),
     "set's folder empty": (f"{EARLY_EVAL} --distilled {{empty}}", ["no distilled set at '{empty}/distilled.safe"]),
-    "shared without scores": (f"{EVAL} --distilled {{set}} --shared kept", ["--shared keeps what --scores true", "leave"]),
+    "shared without scores": (f"{EVAL} --distilled {{set}} --shared kept", ["--shared keeps", "leave it out"]),
     "set truncated": (f"{EARLY_EVAL} --distilled {{set_cut}}", ["{set_cut}", "cut short", "fetch or make it again"]),
     "set of no bytes": (f"{EARLY_EVAL} --distilled {{set_zero}}", ["{set_zero}", "cut short", "make it again"]),
     "set's bit flipped": (f"{EARLY_EVAL} --distilled {{set_flip}}", ["{set_flip}", "checksum", "make it again"]),
