@@ -7,12 +7,15 @@ zero is exact. The averages of data-parallel wrappers would round.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import IO, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from bacon_pl.runtime import lock
 
 T = TypeVar("T")
 
@@ -89,6 +92,24 @@ def together(action: Callable[[], object]) -> None:
         failed = str(error) or type(error).__name__
     if reasons := [reason for reason in gather_objects(failed) if reason]:
         raise OSError(reasons[0])
+
+
+def wait_for_lock(file: IO[Any], of: str) -> None:
+    """Wait until the first process has locked an open file against other runs; all processes call this together.
+
+    Args:
+        file: The file. The lock ends when it is closed.
+        of: Who may have the lock, for a message.
+    """
+    from lightning.pytorch.utilities.rank_zero import rank_zero_info  # takes a while; not all who come here need it
+
+    waiting = False
+    # Asked again and again, for a process that waited for long would make the others give up.
+    while not gather_objects(process_rank() > 0 or lock(file))[0]:
+        if not waiting:
+            rank_zero_info(f"Waiting for {of}.")
+        waiting = True
+        time.sleep(0.2)
 
 
 def first_then_others(action: Callable[[], object]) -> None:

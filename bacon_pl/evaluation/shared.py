@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import time
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from bacon_pl.configured import plain
 from bacon_pl.data import LabeledImages
 from bacon_pl.distilled_set import git_commit, package_version
-from bacon_pl.distributed import first_then_others, gather_objects, process_rank, together
+from bacon_pl.distributed import first_then_others, gather_objects, process_rank, together, wait_for_lock
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation.comparison import Comparison, Run
 from bacon_pl.evaluation.report import write_text
 from bacon_pl.learners import described, digest
-from bacon_pl.runtime import lock
 
 
 class SharedAccuracies:
@@ -81,13 +77,7 @@ class SharedAccuracies:
                 f"accuracies cannot be kept in '{self.folder}' ({error.strerror or error}): give another --shared."
             ) from error
         with file:
-            waiting = False
-            # Asked again and again, for a process that waited for long would make the others give up.
-            while not gather_objects(process_rank() > 0 or lock(file))[0]:
-                if not waiting:
-                    rank_zero_info(f"Waiting for another evaluation that makes '{path}'.")
-                waiting = True
-                time.sleep(0.2)
+            wait_for_lock(file, f"another evaluation that makes '{path}'")
             yield path, gather_objects(_read(path, comparison.recipe.num_networks))[0]
 
     def keep(self, path: Path, comparison: Comparison, run: Run, accuracies: Tensor) -> None:
@@ -117,8 +107,6 @@ def _read(path: Path, networks: int) -> Tensor | None:
         values = json.loads(path.read_text(encoding="utf-8"))["accuracies"]
         if not isinstance(values, list) or len(values) != networks or not all(0 <= float(v) <= 100 for v in values):
             raise ValueError(f"it should hold {networks} accuracies in percent")
-        found = torch.tensor([float(v) for v in values])
+        return torch.tensor([float(v) for v in values])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BaconError(f"cannot read '{path}' ({error}): remove it, and it is made again.") from error
-    assert all(map(math.isfinite, values))
-    return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,20 +18,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.cache_files import networks_folder
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.distilled_set.provenance import git_commit, package_version
-from bacon_pl.distributed import first_then_others, gather_objects, process_rank, together
+from bacon_pl.distributed import first_then_others, gather_objects, process_rank, together, wait_for_lock
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
 from bacon_pl.learners.fingerprint import FORMAT, TRAINED, described
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training import Training
-from bacon_pl.runtime import lock, replacing
+from bacon_pl.runtime import replacing
 
 MADE = ("format", "fingerprint", "dataset", "version", "commit", "created")
 """What ``about.json`` says of the making; the rest is what the fingerprint is the digest of."""
@@ -196,13 +194,7 @@ def _folder(networks: TrainedNetworks, about: dict[str, Any]) -> Iterator[None]:
     """Make the folder, say in it what it holds, and keep other runs from training the same networks meanwhile."""
     together(lambda: networks.folder.mkdir(parents=True, exist_ok=True))
     with open(networks.folder / "lock", "a") as file:
-        waiting = False
-        # Asked again and again, for a process that waited for long would make the others give up.
-        while not gather_objects(process_rank() > 0 or lock(file))[0]:
-            if not waiting:
-                rank_zero_info(f"Waiting for another run that trains the networks in '{networks.folder}'.")
-            waiting = True
-            time.sleep(0.2)
+        wait_for_lock(file, f"another run that trains the networks in '{networks.folder}'")
 
         def furnish() -> None:
             if process_rank() == 0:
