@@ -11,9 +11,9 @@ PACKAGE = ROOT / "bacon_pl"
 # Lower rooms first; rooms of one line do not import each other, but for those named in WITHIN.
 FLOORS = [
     ("errors", "version"),
+    ("runtime",),
     (
         "rng",
-        "runtime",
         "distributed",
         "configured",
         "pace",

@@ -218,7 +218,7 @@ def test_one_that_needs_what_another_trains_waits_for_it(data, tmp_path, killed,
     with open(next(tmp_path.iterdir()) / "lock", "a") as file:
         assert not lock(file)
     told, trainings = [], []
-    monkeypatch.setattr(trained, "rank_zero_info", told.append)
+    monkeypatch.setattr("lightning.pytorch.utilities.rank_zero.rank_zero_info", told.append)
     descend = Learners.descend
     monkeypatch.setattr(Learners, "descend", lambda self, step: (trainings.append(step), descend(self, step))[1])
 
