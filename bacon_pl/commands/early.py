@@ -16,7 +16,7 @@ OPTIONS = (
     *("help", "version", "config", "print_config", "print_shtab", "seed_everything", "trainer", "data"),
     *("model", "image_grid", "validation", "checkpoint", "ckpt_path", "overwrite"),
     *("evaluation", "distilled", "factor", "epoch_index", "epoch-index", "out", "baselines", "networks"),
-    *("scores", "score_weights", "labels", "pixels", "bound", "bound_settings", "figures"),
+    *("scores", "score_weights", "shared", "labels", "pixels", "bound", "bound_settings", "figures"),
     *("optimizer", "lr_scheduler", "tune", "tuned"),
 )
 """First words of the options of fit and eval; a test compares them with the parsers."""
