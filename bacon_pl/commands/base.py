@@ -43,6 +43,7 @@ _OPTIONS = {
         "labels",
         "networks",
         "scores",
+        "shared",
         "bound",
         "figures",
     ),
