@@ -179,7 +179,7 @@ class Eval(LightningCommand):
         run_results: list[RunResult] = []
         first, compiled = None, None
         number = len(comparison.runs)
-        shared = self.shared_accuracies() if scores else None
+        shared = self.shared_accuracies()
         found: dict[Run, Tensor] = {}
         for i, run in enumerate(comparison.runs, 1):
             with contextlib.ExitStack() as stack:

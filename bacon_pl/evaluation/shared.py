@@ -26,7 +26,7 @@ class SharedAccuracies:
     """A folder with a file for every training, named after a digest of all that its accuracies depend on.
 
     Args:
-        folder: The folder; it is made when something is kept.
+        folder: The folder; it is made at the first turn.
         test: The test images.
         trainer: Settings of the Trainer that change results.
     """
