@@ -25,7 +25,7 @@ from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.data.catalog import find
 from bacon_pl.data.whitening import EPSILON, Whitening
-from bacon_pl.distilled_set import FILE_NAME, DistilledSet
+from bacon_pl.distilled_set import FILE_NAME, DistilledSet, StoredLabels
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluation import (
     Baseline,
@@ -51,7 +51,7 @@ from bacon_pl.evaluation import (
     trainings_line,
     write_results,
 )
-from bacon_pl.interop import is_ours, open_set
+from bacon_pl.interop import is_ours, open_labels, open_set
 from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.opening import describe_data, laid_out
@@ -158,9 +158,18 @@ class Eval(LightningCommand):
         """Run all trainings, and write and print their results."""
         data, seed = self.datamodule, int(self.config.seed_everything)
         recipe, scores = self.config_init.evaluation, self.config.scores
-        weights = self.config_init.score_weights
         comparison = Comparison(
-            distilled, data.train, data.meta, recipe, networks, self.baselines, scores, seed, self.labels, weights
+            distilled,
+            data.train,
+            data.meta,
+            recipe,
+            networks,
+            self.baselines,
+            scores,
+            seed,
+            self.labels,
+            self.config_init.score_weights,
+            self.batch_labels(distilled),
         )
         recipe, stored = comparison.recipe, distilled.soft_labels is not None
         note = labels_note(recipe.described(), "hard" in self.labels, stored)
@@ -232,6 +241,14 @@ class Eval(LightningCommand):
                 self.say(bound_line(bound))
             self.say(f"results: {written}\nreport: {report}")
         return Results(numbers)
+
+    def batch_labels(self, distilled: DistilledSet) -> StoredLabels | None:
+        """Open the labels that were stored for every batch of a set if the recipe takes them."""
+        soft = self.config_init.evaluation.soft_labels
+        if soft is None or soft.folder is None or (self.labels and "soft" not in self.labels):
+            return None
+        meta, count = distilled.meta, len(distilled.images)
+        return open_labels(Path(soft.folder).expanduser(), count, meta.num_classes, meta.size)
 
     def shared_accuracies(self) -> SharedAccuracies | None:
         """Return the accuracies that evaluations share in the folder ``--shared``."""

@@ -13,8 +13,8 @@ from bacon_pl import rng
 from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
-from bacon_pl.distilled_set import DistilledSet, recorded_scaling
-from bacon_pl.evaluation.kinds import Labels, variants_of, with_labels
+from bacon_pl.distilled_set import DistilledSet, StoredLabels, recorded_scaling
+from bacon_pl.evaluation.kinds import Labels, check_batch_labels, variants_of, with_labels
 from bacon_pl.evaluation.module import EvalModule
 from bacon_pl.evaluation.run_result import Embedded, RunResult, Variant
 from bacon_pl.evaluation.scores import ScoreWeights, robust_scores
@@ -84,6 +84,8 @@ class Comparison:
         labels: With which labels every training set is evaluated: ``hard``, ``soft`` or both; by default as the recipe
             says.
         weights: Weights of the scores.
+        batch_labels: Labels that were stored for every augmented batch of the set, which a recipe with labels from a
+            folder needs.
 
     Attributes:
         teachers: Networks that provide soft labels; None if labels are hard.
@@ -105,6 +107,7 @@ class Comparison:
         seed: int = 0,
         labels: Sequence[Labels] = (),
         weights: ScoreWeights | None = None,
+        batch_labels: StoredLabels | None = None,
     ) -> None:
         recipe = with_labels(recipe, labels, distilled)
         self.labels = tuple(dict.fromkeys(labels))
@@ -117,6 +120,7 @@ class Comparison:
         self.baselines = tuple(dict.fromkeys(baselines))
         self.scored = scores
         self.seed = seed
+        self.batch_labels = batch_labels
         self._sets: dict[str, TrainingSet] = {}
         self._spaces: list[Embed] | None = None
         # What the set has learned, its step size, is not for networks on real images.
@@ -124,6 +128,9 @@ class Comparison:
         self.teachers = None if recipe.soft_labels is None else labeler(self._real_recipe, store, meta, seed)
         self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
         # Errors are reported now, and not only after the training on the distilled set.
+        if recipe.soft_labels is not None and recipe.soft_labels.source == "folder":
+            check_batch_labels(batch_labels, scores)
+            self.module(Run(self.main, "distilled"))
         for network in self.networks.values():
             with rng.seeded(seed, "tried"):
                 network(meta.channels, meta.size, meta.num_classes)
@@ -185,7 +192,7 @@ class Comparison:
         recipe = self.recipe_of(run)
         training_set = self._training_set(run.training_set, torch.device(device))
         soft = recipe.soft_labels
-        labeled = soft is None or (soft.source == "stored" and training_set.soft_labels is not None)
+        labeled = soft is None or training_set.brings(soft.source)
         return EvalModule(Learners(training_set, recipe, self.meta, self.seed, None if labeled else self.teachers))
 
     def recipe_of(self, run: Run) -> Recipe:
@@ -238,7 +245,7 @@ class Comparison:
         ipc, draws = self.distilled.ipc, self.recipe.num_networks
         match name:
             case "distilled":
-                return TrainingSet.distilled(self.distilled, self.recipe.cut_tiles)
+                return TrainingSet.distilled(self.distilled, self.recipe.cut_tiles, self.batch_labels)
             case "tiles":
                 factor, scaling = self.distilled.factor if self.recipe.cut_tiles else 1, self._scaling
                 return TrainingSet.tiles(self.store, self.meta, ipc, factor, scaling, draws, self.seed)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set import DistilledSet, StoredLabels
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation.run_result import Variant
 from bacon_pl.learners import OF_A_SET, Recipe, SoftLabels
@@ -42,6 +42,27 @@ def with_labels(recipe: Recipe, labels: Sequence[Labels], distilled: DistilledSe
     return recipe
 
 
+def check_batch_labels(batch_labels: StoredLabels | None, scores: bool) -> None:
+    """Fail if an evaluation with labels of a folder cannot be made.
+
+    Args:
+        batch_labels: The labels of the folder.
+        scores: Whether robust scores are asked for.
+
+    Raises:
+        BaconError: There are no labels, or scores are asked for.
+    """
+    if batch_labels is None:
+        raise BaconError(
+            "--evaluation.soft_labels.source folder: the labels of the folder are missing: read them with open_labels."
+        )
+    if scores:
+        raise BaconError(
+            "--scores needs trainings without augmentation, but labels of a folder are those of augmented batches: "
+            "leave --scores out, or give --evaluation.soft_labels.source teacher."
+        )
+
+
 def variants_of(training_set: str, recipe: Recipe, labels: Sequence[Labels]) -> tuple[Variant, ...]:
     """Return the variants of an evaluation's recipe by which a training set is evaluated, the recipe itself first."""
     found: list[Variant] = ["given"]
@@ -63,14 +84,9 @@ def labels_note(recipe: Mapping[str, Any], both: bool, stored: bool) -> str:
     if recipe["labels"] == "hard":
         unused = "the set has soft labels, which are not used: --labels hard,soft also evaluates it with them"
         return f"hard labels; {unused}" if stored else ""
-    own = recipe["label_source"] == "stored"
-    found = "soft labels, those of the set" if own else f"soft labels of {_teachers(recipe)}"
-    if own:
-        found += f" (for real images those of {_teachers(recipe)})"
-    elif stored:
+    teachers = "a teacher" if recipe["teachers"] == 1 else f"{recipe['teachers']} teachers"
+    own = {"stored": "of the set", "folder": "stored for every batch"}.get(recipe["label_source"])
+    found = f"soft labels, those {own} (for real images those of {teachers})" if own else f"soft labels of {teachers}"
+    if stored and not own:
         found += "; those of the set are not used (--evaluation.soft_labels.source stored uses them)"
     return found + ("; hard ones beside them" if both else "; --labels hard,soft gives accuracies with hard ones, too")
-
-
-def _teachers(recipe: Mapping[str, Any]) -> str:
-    return "a teacher" if recipe["teachers"] == 1 else f"{recipe['teachers']} teachers"

@@ -94,6 +94,8 @@ def _labels(r: Mapping[str, Any]) -> str:
         return "hard labels"
     if r.get("label_source") == "stored":
         whose = "soft labels of the set"
+    elif r.get("label_source") == "folder":
+        whose = "labels stored for every batch"
     else:
         many = r.get("teachers") or 1
         whose = "labels of a teacher" if many == 1 else f"labels of {many} teachers"

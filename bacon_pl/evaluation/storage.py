@@ -13,7 +13,8 @@ def storage(learners: Learners, distilled: DistilledSet, teachers: Ensemble | No
     """Count what one network of a training needs, in bytes.
 
     Pixels count one byte per value, a class the fewest whole bytes that number all classes, soft labels two bytes per
-    value, a step size four, and a teacher's weights four each.
+    value, a step size four, and a teacher's weights four each. Labels that are stored for every batch count all that is
+    stored for the epochs of the training: logits, crops, flips and mixing.
 
     Args:
         learners: The training.
@@ -28,7 +29,10 @@ def storage(learners: Learners, distilled: DistilledSet, teachers: Ensemble | No
     classes = learners.meta.num_classes
     labels = hard_label_bytes(of.canvases, classes)
     teacher = 0
-    if soft is not None and soft.fixed:
+    stored = learners.stored
+    if stored is not None:
+        labels = stored.bytes_of(learners.recipe.epochs)
+    elif soft is not None and soft.fixed:
         own = soft.source == "stored" and of.name == "distilled" and distilled.soft_labels is not None
         labels = distilled.label_bytes if own else labels + 2 * classes * learners.index.shape[1]
     elif soft is not None and teachers is not None:

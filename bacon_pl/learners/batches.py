@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta
+from bacon_pl.distilled_set import StoredLabels
 from bacon_pl.learners.recipe import Recipe
+from bacon_pl.learners.stored_batches import augmented, check_stored
 from bacon_pl.learners.training_set import TrainingSet
 from bacon_pl.partition import cut_out
 
@@ -23,13 +25,17 @@ class Batches(nn.Module):
     """The batches of a training set, each a function of (seed, network, step) alone.
 
     With labels that are made once per epoch (``recipe.soft_labels.relabel``), order, augmentation and mixing do not
-    depend on the network, so that one set of labels serves all of them.
+    depend on the network, so that one set of labels serves all of them. With labels that were stored for every batch
+    (``recipe.soft_labels.source`` ``folder``), these say what order, augmentation and mixing are.
 
     Args:
         training_set: Images and labels.
         recipe: Training recipe.
         meta: Description of the dataset.
         seed: Seed of every draw.
+
+    Raises:
+        BaconError: Stored labels of batches do not fit the training set or the recipe.
     """
 
     images: Tensor
@@ -47,14 +53,21 @@ class Batches(nn.Module):
         self.recipe = recipe
         self.meta = meta
         self.seed = seed
-        soft = recipe.soft_labels
-        self._shared = soft is not None and soft.source == "teacher" and soft.relabel == "epoch"
         for name in ("images", "labels", "index"):
             self.register_buffer(name, getattr(training_set, name), persistent=False)
+        soft = recipe.soft_labels
+        self.stored: StoredLabels | None = None
+        """Labels that were stored for every batch, if networks learn from such."""
         stored = None
-        if soft is not None and soft.source == "stored" and training_set.soft_labels is not None:
-            assert training_set.label_kind is not None
-            stored = soft.probabilities(training_set.soft_labels.float(), training_set.label_kind)
+        if soft is not None and training_set.brings(soft.source):
+            if soft.source == "folder":
+                self.stored = training_set.batch_labels
+                assert self.stored is not None
+                check_stored(self.stored, self.index.shape[1], meta.num_classes, recipe)
+            else:
+                assert training_set.soft_labels is not None and training_set.label_kind is not None
+                stored = soft.probabilities(training_set.soft_labels.float(), training_set.label_kind)
+        self._shared = self.stored is not None or (soft is not None and soft.relabel == "epoch")
         self.register_buffer("soft", stored, persistent=False)  # (positions, C), probabilities
         self.register_buffer("_labeled", None, persistent=False)  # positions of the rows of soft; None: all
         self._orders: dict[int | str, tuple[int, Tensor]] = {}
@@ -62,7 +75,7 @@ class Batches(nn.Module):
     @property
     def needs_teacher(self) -> bool:
         """Whether a teacher must label the images."""
-        return self.recipe.soft_labels is not None and self.soft is None
+        return self.recipe.soft_labels is not None and self.soft is None and self.stored is None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,8 +106,8 @@ class Batches(nn.Module):
             step: Number of the step.
 
         Returns:
-            Images (K, B, ch, H, W) and labels (K, B), or (K, B, C) if they are mixed or soft. If all networks have the
-            same batch, they share its memory.
+            Images (K, B, ch, H, W) and labels (K, B), or (K, B, C) if they are mixed or soft; those that were stored
+            for the batch are logits. If all networks have the same batch, they share its memory.
         """
         if self._shared and len(self.index) == 1:
             x, y = self.augmented_batch(network_ids[0], step)
@@ -104,6 +117,10 @@ class Batches(nn.Module):
 
     def augmented_batch(self, network_id: int, step: int) -> tuple[Tensor, Tensor]:
         """Return the augmented batch of a network and step (see :meth:`batch`); mixed labels are (B, C)."""
+        if self.stored is not None:
+            labels = self.stored.batch(*divmod(step, self.steps_per_epoch))
+            x = self.at(labels.images.to(self.index.device))
+            return augmented(x, labels), labels.logits.to(x.device)
         x, y = self.batch(network_id, step)
         augment, where = self.recipe.augment, (self._who(network_id), step)
         if augment.on_pixels:

@@ -213,7 +213,8 @@ class Learners(Batches):
         if (soft := self.recipe.soft_labels) is not None:
             if soft.fixed:
                 return soft.losses_of(logits, y)
-            return soft.losses(logits, self._taught(x).to(logits.dtype))
+            taught = self._taught(x) if self.stored is None else y
+            return soft.losses(logits, taught.to(logits.dtype))
         if y.ndim == 3:
             y = y.transpose(1, 2)
         return F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)

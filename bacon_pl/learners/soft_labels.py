@@ -16,7 +16,7 @@ from bacon_pl.learners.teacher_settings import TeacherSettings
 from bacon_pl.networks import NetworkFactory
 
 SoftLoss = Literal["kl", "kl_unscaled", "cross_entropy"]
-Source = Literal["teacher", "stored"]
+Source = Literal["teacher", "stored", "folder"]
 Relabel = Literal["batch", "epoch", "never"]
 Average = Literal["logits", "probabilities"]
 
@@ -38,7 +38,10 @@ class SoftLabels:
             ``cross_entropy``: cross-entropy of the student's outputs at temperature 1 with the labels at temperature T,
             which is DATM's loss at 1.
         source: ``teacher``, or ``stored``: the soft labels of the set itself. Real images, which have none, are then
-            labeled once by the teacher, as with ``relabel: never``.
+            labeled once by the teacher, as with ``relabel: never``. Or ``folder``: labels that were stored for every
+            augmented batch of every epoch (FKD, SRe2L), which also say how images are cropped, flipped and mixed; real
+            images are then labeled by the teacher as ``relabel`` says.
+        folder: The folder of the source ``folder``, in the layout of FKD.
         relabel: When a teacher labels: ``batch``: every augmented and mixed batch of every network; ``epoch``: the
             batches of an epoch, their augmentation and mixing are the same for all networks, as if their labels had
             been stored (FKD, SRe2L); ``never``: every image once, as it is, before the training; a mixing then mixes
@@ -58,6 +61,7 @@ class SoftLabels:
     temperature: float = 4.0
     loss: SoftLoss = "kl"
     source: Source = "teacher"
+    folder: str | None = None
     relabel: Relabel = "batch"
     teacher: TeacherSettings | None = None
     average: Average = "logits"
@@ -84,6 +88,13 @@ class SoftLabels:
         if self.source == "stored" and self.relabel != "batch":
             raise BaconError(
                 f"{_OPTION}.relabel acts on a teacher's labels, not on those that are stored: leave it out."
+            )
+        if (self.source == "folder") != (self.folder is not None):
+            raise BaconError(f"{_OPTION}.source folder and {_OPTION}.folder need each other: give both, or neither.")
+        if self.source == "folder" and self.relabel == "never":
+            raise BaconError(
+                f"{_OPTION}.relabel never would label real images once, but labels of a folder are those of batches: "
+                "give batch or epoch."
             )
         if self.fixed and self.half:
             raise BaconError(
@@ -163,12 +174,12 @@ class SoftLabels:
 
     def described(self) -> dict[str, Any]:
         """Return what is reported with the results (:data:`DESCRIBED`), as JSON values; None where nothing acts."""
-        of_teacher = self.source == "teacher"
         return {
             "soft_loss": self.loss,
             "temperature": self.temperature,
             "label_source": self.source,
-            "relabel": self.relabel if of_teacher else None,
+            "label_folder": self.folder,
+            "relabel": None if self.source == "stored" else self.relabel,
             "half": self.half or self.fixed,
             "teachers": self.teachers,
             "teacher_average": None if self.teachers == 1 else self.average,
@@ -177,7 +188,8 @@ class SoftLabels:
 
 
 DESCRIBED = (
-    *("soft_loss", "temperature", "label_source", "relabel", "half", "teachers", "teacher_average", "teacher_steps"),
+    *("soft_loss", "temperature", "label_source", "label_folder", "relabel", "half"),
+    *("teachers", "teacher_average", "teacher_steps"),
 )
 """What is reported of soft labels."""
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
-from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set import DistilledSet, StoredLabels
 from bacon_pl.distilled_set.labels import LabelKind
 from bacon_pl.distributed import all_reduce_sum, own_share
 from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.learners.soft_labels import Source
 from bacon_pl.partition import Scaling
 from bacon_pl.selection import Embed, Start, canvases, choose, herding, k_center
 
@@ -36,6 +37,7 @@ class TrainingSet:
             scaled up for each batch. Positions then count tiles: position p is tile p // N of image p % N.
         soft_labels: Soft labels that the images bring along, (positions, C), float16, or None.
         label_kind: ``logits`` or ``probabilities``; None without soft labels.
+        batch_labels: Labels that were stored for every augmented batch of the images, or None.
     """
 
     name: str
@@ -46,6 +48,12 @@ class TrainingSet:
     factor: int = 1
     soft_labels: Tensor | None = None
     label_kind: LabelKind | None = None
+    batch_labels: StoredLabels | None = None
+
+    def brings(self, source: Source) -> bool:
+        """Whether the images bring along soft labels from this source, so that no teacher is needed."""
+        own = {"teacher": None, "stored": self.soft_labels, "folder": self.batch_labels}
+        return own[source] is not None
 
     @property
     def canvases(self) -> int:
@@ -53,12 +61,15 @@ class TrainingSet:
         return self.storage_bytes // self.images[0].numel()
 
     @classmethod
-    def distilled(cls, distilled: DistilledSet, cut_tiles: bool = True) -> TrainingSet:
+    def distilled(
+        cls, distilled: DistilledSet, cut_tiles: bool = True, batch_labels: StoredLabels | None = None
+    ) -> TrainingSet:
         """Create a training set of the images of a distilled set with its soft labels, if it has any.
 
         Args:
             distilled: The set.
             cut_tiles: Whether the images are the tiles of its canvases, cut out and scaled up, and not the canvases.
+            batch_labels: Labels that were stored for every augmented batch of its images, class by class.
 
         Raises:
             BaconError: The canvases are to be kept whole, but their soft labels are those of tiles.
@@ -73,7 +84,8 @@ class TrainingSet:
                     "whole canvases: leave that option out."
                 )
         index = torch.arange(len(images))[None]
-        return cls("distilled", images, labels, index, distilled.pixel_bytes, 1, soft, distilled.label_kind)
+        own = soft, distilled.label_kind, batch_labels
+        return cls("distilled", images, labels, index, distilled.pixel_bytes, 1, *own)
 
     @classmethod
     def random(cls, store: LabeledImages, ipc: int, draws: int, seed: int) -> TrainingSet:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set import BatchLabels, DistilledSet, StoredLabels
+from bacon_pl.interop import write_labels
 from tests.commands.bad_files import honest
 from tests.forked_cli import Done, ForkedCli
 from tests.paths import DIGITS, evaluation_in
@@ -262,3 +264,29 @@ def test_labels_that_cannot_be_had_are_refused(
 ) -> None:
     assert said in refused(forked_cli, run.parent, *EVAL, "--distilled", "run", "--out", "out", *options)
     assert not (run.parent / "out/results.json").exists()
+
+
+def test_a_folder_of_pictures_with_labels_of_every_batch(forked_cli: ForkedCli, digits, tmp_path: Path) -> None:
+    """A set and its labels in the published layouts are evaluated by one command."""
+    distilled = honest(digits)
+    distilled.export_png(tmp_path / "pictures")
+    count = len(distilled.images)
+
+    def batch(epoch: int, number: int) -> BatchLabels:
+        crops = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count, 1)
+        logits = torch.randn(count, 10, generator=torch.Generator().manual_seed(epoch)).half()
+        flipped, partner = torch.zeros(count, dtype=torch.bool), torch.arange(count).flip(0)
+        return BatchLabels(torch.empty(0), crops, flipped, partner, 0.75, (0, 0, 4, 4), logits)
+
+    write_labels(StoredLabels(count, 10, 2, count, batch), tmp_path / "labels")
+    taken = ("--evaluation.soft_labels", "{source: folder, folder: labels, temperature: 20, loss: kl_unscaled}")
+    words = ("--distilled", "pictures", *taken, "--evaluation.cut_tiles", "false", "--out", "out")
+    done = evaluate(forked_cli, tmp_path, *words)
+    assert "labels stored for every batch (kl_unscaled, temperature 20)" in done.stdout
+    numbers = json.loads((tmp_path / "out/results.json").read_text())
+    recipe = numbers["runs"][0]["recipe"]
+    assert (recipe["label_source"], recipe["label_folder"]) == ("folder", "labels")
+    assert numbers["storage"]["labels"] == 2 * (count * (20 + 16 + 1 + 8) + 40) and not numbers["teachers"]
+    said = refused(forked_cli, tmp_path, *EVAL, *words, "--overwrite", "true", "--evaluation.epochs", 3)
+    assert said == "labels are stored for 2 epochs, but --evaluation.epochs is 3: give at most 2."
+    assert json.loads((tmp_path / "out/results.json").read_text()) == numbers

@@ -5,7 +5,7 @@ import torch
 
 from bacon_pl.augment import CutMix
 from bacon_pl.data import InMemoryData, LabeledImages
-from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set import BatchLabels, DistilledSet, StoredLabels
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import Comparison, Run, labels_note, notes, results, short_bytes, summary
 from bacon_pl.learners import Recipe, SoftLabels, TeacherSettings
@@ -44,10 +44,11 @@ def made(data, soft=None, factor=1, step_size=None):
     )  # fmt: skip
 
 
-def compared(data, distilled=None, baselines=(), labels=(), **settings):
+def compared(data, distilled=None, baselines=(), labels=(), batch_labels=None, scores=False, **settings):
     recipe = Recipe(**{"network": small, "num_networks": 2, "epochs": 1, "batch_size": 8, **settings})
     distilled = distilled or made(data)
-    return Comparison(distilled, data.train, data.meta, recipe, {"small": small}, baselines, labels=labels)
+    given = {"baselines": baselines, "scores": scores, "labels": labels, "batch_labels": batch_labels}
+    return Comparison(distilled, data.train, data.meta, recipe, {"small": small}, **given)
 
 
 def test_both_kinds_of_labels_are_evaluated_on_every_set(data):
@@ -191,3 +192,32 @@ def test_sizes_are_short():
         "1.28 MB",
         "30 GB",
     ]
+
+
+def test_labels_of_batches_are_for_the_set_and_a_teachers_for_real_images(data):
+    soft = SoftLabels(source="folder", folder="labels", temperature=2, teacher=SOFT.teacher)
+    said = "labels of the folder are missing: read them with open_labels"
+    with pytest.raises(BaconError, match=said):
+        compared(data, soft_labels=soft)
+
+    def batch(epoch, number):
+        logits = torch.eye(3).repeat_interleave(2, 0).half()
+        crops = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(6, 4)
+        return BatchLabels(torch.empty(0), crops, torch.zeros(6, dtype=torch.bool), None, None, None, logits)
+
+    own = StoredLabels(6, 3, 1, 6, batch)
+    comparison = compared(data, None, ["random"], ["hard", "soft"], soft_labels=soft, batch_labels=own)
+    found = numbers_of(comparison, data)
+    storages = {(run["training_set"], run["variant"]): run["storage"] for run in found["runs"]}
+    assert {key: (parts["labels"], parts["teacher"]) for key, parts in storages.items()} == {
+        ("distilled", "given"): (6 * (2 * 3 + 17), 0), ("distilled", "hard"): (6, 0),
+        ("random", "given"): (6, WEIGHTS), ("random", "hard"): (6, 0),
+    }  # fmt: skip
+    assert len(found["teachers"]) == 1
+    own_words = "soft labels, those stored for every batch (for real images those of a teacher)"
+    assert f"labels: {own_words}; hard ones beside them" in summary(found)
+    assert not compared(data, soft_labels=soft, batch_labels=own).needs_teachers
+    with pytest.raises(BaconError, match="--scores needs trainings without augmentation"):
+        compared(data, soft_labels=soft, batch_labels=own, scores=True)
+    with pytest.raises(BaconError, match="labels are stored for 1 epochs, but --evaluation.epochs is 2"):
+        compared(data, soft_labels=soft, batch_labels=own, epochs=2)
