@@ -224,9 +224,11 @@ def test_the_picture_and_the_set_are_the_images_that_validated_best(tmp_path, mo
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "distilled.png").read_bytes()
 
 
-def test_spawned_processes_leave_their_images_in_the_module(tmp_path):
+# Spawned processes import everything anew, which takes most of a minute; forks are told their results in the same way.
+@pytest.mark.parametrize("strategy", ["ddp_fork", pytest.param("ddp_spawn", marks=pytest.mark.slow)])
+def test_spawned_processes_leave_their_images_in_the_module(tmp_path, strategy):
     alone = distill(tmp_path / "alone", 3)
-    module = distill(tmp_path / "spawned", 3, flags={"devices": 2, "strategy": "ddp_spawn"})
+    module = distill(tmp_path / "spawned", 3, flags={"devices": 2, "strategy": strategy})
     assert module.iteration == 3
     assert torch.equal(module.images, alone.images)
     assert torch.equal(module.distilled().images, DistilledSet.load(tmp_path / "spawned").images)
