@@ -185,29 +185,9 @@ def test_unfinished_training_that_cannot_be_used_is_begun_again(data, tmp_path, 
     assert same(found.state(2, 1), make(data, tmp_path / "b", count=3, snapshots=(1, 3)).state(2, 1))
 
 
-OTHER = """
-import os, sys
-from pathlib import Path
-from bacon_pl.learners import Learners
-from tests.learners.test_trained import RECIPE, digits, make
-descend = Learners.descend
-def slow(self, step):
-    if step == 5:
-        print("half-way", flush=True)
-        sys.stdin.readline()
-    return descend(self, step)
-if sys.argv[2] == "first":
-    Learners.descend = slow
-make(digits(), Path(sys.argv[1]))
-print("done", flush=True)
-"""
-
-
 def start(folder, which):
-    return subprocess.Popen(
-        [sys.executable, "-c", OTHER, str(folder), which], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    command = [sys.executable, "-m", "tests.learners.other_training", str(folder), which]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.timeout(300)
