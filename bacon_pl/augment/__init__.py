@@ -2,6 +2,7 @@
 
 from bacon_pl.augment.base import Augmentation, NoAugmentation
 from bacon_pl.augment.chain import Chain
+from bacon_pl.augment.crop_scale_rotate import CropScaleRotate
 from bacon_pl.augment.dsa import DSA
 from bacon_pl.augment.mixing import CutMix, Mixing, MixUp
 from bacon_pl.augment.resized_crop import ResizedCrop
@@ -13,6 +14,7 @@ __all__ = [
     "Augmentation",
     "AutoAugment",
     "Chain",
+    "CropScaleRotate",
     "CutMix",
     "DSA",
     "MixUp",

@@ -129,7 +129,7 @@ ROWS: dict[str, Row] = {
     "no network": (f"{EARLY} --model.network null", ["--model.network must be one of AlexNet, ConvNet,", "got null"]),
     "no objective": (f"{EARLY} --model.objective null", ["--model.objective must be one of BaconO", "got null"]),
     "no augmentation": (
-        f"{EARLY} --model.augment null", ["must be one of AutoAugment, Chain, DSA, NoAugmentation, Rand", "null"]
+        f"{EARLY} --model.augment null", ["must be one of AutoAugment, Chain, CropScaleRotate, DSA, NoAug", "null"]
     ),
     "section of bacon tune": (
         f"{EARLY} --tune.model.lr 1", ["unknown option --tune.model.lr: `tune` is a section", "which bacon tune reads"]

@@ -5,7 +5,18 @@ from functools import partial
 import pytest
 import torch
 
-from bacon_pl.augment import DSA, AutoAugment, Chain, CutMix, MixUp, NoAugmentation, RandAugment, ResizedCrop, Tiles
+from bacon_pl.augment import (
+    DSA,
+    AutoAugment,
+    Chain,
+    CropScaleRotate,
+    CutMix,
+    MixUp,
+    NoAugmentation,
+    RandAugment,
+    ResizedCrop,
+    Tiles,
+)
 from bacon_pl.data import DataModule
 from bacon_pl.evaluation import EvalModule
 from bacon_pl.learners import FlatStep, Learners, Recipe, SoftLabels, TeacherSettings, TrainingSet, labeler
@@ -19,6 +30,7 @@ RECIPES = {
     "cutmix": {"augment": Chain(["color", "crop"]), "mixing": CutMix()},
     "mixup": {"mixing": MixUp(), "schedule": "milestones", "milestones": (0.5,)},
     "resized": {"augment": ResizedCrop()},
+    "crop, scale or rotate": {"augment": CropScaleRotate()},
     "tiles": {"augment": Tiles(2)},
     "flat": {"flat": FlatStep()},
     "batch-norm": {"network": partial(ConvNet, width=4, depth=2, norm="batch")},
