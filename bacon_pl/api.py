@@ -174,7 +174,7 @@ def evaluate(
     recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
     needy = [name for name, asked in (("scores", scores), ("bound", bound), ("baselines", bool(baselines))) if asked]
     in_memory = data is not None and images is not None and not isinstance(data, DataModule)
-    if in_memory and train is None and (needy or _needs_teacher(given, labels)):
+    if in_memory and train is None and (needy or _needs_teacher(given, labels, settings)):
         raise BaconError(
             f"{' and '.join(needy) or 'soft labels'} need real training images: give them as train=..., beside the "
             "test images."
@@ -197,14 +197,15 @@ def evaluate(
             return command.evaluate(given, images and images(command.config.data))
 
 
-def _needs_teacher(distilled: DistilledSet, labels: Sequence[Labels]) -> bool:
+def _needs_teacher(distilled: DistilledSet, labels: Sequence[Labels], settings: Mapping[str, Any] | None) -> bool:
     """Return whether an evaluation of the set alone needs a teacher, and so real training images."""
     if labels and "soft" not in labels:
         return False
-    recorded = (distilled.config.get("evaluation") or {}).get("soft_labels")
-    if recorded is None:
+    recorded = {"evaluation": distilled.config.get("evaluation") or {}}
+    soft = config_files.laid_over(recorded, _nested(settings or {}))["evaluation"].get("soft_labels")
+    if not isinstance(soft, Mapping):  # none, or a text that the command reads
         return "soft" in labels and distilled.soft_labels is None
-    return recorded.get("source") != "stored"
+    return soft.get("source") not in ("stored", "folder")
 
 
 def _check_folder(command: Fit | Eval, out: Any) -> None:

@@ -10,9 +10,11 @@ from PIL import Image
 
 import bacon_pl
 from bacon_pl.data import DataModule, load_dataset
-from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distilled_set import BatchLabels, DistilledSet, StoredLabels
+from bacon_pl.distilled_set.stored_labels import Orders
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import Results
+from bacon_pl.interop import write_labels
 
 SMALL = {
     "model": {
@@ -224,3 +226,22 @@ def test_results_read_as_a_table(chosen):
     assert f"{found.accuracy:.1f}" in repr(found) and "random" in repr(found)
     with pytest.raises(BaconError, match="not the results of an evaluation"):
         Results({})
+
+
+def test_labels_of_every_batch_need_no_real_images(tmp_path, chosen, digits):
+    count = len(chosen.images)
+
+    def batch(epoch, number):
+        own = chosen.labels[Orders(count)[epoch]]
+        crops = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count, 1)
+        whole = torch.zeros(count, dtype=torch.bool)
+        return BatchLabels(torch.empty(0), crops, whole, None, None, None, 9 * torch.eye(10)[own].half())
+
+    write_labels(StoredLabels(count, 10, 2, count, batch), tmp_path / "labels")
+    soft = {"source": "folder", "folder": str(tmp_path / "labels"), "temperature": 1}
+    settings = {**QUICK["settings"], "evaluation.batch_size": count, "evaluation.soft_labels": soft}
+    found = bacon_pl.evaluate(chosen, digits[1], **{**QUICK, "settings": settings})
+    (run,) = found.numbers["runs"]
+    assert run["recipe"]["augment"] == "as stored" and found.numbers["teachers"] == []
+    with pytest.raises(BaconError, match="train="):
+        bacon_pl.evaluate(chosen, digits[1], **{**QUICK, "settings": settings, "baselines": ["random"]})

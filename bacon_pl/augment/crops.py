@@ -80,9 +80,11 @@ def resized_crops(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tenso
     """
     if boxes.ndim == 2:
         return resized_crops(images, boxes.unsqueeze(1), size).squeeze(1)
-    top, left, height, width = (part.to(images.dtype) for part in boxes.unbind(-1))
-    rows = _weights(top, height, images.shape[-2], size[0])
-    columns = _weights(left, width, images.shape[-1], size[1])
+    # Places of pixels are not told apart in half precision.
+    exact = torch.promote_types(images.dtype, torch.float32)
+    top, left, height, width = (part.to(exact) for part in boxes.unbind(-1))
+    rows = _weights(top, height, images.shape[-2], size[0]).to(images.dtype)
+    columns = _weights(left, width, images.shape[-1], size[1]).to(images.dtype)
     return rows.unsqueeze(2) @ images.unsqueeze(1) @ columns.transpose(-1, -2).unsqueeze(2)
 
 

@@ -7,6 +7,7 @@ import difflib
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -52,6 +53,7 @@ from bacon_pl.evaluation import (
     write_results,
 )
 from bacon_pl.interop import is_ours, open_labels, open_set
+from bacon_pl.learners import Recipe, TrainingSet, check_stored, identified
 from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.opening import describe_data, laid_out
@@ -125,6 +127,7 @@ class Eval(LightningCommand):
         if data is None:
             self.take_space(distilled)
         networks = self.architectures(distilled.meta)
+        batch_labels = self.batch_labels(distilled)
         folder = self.place(distilled, list(networks))
         with contextlib.ExitStack() as stack:
             if self.trainer.is_global_zero:
@@ -135,7 +138,7 @@ class Eval(LightningCommand):
             self.read_data()
             distilled.check_fits(self.datamodule.meta)
             self.loggers = make_loggers(self.config.trainer.logger, folder)
-            return self._evaluate(distilled, networks, folder)
+            return self._evaluate(distilled, networks, folder, batch_labels)
 
     def take_space(self, distilled: DistilledSet) -> None:
         """Whiten the data, unless they are loaded, if the set is whitened.
@@ -154,7 +157,13 @@ class Eval(LightningCommand):
         self.datamodule.prepare_data()
         self.datamodule.setup("test")
 
-    def _evaluate(self, distilled: DistilledSet, networks: dict[str, NetworkFactory], folder: Path) -> Results:
+    def _evaluate(
+        self,
+        distilled: DistilledSet,
+        networks: dict[str, NetworkFactory],
+        folder: Path,
+        batch_labels: StoredLabels | None,
+    ) -> Results:
         """Run all trainings, and write and print their results."""
         data, seed = self.datamodule, int(self.config.seed_everything)
         recipe, scores = self.config_init.evaluation, self.config.scores
@@ -169,10 +178,11 @@ class Eval(LightningCommand):
             seed,
             self.labels,
             self.config_init.score_weights,
-            self.batch_labels(distilled),
+            batch_labels,
         )
         recipe, stored = comparison.recipe, distilled.soft_labels is not None
-        note = labels_note(recipe.described(), "hard" in self.labels, stored)
+        teaching = 0 if comparison.teachers is None else len(comparison.teachers.teachers)
+        note = labels_note(recipe.described(), "hard" in self.labels, stored, teaching)
         lines = {
             "set": [set_line(self.config.distilled, distilled)],
             "data": describe_data(data),
@@ -243,12 +253,15 @@ class Eval(LightningCommand):
         return Results(numbers)
 
     def batch_labels(self, distilled: DistilledSet) -> StoredLabels | None:
-        """Open the labels that were stored for every batch of a set if the recipe takes them."""
-        soft = self.config_init.evaluation.soft_labels
+        """Open the labels that were stored for every batch of a set if the recipe takes them, and check them."""
+        recipe: Recipe = self.config_init.evaluation
+        soft, meta = recipe.soft_labels, distilled.meta
         if soft is None or soft.folder is None or (self.labels and "soft" not in self.labels):
             return None
-        meta, count = distilled.meta, len(distilled.images)
-        return open_labels(Path(soft.folder).expanduser(), count, meta.num_classes, meta.size)
+        count = len(distilled.images)
+        found = open_labels(soft.folder, count, meta.num_classes, meta.size, seed=soft.folder_seed)
+        check_stored(found, TrainingSet.distilled(distilled, recipe.cut_tiles).labels, meta.num_classes, recipe)
+        return found
 
     def shared_accuracies(self) -> SharedAccuracies | None:
         """Return the accuracies that evaluations share in the folder ``--shared``."""
@@ -294,7 +307,7 @@ class Eval(LightningCommand):
         return {
             "distilled": distilled.checksum,
             "data": {**data, "name": name, "root": root},
-            "evaluation": {key: value for key, value in settings["evaluation"].items() if key not in _FREE_RECIPE},
+            "evaluation": _recipe_identity(settings["evaluation"]),
             "networks": networks,
             "baselines": list(dict.fromkeys(self.baselines)),
             "labels": self.labels,
@@ -336,6 +349,12 @@ class Eval(LightningCommand):
         elif self.loggers is not None:  # one for all trainings
             flags["logger"] = [PartLogger(logger, run.name) for logger in self.loggers]
         return self.trainer_class(**{**given, **flags})
+
+
+def _recipe_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a recipe that affect results."""
+    own = {name: value for name, value in settings.items() if name not in _FREE_RECIPE}
+    return {**own, "soft_labels": identified(own.get("soft_labels"))}
 
 
 def _words(given: str | list[str]) -> list[str]:

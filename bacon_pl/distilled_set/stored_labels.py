@@ -80,11 +80,12 @@ class StoredLabels:
         """Number of batches in an epoch."""
         return -(-self.count // self.batch_size)
 
-    def bytes_of(self, epochs: int) -> int:
+    def bytes_of(self, epochs: int, batches: int | None = None) -> int:
         """Count the bytes of the labels of some epochs, as if all batches were like the first one.
 
         Args:
             epochs: Number of epochs.
+            batches: Number of batches that are used of each epoch; by default all.
 
         Returns:
             Bytes of the logits, crops, flips, partners, shares and boxes.
@@ -92,7 +93,8 @@ class StoredLabels:
         first = self.batch(0, 0)
         per_image = first.logits.element_size() * self.classes + 4 * 4 + 1 + (0 if first.partner is None else 8)
         per_batch = 8 * (first.lam is not None) + 4 * 8 * (first.box is not None)
-        return epochs * (self.count * per_image + self.batches * per_batch)
+        batches = self.batches if batches is None else batches
+        return epochs * (min(self.count, batches * self.batch_size) * per_image + batches * per_batch)
 
     def batch(self, epoch: int, number: int) -> BatchLabels:
         """Read the labels of a batch.

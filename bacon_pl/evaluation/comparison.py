@@ -88,7 +88,7 @@ class Comparison:
             folder needs.
 
     Attributes:
-        teachers: Networks that provide soft labels; None if labels are hard.
+        teachers: Networks that provide soft labels; None if no images need them.
 
     Raises:
         BaconError: A class has fewer real images than a baseline needs, an architecture does not accept the images, or
@@ -110,6 +110,7 @@ class Comparison:
         batch_labels: StoredLabels | None = None,
     ) -> None:
         recipe = with_labels(recipe, labels, distilled)
+        check_batch_labels(batch_labels, recipe, distilled, scores)
         self.labels = tuple(dict.fromkeys(labels))
         self.weights = weights or ScoreWeights()
         self.distilled = distilled
@@ -125,11 +126,10 @@ class Comparison:
         self._spaces: list[Embed] | None = None
         # What the set has learned, its step size, is not for networks on real images.
         self._real_recipe = recipe.with_rate_of(None)
-        self.teachers = None if recipe.soft_labels is None else labeler(self._real_recipe, store, meta, seed)
+        self.teachers = labeler(self._real_recipe, store, meta, seed) if self.needs_teachers else None
         self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
         # Errors are reported now, and not only after the training on the distilled set.
-        if recipe.soft_labels is not None and recipe.soft_labels.source == "folder":
-            check_batch_labels(batch_labels, scores)
+        if batch_labels is not None:
             self.module(Run(self.main, "distilled"))
         for network in self.networks.values():
             with rng.seeded(seed, "tried"):

@@ -42,19 +42,33 @@ def with_labels(recipe: Recipe, labels: Sequence[Labels], distilled: DistilledSe
     return recipe
 
 
-def check_batch_labels(batch_labels: StoredLabels | None, scores: bool) -> None:
+def check_batch_labels(
+    batch_labels: StoredLabels | None, recipe: Recipe, distilled: DistilledSet, scores: bool
+) -> None:
     """Fail if an evaluation with labels of a folder cannot be made.
 
     Args:
-        batch_labels: The labels of the folder.
+        batch_labels: The labels of the folder, or None.
+        recipe: The recipe, which asks for such labels or does not.
+        distilled: The set.
         scores: Whether robust scores are asked for.
 
     Raises:
-        BaconError: There are no labels, or scores are asked for.
+        BaconError: The recipe asks for such labels, and there are none, the set is whitened or scores are asked for, or
+            there are labels that it does not ask for.
     """
+    if recipe.soft_labels is None or recipe.soft_labels.source != "folder":
+        if batch_labels is not None:
+            raise BaconError("batch_labels=... are read by a recipe with SoftLabels(source='folder', …) alone.")
+        return
     if batch_labels is None:
         raise BaconError(
-            "--evaluation.soft_labels.source folder: the labels of the folder are missing: read them with open_labels."
+            "SoftLabels(source='folder', …) needs the labels of the folder: give batch_labels=open_labels(folder, …)."
+        )
+    if distilled.meta.whitening is not None:
+        raise BaconError(
+            "labels of a folder are those of crops of pixels, but the set is whitened: give "
+            "--evaluation.soft_labels.source teacher."
         )
     if scores:
         raise BaconError(
@@ -73,20 +87,23 @@ def variants_of(training_set: str, recipe: Recipe, labels: Sequence[Labels]) -> 
     return tuple(found)
 
 
-def labels_note(recipe: Mapping[str, Any], both: bool, stored: bool) -> str:
+def labels_note(recipe: Mapping[str, Any], both: bool, stored: bool, teachers: int) -> str:
     """Say with which labels the networks learn if a number may otherwise be misread; empty for a set of hard labels.
 
     Args:
         recipe: The recipe as described in the results.
         both: Whether there are accuracies with hard labels beside those with soft ones.
         stored: Whether the set brings soft labels along.
+        teachers: Number of teachers that label images of the evaluation; 0 if none is needed.
     """
     if recipe["labels"] == "hard":
         unused = "the set has soft labels, which are not used: --labels hard,soft also evaluates it with them"
         return f"hard labels; {unused}" if stored else ""
-    teachers = "a teacher" if recipe["teachers"] == 1 else f"{recipe['teachers']} teachers"
+    whose = "a teacher" if teachers == 1 else f"{teachers} teachers"
     own = {"stored": "of the set", "folder": "stored for every batch"}.get(recipe["label_source"])
-    found = f"soft labels, those {own} (for real images those of {teachers})" if own else f"soft labels of {teachers}"
+    found = f"soft labels, those {own}" if own else f"soft labels of {whose}"
+    if own and teachers:
+        found += f" (for real images those of {whose})"
     if stored and not own:
         found += "; those of the set are not used (--evaluation.soft_labels.source stored uses them)"
     return found + ("; hard ones beside them" if both else "; --labels hard,soft gives accuracies with hard ones, too")

@@ -145,7 +145,7 @@ class EvalModule(DeviceLog):
             training_set=learners.name,
             architecture=architecture,
             variant=variant,
-            recipe=learners.recipe.described(),
+            recipe=learners.described(),
             seed=learners.seed,
             confusion=self.confusions(),
             loss=loss.float().cpu(),

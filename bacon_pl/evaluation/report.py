@@ -102,7 +102,9 @@ def results(
         "storage_share": distilled.share,
         "labels": {
             "kind": main.recipe.get("labels"),
-            "note": labels_note(main.recipe, both, distilled.soft_labels is not None) if main.recipe else "",
+            "note": labels_note(main.recipe, both, distilled.soft_labels is not None, len(teachers))
+            if main.recipe
+            else "",
         },
         "teachers": [dict(teacher) for teacher in teachers],
         "confusion": main.confusion.sum(0).tolist(),

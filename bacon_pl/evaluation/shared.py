@@ -19,7 +19,7 @@ from bacon_pl.distributed import first_then_others, gather_objects, process_rank
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation.comparison import Comparison, Run
 from bacon_pl.evaluation.report import write_text
-from bacon_pl.learners import described, digest
+from bacon_pl.learners import described, digest, identified
 
 
 class SharedAccuracies:
@@ -48,7 +48,7 @@ class SharedAccuracies:
             "ipc": None if run.training_set in ("distilled", "whole") else distilled.ipc,
             "networks": recipe.num_networks,
             "cut_tiles": recipe.cut_tiles,
-            "soft_labels": None if soft is None else plain(soft),
+            "soft_labels": None if soft is None else identified(plain(soft)),
             "teacher": None if file is None else blake2b(Path(file).expanduser().read_bytes()).hexdigest(),
         }
 

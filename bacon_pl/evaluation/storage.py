@@ -31,7 +31,7 @@ def storage(learners: Learners, distilled: DistilledSet, teachers: Ensemble | No
     teacher = 0
     stored = learners.stored
     if stored is not None:
-        labels = stored.bytes_of(learners.recipe.epochs)
+        labels = stored.bytes_of(learners.recipe.epochs, learners.steps_per_epoch)
     elif soft is not None and soft.fixed:
         own = soft.source == "stored" and of.name == "distilled" and distilled.soft_labels is not None
         labels = distilled.label_bytes if own else labels + 2 * classes * learners.index.shape[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bacon_pl.distilled_set.stored_labels import SEED, BatchLabels, StoredLabels
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 from bacon_pl.interop.safe_calls import Stored
 from bacon_pl.interop.unpickle import Pickle
 from bacon_pl.runtime import replacing
@@ -48,7 +49,7 @@ def open_labels(
     Raises:
         BaconError: The folder holds no such labels, epochs or batches are missing, or the first batch does not fit.
     """
-    place = Path(folder)
+    place = Path(os.path.expanduser(folder))
     epochs = _numbers(place, "epoch_")
     if not epochs:
         raise BaconError(f"'{place}' holds no stored labels, which are in epoch_0/batch_0.tar and so on.")
@@ -65,16 +66,32 @@ def open_labels(
                 f"of {batch_size} images: give the labels of this set."
             )
 
-    def read(epoch: int, number: int) -> BatchLabels:
-        path = place / f"epoch_{epoch}" / f"batch_{number}.tar"
-        labels = _read(path, classes, size)
-        needed = min(batch_size, count - number * batch_size)
-        if len(labels.logits) != needed:
-            raise BaconError(f"'{path}' holds labels of {len(labels.logits)} images, but {needed} are needed.")
-        return labels
-
-    read(0, 0)
+    read = _Reader(place, count, classes, size, batch_size)
+    for number in {0, wanted - 1}:  # only the last batch tells sets apart that need as many batches
+        read(0, number)
     return StoredLabels(count, classes, len(epochs), batch_size, read, seed)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads batches of labels; unlike a function within a function, it can be sent to another process."""
+
+    folder: Path
+    count: int
+    classes: int
+    size: tuple[int, int] | None
+    batch_size: int
+
+    def __call__(self, epoch: int, number: int) -> BatchLabels:
+        path = self.folder / f"epoch_{epoch}" / f"batch_{number}.tar"
+        labels = _read(path, self.classes, self.size)
+        needed = min(self.batch_size, self.count - number * self.batch_size)
+        if len(labels.logits) != needed:
+            raise BaconError(
+                f"'{path}' holds labels of {len(labels.logits)} images, but {needed} are needed: give the labels of "
+                "this set."
+            )
+        return labels
 
 
 def write_labels(labels: StoredLabels, folder: str | os.PathLike[str]) -> Path:
@@ -116,8 +133,9 @@ def _numbers(folder: Path, kind: str) -> list[int]:
     """List the numbers of the epochs or batches in a folder, ascending."""
     try:
         names = [match for entry in os.scandir(folder) if (match := _NUMBERED.fullmatch(entry.name))]
-    except OSError as error:
-        raise BaconError(f"cannot read the folder of labels '{folder}' ({error.strerror}).") from error
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise BaconError(f"cannot read the folder of labels '{one_line(folder)}' ({reason}).") from error
     suffix = ".tar" if kind == "batch_" else None
     return sorted(int(match[2]) for match in names if match[1] == kind and match[3] == suffix)
 

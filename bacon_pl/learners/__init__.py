@@ -7,7 +7,8 @@ from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.numbers import accuracies, spread
 from bacon_pl.learners.real_training import Pretraining, RealTraining
 from bacon_pl.learners.recipe import Recipe
-from bacon_pl.learners.soft_labels import OF_A_SET, SoftLabels
+from bacon_pl.learners.soft_labels import OF_A_SET, SoftLabels, identified
+from bacon_pl.learners.stored_batches import check_stored
 from bacon_pl.learners.teachers import Teacher, TeacherSettings, feature_spaces, teachers
 from bacon_pl.learners.trained import Storage, TrainedNetworks, trained_networks
 from bacon_pl.learners.training_set import TrainingSet
@@ -27,9 +28,11 @@ __all__ = [
     "TrainedNetworks",
     "TrainingSet",
     "accuracies",
+    "check_stored",
     "described",
     "digest",
     "feature_spaces",
+    "identified",
     "labeler",
     "spread",
     "teachers",

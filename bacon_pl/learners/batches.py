@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from bacon_pl.partition import cut_out
 
 ALL = "every network"
 """Coordinate of draws that all networks share."""
+
+AS_STORED = "as stored"
+"""Augmentation in the description of a training whose labels, stored for every batch, say what it is."""
 
 _LABELED_AT_ONCE = 500
 
@@ -63,7 +67,7 @@ class Batches(nn.Module):
             if soft.source == "folder":
                 self.stored = training_set.batch_labels
                 assert self.stored is not None
-                check_stored(self.stored, self.index.shape[1], meta.num_classes, recipe)
+                check_stored(self.stored, self.labels, meta.num_classes, recipe)
             else:
                 assert training_set.soft_labels is not None and training_set.label_kind is not None
                 stored = soft.probabilities(training_set.soft_labels.float(), training_set.label_kind)
@@ -76,6 +80,16 @@ class Batches(nn.Module):
     def needs_teacher(self) -> bool:
         """Whether a teacher must label the images."""
         return self.recipe.soft_labels is not None and self.soft is None and self.stored is None
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings of the recipe that are reported, without those that do not act on these images."""
+        found = self.recipe.described()
+        if self.stored is not None:
+            found |= dict.fromkeys(("mixing", "relabel", "half", "teachers", "teacher_average", "teacher_steps"))
+            found["augment"] = AS_STORED
+        elif found["label_source"] == "folder":
+            found |= {"label_source": "teacher", "label_folder": None, "label_folder_seed": None}
+        return found
 
     @property
     def steps_per_epoch(self) -> int:

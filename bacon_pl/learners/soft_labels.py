@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bacon_pl.distilled_set.labels import LabelKind
+from bacon_pl.distilled_set.stored_labels import SEED
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners.teacher_settings import TeacherSettings
 from bacon_pl.networks import NetworkFactory
@@ -42,6 +45,8 @@ class SoftLabels:
             augmented batch of every epoch (FKD, SRe2L), which also say how images are cropped, flipped and mixed; real
             images are then labeled by the teacher as ``relabel`` says.
         folder: The folder of the source ``folder``, in the layout of FKD.
+        folder_seed: Seed of the order of the images when these labels were made, which their files do not tell:
+            ``fkd_seed`` of the published code, and 42 there.
         relabel: When a teacher labels: ``batch``: every augmented and mixed batch of every network; ``epoch``: the
             batches of an epoch, their augmentation and mixing are the same for all networks, as if their labels had
             been stored (FKD, SRe2L); ``never``: every image once, as it is, before the training; a mixing then mixes
@@ -62,6 +67,7 @@ class SoftLabels:
     loss: SoftLoss = "kl"
     source: Source = "teacher"
     folder: str | None = None
+    folder_seed: int = SEED
     relabel: Relabel = "batch"
     teacher: TeacherSettings | None = None
     average: Average = "logits"
@@ -91,6 +97,10 @@ class SoftLabels:
             )
         if (self.source == "folder") != (self.folder is not None):
             raise BaconError(f"{_OPTION}.source folder and {_OPTION}.folder need each other: give both, or neither.")
+        if self.source != "folder" and self.folder_seed != SEED:
+            raise BaconError(f"{_OPTION}.folder_seed is the seed of the labels of a folder: leave it out.")
+        if not 0 <= self.folder_seed < 2**63:
+            raise BaconError(f"{_OPTION}.folder_seed must be a seed from 0 to 2**63 - 1, got {self.folder_seed}.")
         if self.source == "folder" and self.relabel == "never":
             raise BaconError(
                 f"{_OPTION}.relabel never would label real images once, but labels of a folder are those of batches: "
@@ -179,6 +189,7 @@ class SoftLabels:
             "temperature": self.temperature,
             "label_source": self.source,
             "label_folder": self.folder,
+            "label_folder_seed": None if self.folder is None else self.folder_seed,
             "relabel": None if self.source == "stored" else self.relabel,
             "half": self.half or self.fixed,
             "teachers": self.teachers,
@@ -188,10 +199,26 @@ class SoftLabels:
 
 
 DESCRIBED = (
-    *("soft_loss", "temperature", "label_source", "label_folder", "relabel", "half"),
+    *("soft_loss", "temperature", "label_source", "label_folder", "label_folder_seed", "relabel", "half"),
     *("teachers", "teacher_average", "teacher_steps"),
 )
 """What is reported of soft labels."""
+
+
+def identified(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what identifies a training among the settings of soft labels, whose folder is named in full.
+
+    Without labels of a folder, nothing is said of them, so that what was made before there were such is still the same.
+
+    Args:
+        settings: The arguments of :class:`SoftLabels` by name, or None.
+    """
+    if settings is None:
+        return None
+    if settings.get("folder") is None:
+        return {name: value for name, value in settings.items() if not name.startswith("folder")}
+    return {**settings, "folder": os.path.realpath(os.path.expanduser(settings["folder"]))}
+
 
 OF_A_SET = SoftLabels(temperature=1.0, loss="cross_entropy", source="stored")
 """How networks learn from labels that a set brings along if no recipe says otherwise: as DATM's do (2310.05773)."""

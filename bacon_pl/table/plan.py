@@ -14,6 +14,7 @@ from bacon_pl.data.catalog import find
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.evaluation import write_text
+from bacon_pl.learners import identified
 from bacon_pl.table.options import words_of
 
 Settings = Callable[[str, Sequence[str]], Mapping[str, Any]]
@@ -200,6 +201,11 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
     fit = dict(settings("fit", arguments["fit"]))
     resolved = settings("eval", arguments["eval"])
     evaluation = resolved["evaluation"]
+    if (evaluation.get("soft_labels") or {}).get("source") == "folder":
+        raise BaconError(
+            "--evaluation.soft_labels.source folder: labels of a folder are those of one set, and a table makes many: "
+            "evaluate that set by `bacon eval`."
+        )
     module, _, name = fit["model"]["class_path"].rpartition(".")
     free = getattr(importlib.import_module(module), name).free_settings  # settings has imported it already
     own = {**identity(fit, free), "evaluation": evaluation}
@@ -207,7 +213,8 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
     own["labels"] = ",".join(words_of(labels, "--labels")) if labels else "as the recipe says"
     own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
     others = ("acceleration", "whole_epochs")
-    own["evaluation"] = {name: value for name, value in own["evaluation"].items() if name not in others}
+    own["evaluation"] = {name: value for name, value in evaluation.items() if name not in others}
+    own["evaluation"]["soft_labels"] = identified(evaluation.get("soft_labels"))
     return json.loads(json.dumps(own, default=str)), evaluation.get("whole_epochs")
 
 

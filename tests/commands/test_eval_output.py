@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bacon_pl.distilled_set import BatchLabels, DistilledSet, StoredLabels
+from bacon_pl.distilled_set.stored_labels import Orders
 from bacon_pl.interop import write_labels
 from tests.commands.bad_files import honest
 from tests.forked_cli import Done, ForkedCli
@@ -274,9 +275,10 @@ def test_a_folder_of_pictures_with_labels_of_every_batch(forked_cli: ForkedCli, 
 
     def batch(epoch: int, number: int) -> BatchLabels:
         crops = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count, 1)
-        logits = torch.randn(count, 10, generator=torch.Generator().manual_seed(epoch)).half()
+        own = distilled.labels[Orders(count)[epoch]]
+        logits = torch.randn(count, 10, generator=torch.Generator().manual_seed(epoch)) + 4 * torch.eye(10)[own]
         flipped, partner = torch.zeros(count, dtype=torch.bool), torch.arange(count).flip(0)
-        return BatchLabels(torch.empty(0), crops, flipped, partner, 0.75, (0, 0, 4, 4), logits)
+        return BatchLabels(torch.empty(0), crops, flipped, partner, 0.75, (0, 0, 4, 4), logits.half())
 
     write_labels(StoredLabels(count, 10, 2, count, batch), tmp_path / "labels")
     taken = ("--evaluation.soft_labels", "{source: folder, folder: labels, temperature: 20, loss: kl_unscaled}")
@@ -290,3 +292,8 @@ def test_a_folder_of_pictures_with_labels_of_every_batch(forked_cli: ForkedCli, 
     said = refused(forked_cli, tmp_path, *EVAL, *words, "--overwrite", "true", "--evaluation.epochs", 3)
     assert said == "labels are stored for 2 epochs, but --evaluation.epochs is 3: give at most 2."
     assert json.loads((tmp_path / "out/results.json").read_text()) == numbers
+    other = ("--evaluation.soft_labels.folder_seed", 1)
+    assert "they belong to another set, or the images were in another order" in refused(
+        forked_cli, tmp_path, *EVAL, *words, *other, "--out", "other"
+    )
+    assert not (tmp_path / "other").exists()

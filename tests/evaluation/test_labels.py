@@ -6,6 +6,7 @@ import torch
 from bacon_pl.augment import CutMix
 from bacon_pl.data import InMemoryData, LabeledImages
 from bacon_pl.distilled_set import BatchLabels, DistilledSet, StoredLabels
+from bacon_pl.distilled_set.stored_labels import Orders
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import Comparison, Run, labels_note, notes, results, short_bytes, summary
 from bacon_pl.learners import Recipe, SoftLabels, TeacherSettings
@@ -150,12 +151,23 @@ def own_parts(own, labels, step_size):
         (None, False, True, "hard labels; the set has soft labels, which are not used: --labels hard,soft"),
         (SOFT, False, False, "soft labels of a teacher; --labels hard,soft gives accuracies with hard ones, too"),
         (SOFT, True, True, "soft labels of a teacher; those of the set are not used"),
-        (SoftLabels(source="stored"), False, True, "soft labels, those of the set"),
+        (
+            SoftLabels(source="stored"),
+            False,
+            True,
+            "soft labels, those of the set (for real images those of a teacher)",
+        ),
+        (SoftLabels(source="folder", folder="l"), True, False, "soft labels, those stored for every batch (for real"),
     ],
 )
 def test_labels_that_may_be_misread_are_never_silent(soft, both, stored, said):
-    note = labels_note(Recipe(soft_labels=soft).described(), both, stored)
+    note = labels_note(Recipe(soft_labels=soft).described(), both, stored, teachers=1)
     assert note.startswith(said) and bool(note) == bool(said)
+
+
+@pytest.mark.parametrize("soft", [SoftLabels(source="stored"), SoftLabels(source="folder", folder="labels")])
+def test_teachers_that_label_nothing_are_not_named(soft):
+    assert "teacher" not in labels_note(Recipe(soft_labels=soft).described(), True, True, teachers=0)
 
 
 def test_results_of_earlier_versions_have_no_notes():
@@ -196,16 +208,19 @@ def test_sizes_are_short():
 
 def test_labels_of_batches_are_for_the_set_and_a_teachers_for_real_images(data):
     soft = SoftLabels(source="folder", folder="labels", temperature=2, teacher=SOFT.teacher)
-    said = "labels of the folder are missing: read them with open_labels"
-    with pytest.raises(BaconError, match=said):
+    with pytest.raises(BaconError, match=r"needs the labels of the folder: give batch_labels=open_labels\(folder"):
         compared(data, soft_labels=soft)
 
     def batch(epoch, number):
-        logits = torch.eye(3).repeat_interleave(2, 0).half()
+        logits = torch.eye(3)[Orders(6)[epoch] // 2].half()
         crops = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(6, 4)
         return BatchLabels(torch.empty(0), crops, torch.zeros(6, dtype=torch.bool), None, None, None, logits)
 
     own = StoredLabels(6, 3, 1, 6, batch)
+    assert compared(data, soft_labels=soft, batch_labels=own).teachers is None  # which real images alone need
+    for other in (None, SOFT):
+        with pytest.raises(BaconError, match=r"batch_labels=... are read by a recipe with SoftLabels\(source='folder'"):
+            compared(data, soft_labels=other, batch_labels=own)
     comparison = compared(data, None, ["random"], ["hard", "soft"], soft_labels=soft, batch_labels=own)
     found = numbers_of(comparison, data)
     storages = {(run["training_set"], run["variant"]): run["storage"] for run in found["runs"]}

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler
+from torchvision.datasets import ImageFolder
 
+from bacon_pl.data import DatasetMeta
 from bacon_pl.distilled_set import StoredLabels
 from bacon_pl.distilled_set.stored_labels import Orders
 from bacon_pl.errors import BaconError
-from bacon_pl.interop import open_labels, write_labels
+from bacon_pl.interop import open_labels, open_set, write_labels
 from tests.interop.making import Calls
 from tests.paths import GOLDEN
 
@@ -105,6 +108,28 @@ def test_crops_are_found_again_in_pixels(tmp_path: Path) -> None:
         assert torch.equal(replace(labels, crops=shares).crop_boxes((height, width)), boxes)
 
 
+@pytest.mark.parametrize("names", [("new000", "new001", "new002"), ("00000", "00001", "00002"), ("cat", "dog", "owl")])
+def test_pictures_come_in_the_order_of_the_published_loader(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """The images of every batch are those that torchvision's ImageFolder and torch's DataLoader give."""
+    values = torch.randperm(240, generator=torch.Generator().manual_seed(0)).tolist()
+    for name in names:
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(6 if name == names[1] else 5):
+            pixels = np.full((8, 6), values.pop(), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"class{name}_id{i * 7:03d}.png")
+    meta = DatasetMeta("toy", ("cat", "dog", "owl"), channels=1, size=(8, 6), mean=(0.4,), std=(0.2,))
+    distilled = open_set(tmp_path / "set", meta)
+    pictures = ImageFolder(tmp_path / "set", transform=np.asarray)
+    sampler = RandomSampler(pictures, generator=torch.Generator().manual_seed(42))
+    loader = DataLoader(pictures, batch_size=4, sampler=sampler)
+    for epoch in range(3):
+        order = Orders(16)[epoch].split(4)
+        for chosen, (images, classes) in zip(order, loader, strict=True):
+            found = distilled.meta.denormalize(distilled.images[chosen]).mul(255).round()
+            assert torch.equal(found[:, 0].to(torch.uint8), images[..., 0])
+            assert torch.equal(distilled.labels[chosen], classes)
+
+
 def test_no_such_batch(tmp_path: Path) -> None:
     labels = open_labels(tree(tmp_path / "a"), COUNT, CLASSES)
     for epoch, number in ((3, 0), (0, 3), (-1, 0)):
@@ -121,6 +146,8 @@ def test_no_such_batch(tmp_path: Path) -> None:
         (lambda root: (root / "epoch_2/batch_3.tar").touch(), "holds 4 batches"),
         (lambda root: [f.rename(root / f.name.upper()) for f in root.glob("epoch_*")], "holds no stored labels"),
         (lambda root: (root / "epoch_0/batch_0.tar").write_bytes(b"tar"), "cannot be read as a file of torch.save"),
+        (lambda root: torch.save(batch(0, 1), root / "epoch_0/batch_2.tar"),
+         "batch_2.tar' holds labels of 4 images, but 2 are needed: give the labels of this set"),
     ],
 )  # fmt: skip
 def test_folders_that_lack_something(tmp_path: Path, spoil: Any, message: str) -> None:

@@ -1,8 +1,10 @@
 """Networks that learn from labels stored for every augmented batch, as FKD and SRe2L keep them."""
 
 import copy
+import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms.v2.functional import resized_crop
 
-from bacon_pl.augment import NoAugmentation
+from bacon_pl.augment import DSA, CutMix, NoAugmentation
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.distilled_set import BatchLabels, DistilledSet, StoredLabels
+from bacon_pl.distilled_set.stored_labels import Orders
 from bacon_pl.errors import BaconError
 from bacon_pl.interop import open_labels, write_labels
 from bacon_pl.learners import Learners, Recipe, SoftLabels, TrainingSet
@@ -51,14 +54,15 @@ def draw(epoch: int, number: int, mixing: str) -> BatchLabels:
     crops = torch.stack([whole(0, 3) / 8, whole(0, 3) / 6, whole(2, 6) / 8, whole(2, 5) / 6], 1)
     partner, box = torch.randperm(count, generator=generator), (1, 2, 5, 6)
     mixed = {"cutmix": (partner, 0.6, box), "mixup": (partner, 0.6, None), "none": (None, None, None)}[mixing]
-    logits = torch.randn(count, 3, generator=generator).half()
+    classes = CLASSES.sort().values[Orders(COUNT)[epoch][BATCH * number :][:count]]
+    logits = (torch.randn(count, 3, generator=generator) + 4 * F.one_hot(classes, 3)).half()
     return BatchLabels(torch.empty(0, dtype=torch.int64), crops, whole(0, 2).bool(), *mixed, logits)
 
 
-def stored(folder: Path, mixing: str = "cutmix", count: int = COUNT) -> StoredLabels:
+def stored(folder: Path, mixing: str = "cutmix") -> StoredLabels:
     """The labels as they are read from the files of the published layout."""
-    made = StoredLabels(count, 3, EPOCHS, BATCH, lambda epoch, number: draw(epoch, number, mixing))
-    return open_labels(write_labels(made, folder), count, 3, META.size)
+    made = StoredLabels(COUNT, 3, EPOCHS, BATCH, lambda epoch, number: draw(epoch, number, mixing))
+    return open_labels(write_labels(made, folder), COUNT, 3, META.size)
 
 
 def literal(network: ConvNet, given: DistilledSet, mixing: str) -> ConvNet:
@@ -114,28 +118,83 @@ def test_all_networks_share_a_batch_that_is_read_once(tmp_path: Path) -> None:
 
     counted = StoredLabels(COUNT, 3, EPOCHS, BATCH, batch)
     learners = Learners(TrainingSet.distilled(distilled(), batch_labels=counted), recipe(), META)
+    read.clear()
     x, y = learners.augmented_batches([0, 1], 4)  # the second batch of the second epoch
     assert read == [(1, 1)] and x.shape == (2, 4, 1, 8, 6) and x.stride(0) == 0
     assert torch.equal(y[0], labels.batch(1, 1).logits) and torch.equal(y[0], y[1])
 
 
-def test_crops_of_larger_images_may_be_smaller_than_a_pixel() -> None:
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (8, 6), (1, 1)])
+@pytest.mark.parametrize("crop", [(0.5, 0.5, 0.01, 0.01), (0.97, 0.97, 0.02, 0.02), (0.5,) * 4, (0.3, 0.0, 0.7, 1.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_crops_of_larger_images_stay_within_smaller_ones(
+    size: tuple[int, int], crop: tuple[float, ...], dtype: torch.dtype
+) -> None:
+    """They may be smaller than a pixel, and their rounded places and sides may go beyond the image."""
     labels = draw(0, 0, "none")
-    labels.crops[:] = torch.tensor([0.5, 0.5, 0.01, 0.01])
-    found = augmented(torch.randn(4, 1, 8, 6), labels)
-    assert found.shape == (4, 1, 8, 6) and found.isfinite().all()
+    labels.crops[:] = torch.tensor(crop)
+    found = augmented(torch.full((4, 1, *size), 0.75, dtype=dtype), labels)
+    torch.testing.assert_close(found, torch.full((4, 1, *size), 0.75, dtype=dtype))
+
+
+@pytest.mark.parametrize("mixing", ["cutmix", "none"])
+def test_labels_of_images_in_another_order_are_refused(tmp_path: Path, mixing: str) -> None:
+    write_labels(of_classes(300, mixing), tmp_path / "labels")
+    labels = [open_labels(tmp_path / "labels", 300, 3, META.size, seed=seed) for seed in (42, 7)]
+    classes = torch.arange(3).repeat_interleave(100)
+    check_stored(labels[0], classes, 3, recipe(batch_size=100))
+    said = r"of 900 stored labels agree with .* by chance: they belong .* seed 7 \(--evaluation.soft_labels.folder_seed"
+    with pytest.raises(BaconError, match=said):
+        check_stored(labels[1], classes, 3, recipe(batch_size=100))
+    with pytest.raises(BaconError, match="stored labels agree with the classes of their images"):
+        check_stored(labels[0], torch.arange(3).repeat(100), 3, recipe(batch_size=100))
+
+
+def of_classes(count: int, mixing: str) -> StoredLabels:
+    """Labels of whole images that a teacher knows in two of three cases."""
+
+    def batch(epoch: int, number: int) -> BatchLabels:
+        chosen = Orders(count)[epoch][100 * number :][:100]
+        generator = torch.Generator().manual_seed(epoch)
+        known = torch.rand(100, generator=generator) < 0.5  # and a third of the others by chance
+        said = torch.where(known, chosen // (count // 3), torch.randint(3, (100,), generator=generator))
+        mixed = (torch.randperm(100, generator=generator), 0.7, (0, 0, 2, 2)) if mixing == "cutmix" else (None,) * 3
+        crops = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(100, 1)
+        logits = F.one_hot(said, 3).half()
+        return BatchLabels(torch.empty(0), crops, torch.zeros(100, dtype=torch.bool), *mixed, logits)  # type: ignore[arg-type]
+
+    return StoredLabels(count, 3, EPOCHS, 100, batch)
+
+
+def test_labels_can_be_sent_to_other_processes(tmp_path: Path) -> None:
+    labels = stored(tmp_path / "labels")
+    sent = pickle.loads(pickle.dumps(labels))
+    assert torch.equal(sent.batch(2, 1).logits, labels.batch(2, 1).logits)
+
+
+@pytest.mark.parametrize("mixing", ["cutmix", "none"])
+def test_what_did_not_act_is_not_reported(tmp_path: Path, mixing: str) -> None:
+    how = recipe(augment=DSA(), mixing=CutMix())
+    own = Learners(TrainingSet.distilled(distilled(), batch_labels=stored(tmp_path / "labels", mixing)), how, META)
+    found = own.described()
+    assert (found["augment"], found["label_folder"], found["label_folder_seed"]) == ("as stored", "labels", 42)
+    nothing = ("mixing", "relabel", "half", "teachers", "teacher_average", "teacher_steps")
+    assert [found[name] for name in nothing] == [None] * len(nothing)
+    real = LabeledImages(torch.zeros(10, 1, 8, 6, dtype=torch.uint8), CLASSES, META.class_names)
+    found = Learners(TrainingSet.whole(real), how, META, teacher=SimpleNamespace()).described()  # type: ignore[arg-type]
+    assert (found["augment"], found["label_source"], found["label_folder"]) == ("DSA", "teacher", None)
+    assert (found["teachers"], found["relabel"]) == (1, "batch")
 
 
 @pytest.mark.parametrize(
-    ("settings", "count", "message"),
+    ("settings", "message"),
     [
-        ({"batch_size": 5}, COUNT, "are those of batches of 4 images, which cannot be changed: give --evaluation.bat"),
-        ({"epochs": 4}, COUNT, "labels are stored for 3 epochs, but --evaluation.epochs is 4: give at most 3"),
-        ({}, 9, "are those of 9 images, but networks are trained on 10: give the labels of this set, and --eval"),
+        ({"batch_size": 5}, "are those of batches of 4 images, which cannot be changed: give --evaluation.bat"),
+        ({"epochs": 4}, "labels are stored for 3 epochs, but --evaluation.epochs is 4: give at most 3"),
     ],
 )
-def test_labels_of_other_trainings_are_refused(tmp_path: Path, settings: dict, count: int, message: str) -> None:
-    training_set = TrainingSet.distilled(distilled(), batch_labels=stored(tmp_path / "labels", count=count))
+def test_labels_of_other_trainings_are_refused(tmp_path: Path, settings: dict, message: str) -> None:
+    training_set = TrainingSet.distilled(distilled(), batch_labels=stored(tmp_path / "labels"))
     with pytest.raises(BaconError, match=re.escape(message)):
         Learners(training_set, recipe(**settings), META)
 
@@ -143,7 +202,7 @@ def test_labels_of_other_trainings_are_refused(tmp_path: Path, settings: dict, c
 def test_labels_of_other_sets_are_refused(tmp_path: Path) -> None:
     labels = stored(tmp_path / "labels")
     with pytest.raises(BaconError, match="are those of 3 classes, but the dataset has 10: give the labels of this set"):
-        check_stored(labels, COUNT, 10, recipe())
+        check_stored(labels, CLASSES, 10, recipe())
     with pytest.raises(BaconError, match="10 images, but networks are trained on 40"):  # tiles that are cut out
         Learners(TrainingSet.distilled(distilled(factor=2), batch_labels=labels), recipe(), META)
     real = LabeledImages(torch.zeros(10, 1, 8, 6, dtype=torch.uint8), CLASSES, META.class_names)
@@ -157,6 +216,8 @@ def test_labels_of_other_sets_are_refused(tmp_path: Path) -> None:
         ({"source": "folder"}, "source folder and --evaluation.soft_labels.folder need each other"),
         ({"folder": "labels"}, "source folder and --evaluation.soft_labels.folder need each other"),
         ({"source": "folder", "folder": "labels", "relabel": "never"}, "relabel never would label real images once"),
+        ({"source": "folder", "folder": "labels", "folder_seed": -1}, "folder_seed must be a seed from 0 to 2**63 - 1"),
+        ({"folder_seed": 1}, "folder_seed is the seed of the labels of a folder: leave it out"),
     ],
 )
 def test_settings_that_contradict_each_other(settings: dict, message: str) -> None:
@@ -167,4 +228,6 @@ def test_settings_that_contradict_each_other(settings: dict, message: str) -> No
 def test_bytes_are_those_of_all_that_is_stored(tmp_path: Path) -> None:
     own = 3 * 2 + 16 + 1  # logits in half precision, a crop and a flip
     for mixing, image, batch in (("cutmix", own + 8, 40), ("mixup", own + 8, 8), ("none", own, 0)):
-        assert stored(tmp_path / mixing, mixing).bytes_of(2) == 2 * (COUNT * image + 3 * batch)
+        labels = stored(tmp_path / mixing, mixing)
+        assert labels.bytes_of(2) == 2 * (COUNT * image + 3 * batch)
+        assert labels.bytes_of(2, batches=1) == 2 * (BATCH * image + batch)

@@ -64,3 +64,10 @@ def test_labels_are_those_of_every_evaluation(tmp_path):
     assert table._labels == ["hard", "soft"]
     with pytest.raises(BaconError, match=r"unknown kind of labels 'sofd'.*Did you mean 'soft'"):
         Table(["--labels", "sofd", "--datasets", "digits", "--out", str(tmp_path)], settings_of).run()
+
+
+def test_labels_of_one_set_are_not_for_a_table(tmp_path):
+    words = ["--methods", "random", "--datasets", "digits", "--ipcs", "1", "--out", str(tmp_path)]
+    words += ["--evaluation.soft_labels", "{source: folder, folder: labels}"]
+    with pytest.raises(BaconError, match="those of one set, and a table makes many: evaluate that set by `bacon eval`"):
+        Table(words, settings_of).run()
