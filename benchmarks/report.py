@@ -91,7 +91,7 @@ def times(ratio: dict[str, float]) -> str:
 
 def device_table(flops: dict[str, float], bandwidth: float) -> str:
     """Peaks of the device."""
-    rows = [(f"{name} matrix product", f"{value / 1e9:,.0f} GFLOP/s") for name, value in flops.items()]
+    rows = [(f"{name} product or convolution", f"{value / 1e9:,.0f} GFLOP/s") for name, value in flops.items()]
     return table("Device", ("peak", "measured"), [*rows, ("copy", f"{bandwidth / 1e9:,.1f} GB/s")])
 
 
