@@ -7,7 +7,6 @@ import difflib
 import re
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -300,6 +299,7 @@ class Eval(LightningCommand):
         """Return all settings that affect the results of this evaluation, regardless of the machine."""
         settings, name = self.resolved, self.datamodule.name
         data = {key: value for key, value in settings["data"].items() if key not in _FREE_DATA}
+        recipe = {key: value for key, value in settings["evaluation"].items() if key not in _FREE_RECIPE}
         if data.get("whitening") is None:  # the set's own, if it has one
             data.pop("whitening", None)
         # Datasets that the catalog fully describes are the same in every folder.
@@ -307,7 +307,7 @@ class Eval(LightningCommand):
         return {
             "distilled": distilled.checksum,
             "data": {**data, "name": name, "root": root},
-            "evaluation": _recipe_identity(settings["evaluation"]),
+            "evaluation": identified(recipe),
             "networks": networks,
             "baselines": list(dict.fromkeys(self.baselines)),
             "labels": self.labels,
@@ -349,12 +349,6 @@ class Eval(LightningCommand):
         elif self.loggers is not None:  # one for all trainings
             flags["logger"] = [PartLogger(logger, run.name) for logger in self.loggers]
         return self.trainer_class(**{**given, **flags})
-
-
-def _recipe_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a recipe that affect results."""
-    own = {name: value for name, value in settings.items() if name not in _FREE_RECIPE}
-    return {**own, "soft_labels": identified(own.get("soft_labels"))}
 
 
 def _words(given: str | list[str]) -> list[str]:

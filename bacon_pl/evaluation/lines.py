@@ -68,9 +68,11 @@ def recipe_line(r: Mapping[str, Any], seed: int) -> str:
     canvases = "" if r.get("cut_tiles", True) else ", whole canvases"
     epochs = _count(r["epochs"], "epoch") + (f" of at most {r['epoch_steps']} steps" if r.get("epoch_steps") else "")
     flat = " in flat steps" if r.get("flat") else ""
+    test = f", test images enlarged to {r['test_resize']} pixels" if r.get("test_resize") else ""
     return (
         f"{epochs}, batch {r['batch_size']}, {r['optimizer']}{flat}, learning rate {_rate(r['lr'])} "
-        f"({_schedule(r)}), weight decay {r['weight_decay']:g}{decay}, {augment}{canvases}, {_labels(r)}; seed {seed}"
+        f"({_schedule(r)}), weight decay {r['weight_decay']:g}{decay}, {augment}{canvases}, {_labels(r)}{test}; "
+        f"seed {seed}"
     )
 
 

@@ -48,7 +48,7 @@ class SharedAccuracies:
             "ipc": None if run.training_set in ("distilled", "whole") else distilled.ipc,
             "networks": recipe.num_networks,
             "cut_tiles": recipe.cut_tiles,
-            "soft_labels": None if soft is None else identified(plain(soft)),
+            **identified({"soft_labels": None if soft is None else plain(soft), "test_resize": recipe.test_resize}),
             "teacher": None if file is None else blake2b(Path(file).expanduser().read_bytes()).hexdigest(),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -21,7 +22,9 @@ FORMAT = 1
 TRAINED = "trained networks"
 """Purpose of networks that anything may share."""
 
-_NOT_THE_NETWORKS = ("num_networks", "soft_labels", "whole_epochs", "coreset_steps", "fixed_lr", "cut_tiles")
+_NOT_THE_NETWORKS = (
+    *("num_networks", "soft_labels", "whole_epochs", "coreset_steps", "fixed_lr", "cut_tiles", "test_resize"),
+)
 """Settings of a recipe that say nothing about a network trained on the real images."""
 
 _FIRST_SETTINGS = (
@@ -72,6 +75,26 @@ def described(
         found["purpose"] = purpose
     if sources := {path: source for path in sorted(set(_class_paths(kept))) if (source := _source(path))}:
         found["sources"] = sources
+    return found
+
+
+def identified(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies an evaluation among the settings of its recipe.
+
+    Nothing is said of settings that came later where they do not act, so that what was made before is still the same.
+
+    Args:
+        settings: The arguments of :class:`Recipe` by name, as JSON values.
+    """
+    found = dict(settings)
+    if found.get("test_resize") is None:
+        found.pop("test_resize", None)
+    if soft := found.get("soft_labels"):
+        folder = soft.get("folder")
+        found["soft_labels"] = {name: value for name, value in soft.items() if not name.startswith("folder")}
+        if folder is not None:
+            found["soft_labels"] |= {"folder": os.path.realpath(os.path.expanduser(folder))}
+            found["soft_labels"] |= {"folder_seed": soft["folder_seed"]}
     return found
 
 

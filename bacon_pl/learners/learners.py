@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional
 
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta
@@ -57,7 +58,7 @@ class Learners(Batches):
             and the values have one entry per network; see :meth:`fit`.
 
     Raises:
-        BaconError: There is a teacher but the recipe needs none, or vice versa.
+        BaconError: There is a teacher but the recipe needs none, or vice versa; or test images would be reduced.
     """
 
     epoch_loss: Tensor
@@ -75,6 +76,11 @@ class Learners(Batches):
         if self.needs_teacher != (teacher is not None):
             raise BaconError(
                 "a teacher is needed where, and only where, the recipe has soft labels that are not stored."
+            )
+        if recipe.test_resize is not None and recipe.test_resize < min(meta.size):
+            raise BaconError(
+                f"--evaluation.test_resize must be at least the shorter side of the images, {min(meta.size)}, got "
+                f"{recipe.test_resize}."
             )
         self.teacher = teacher
         self.numbers = tuple(range(recipe.num_networks) if numbers is None else numbers)
@@ -251,12 +257,19 @@ class Learners(Batches):
 
     @torch.no_grad()
     def classify(self, network_id: int, x: Tensor) -> Tensor:
-        """Compute the logits (B, C) of a network in its current state for normalized images (B, ch, H, W)."""
+        """Compute the logits (B, C) of a network in its current state for normalized test images (B, ch, H, W)."""
         self._network.template.eval()
         with self._network.plan.flags():
-            logits = self._network(_state(self.networks[network_id]), x)[1]
+            logits = self._network(_state(self.networks[network_id]), self.resized(x))[1]
         self._network.template.train()
         return logits
+
+    def resized(self, x: Tensor) -> Tensor:
+        """Return test images (B, ch, H, W) as the recipe tests them: as they are, or the center of enlarged ones."""
+        if self.recipe.test_resize is None:
+            return x
+        enlarged = functional.resize(x, [self.recipe.test_resize], antialias=True)
+        return functional.center_crop(enlarged, list(x.shape[-2:]))
 
     @torch.no_grad()
     def embed(self, images: Tensor, network_id: int = 0, batch_size: int = 500) -> Tensor:

@@ -65,6 +65,8 @@ class Recipe:
             the canvases as they are.
         epoch_steps: Most steps of an epoch, which is then the beginning of a shuffled pass; by default a whole pass.
         flat: Take flat steps, at twice the time (see :class:`FlatStep`).
+        test_resize: Pixels to which the shorter side of test images is enlarged before the center is cut out of them at
+            their size, as RDED does (72 of 64); by default they are tested as they are.
 
     Raises:
         BaconError: An argument is out of range.
@@ -97,9 +99,18 @@ class Recipe:
     cut_tiles: bool = True
     epoch_steps: int | None = None
     flat: FlatStep | None = None
+    test_resize: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_networks", "epochs", "batch_size", "whole_epochs", "coreset_steps", "epoch_steps"):
+        for name in (
+            "num_networks",
+            "epochs",
+            "batch_size",
+            "whole_epochs",
+            "coreset_steps",
+            "epoch_steps",
+            "test_resize",
+        ):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BaconError(f"--evaluation.{name} must be at least 1, got {getattr(self, name)}.")
         if isinstance(self.lr, str) and self.lr != "stored":
@@ -213,6 +224,7 @@ class Recipe:
             "cut_tiles": self.cut_tiles,
             "epoch_steps": self.epoch_steps,
             "flat": self.flat and asdict(self.flat),
+            "test_resize": self.test_resize,
             "labels": "soft" if soft else "hard",
             **{name: soft.get(name) for name in DESCRIBED},
         }

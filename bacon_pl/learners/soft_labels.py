@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -203,21 +201,6 @@ DESCRIBED = (
     *("teachers", "teacher_average", "teacher_steps"),
 )
 """What is reported of soft labels."""
-
-
-def identified(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what identifies a training among the settings of soft labels, whose folder is named in full.
-
-    Without labels of a folder, nothing is said of them, so that what was made before there were such is still the same.
-
-    Args:
-        settings: The arguments of :class:`SoftLabels` by name, or None.
-    """
-    if settings is None:
-        return None
-    if settings.get("folder") is None:
-        return {name: value for name, value in settings.items() if not name.startswith("folder")}
-    return {**settings, "folder": os.path.realpath(os.path.expanduser(settings["folder"]))}
 
 
 OF_A_SET = SoftLabels(temperature=1.0, loss="cross_entropy", source="stored")

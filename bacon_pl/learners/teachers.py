@@ -61,7 +61,9 @@ class Teacher:
         if recipe.soft_labels is not None:
             soft, purpose = recipe.soft_labels, "teacher"
             network = soft.network or recipe.network
-            recipe = _for_steps(replace(recipe, network=network, num_networks=1, soft_labels=None), soft.steps, store)
+            recipe = _for_steps(
+                replace(recipe, network=network, num_networks=1, soft_labels=None, test_resize=None), soft.steps, store
+            )
         self.recipe = recipe
         self.meta = meta
         self.accuracy: float | None = None

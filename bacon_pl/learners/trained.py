@@ -159,7 +159,7 @@ def trained_networks(
     wanted = tuple(sorted({recipe.epochs} if snapshots is None else set(snapshots)))
     if beyond := [epochs for epochs in wanted if not 0 <= epochs <= recipe.epochs]:
         raise ValueError(f"snapshots after epochs {beyond} were asked for, the training has {recipe.epochs}.")
-    recipe = replace(recipe, num_networks=1, soft_labels=None)
+    recipe = replace(recipe, num_networks=1, soft_labels=None, test_resize=None)
     facts_of_all = described(store, meta, recipe, seed, purpose)
     if storage != "float32":
         facts_of_all["storage"] = storage

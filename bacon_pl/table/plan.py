@@ -213,8 +213,7 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
     own["labels"] = ",".join(words_of(labels, "--labels")) if labels else "as the recipe says"
     own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
     others = ("acceleration", "whole_epochs")
-    own["evaluation"] = {name: value for name, value in evaluation.items() if name not in others}
-    own["evaluation"]["soft_labels"] = identified(evaluation.get("soft_labels"))
+    own["evaluation"] = identified({name: value for name, value in evaluation.items() if name not in others})
     return json.loads(json.dumps(own, default=str)), evaluation.get("whole_epochs")
 
 

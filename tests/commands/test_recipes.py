@@ -42,18 +42,19 @@ def test_every_recipe_is_checked():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "recipe", "batch", "depth"),
+    ("schedule", "batch", "depth", "test_resize"),
     [
-        ("cifar10/ipc1", "recipes/rded", 10, 3),
-        ("cifar10/ipc50", "recipes/rded", 100, 3),
-        ("cifar100/ipc1", "recipes/rded", 20, 3),
-        ("cifar100/ipc10", "recipes/rded", 100, 3),
-        ("tiny_imagenet/ipc10", "recipes/rded", 100, 4),
+        ("cifar10/ipc1", 10, 3, None),
+        ("cifar10/ipc50", 100, 3, None),
+        ("cifar100/ipc1", 20, 3, None),
+        ("cifar100/ipc10", 100, 3, None),
+        ("tiny_imagenet/ipc10", 100, 4, 72),
     ],
 )
-def test_rdeds_batches_grow_with_the_set(schedule, recipe, batch, depth):
-    found = evaluation(schedule, recipe)
+def test_rdeds_batches_grow_with_the_set(schedule, batch, depth, test_resize):
+    found = evaluation(schedule, "recipes/rded")
     assert (found["batch_size"], found["network"]["init_args"]["depth"]) == (batch, depth)
+    assert found.get("test_resize") == test_resize
     assert found["network"]["init_args"]["norm"] == "batch"
 
 
