@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ _MOST_LEVELS = 50
 _LONG = 100  # characters of a text that count as one more value
 _LINES = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MERGE = "<<"
+
+
+def names_in(given: str | Iterable[str]) -> list[str]:
+    """Return the names in a list, or in text with commas, with or without brackets; repeats are left out."""
+    words = given.strip().removeprefix("[").removesuffix("]").split(",") if isinstance(given, str) else given
+    return list(dict.fromkeys(name for name in map(str.strip, words) if name))
 
 
 class _FlawError(Exception):

@@ -6,21 +6,19 @@ import contextlib
 import difflib
 import re
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
 from bacon_pl.commands.evaluate_options import add_options
+from bacon_pl.commands.evaluate_runs import train_all
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
 from bacon_pl.data.catalog import find
@@ -35,14 +33,12 @@ from bacon_pl.evaluation import (
     LearningCurve,
     Results,
     Run,
-    RunResult,
     SharedAccuracies,
     bound_line,
     bounds,
     labels_note,
     recipe_line,
     results,
-    run_line,
     score_line,
     set_line,
     summary,
@@ -56,11 +52,11 @@ from bacon_pl.learners import Recipe, TrainingSet, check_stored, identified
 from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.opening import describe_data, laid_out
-from bacon_pl.pace import duration
 from bacon_pl.preflight import check_writable
 from bacon_pl.progress import progress, with_progress
 from bacon_pl.report import EVALUATIONS, RESULTS, claimed, figures, folder_name, show, write_report
 from bacon_pl.runtime import undone
+from bacon_pl.settings_text import names_in
 
 LOGS = "logs"
 """Name of the folder, in that of an evaluation, with the logs of the trainings."""
@@ -88,8 +84,8 @@ class Eval(LightningCommand):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments, and accept lists of names as text, too."""
         super().parse_arguments(parser, args)
-        self.baselines: list[Any] = _words(self.config.baselines)
-        self.labels: list[Any] = _words(self.config.labels)
+        self.baselines: list[Any] = names_in(self.config.baselines)
+        self.labels: list[Any] = names_in(self.config.labels)
         for option, given, known in (("baselines", self.baselines, Baseline), ("labels", self.labels, Labels)):
             for name in given:
                 if name not in get_args(known):
@@ -179,57 +175,21 @@ class Eval(LightningCommand):
             self.config_init.score_weights,
             batch_labels,
         )
-        recipe, stored = comparison.recipe, distilled.soft_labels is not None
-        teaching = 0 if comparison.teachers is None else len(comparison.teachers.teachers)
-        note = labels_note(recipe.described(), "hard" in self.labels, stored, teaching)
-        lines = {
-            "set": [set_line(self.config.distilled, distilled)],
-            "data": describe_data(data),
-            "runs": [trainings_line(comparison)],
-            "recipe": [recipe_line(recipe.described(), seed)],
-            **({"labels": [note]} if note else {}),
-            "result": [str(folder / RESULTS)],
-        }
-        self.say(laid_out(lines))
-        teachers = comparison.tested_teachers(data.test.to(self.trainer.strategy.root_device))
+        self._open(comparison, folder)
+        device = self.trainer.strategy.root_device
+        teachers = comparison.tested_teachers(data.test.to(device))
         if teachers:
             self.say(teacher_line(teachers))
-        run_results: list[RunResult] = []
-        first, compiled = None, None
-        number = len(comparison.runs)
-        shared = self.shared_accuracies()
-        found: dict[Run, Tensor] = {}
-        for i, run in enumerate(comparison.runs, 1):
-            with contextlib.ExitStack() as stack:
-                path = None
-                if shared is not None and run in comparison.only_scored:
-                    path, there = stack.enter_context(shared.turn(comparison, run))
-                    if there is not None:
-                        found[run] = there
-                        self.say(f"[{i}/{number}] {training_name(run)}: {there.mean():.1f} %, kept in {path}")
-                        continue
-                if run.architecture != compiled:
-                    # torch stops compiling when it has a certain number of programs of a function (see
-                    # networks.stateless.MOST_PROGRAMS). The runs of one architecture share about ten, including those
-                    # of the teacher and the feature spaces. A reset for each architecture allows any number of them.
-                    torch.compiler.reset()
-                    compiled = run.architecture
-                begun = time.monotonic()
-                module = comparison.module(run, self.trainer.strategy.root_device)
-                trainer = self.evaluation_trainer(module, run, folder)
-                with undone(folder / LOGS, keep=lambda: bool(run_results) or not self.trainer.is_global_zero):
-                    trainer.fit(module)
-                    trainer.test(module, datamodule=data, verbose=False)
-                run_results.append(comparison.result(run, module))
-                found[run] = run_results[-1].accuracies
-                if shared is not None and path is not None:
-                    shared.keep(path, comparison, run, found[run])
-                self.say(f"[{i}/{number}] {run_line(run_results[-1])} ({duration(time.monotonic() - begun)})")
-                first = first or (module, trainer.loggers)
-        assert first is not None
-        device = self.trainer.strategy.root_device
-        views = comparison.views(first[0], device) if self.config.bound else None
-        scored = comparison.scores_of(found) if comparison.scored else None
+        made = train_all(
+            comparison,
+            self.shared_accuracies(),
+            lambda run, others: self._trained(comparison.module(run, device), run, folder, others),
+            self.say,
+        )
+        module, run_results = made.module, made.run_results
+        assert module is not None
+        views = comparison.views(module, device) if self.config.bound else None
+        scored = comparison.scores_of(made.accuracies) if comparison.scored else None
         zero = self.trainer.is_global_zero
         bound = None
         if zero and views:
@@ -238,10 +198,10 @@ class Eval(LightningCommand):
         if zero:
             pictures = {}
             if self.config.figures:
-                pictures = figures(run_results, data.meta.class_names, comparison.embedded(first[0]), seed)
+                pictures = figures(run_results, data.meta.class_names, comparison.embedded(module), seed)
             report = write_report(folder, numbers, distilled, pictures)
             written = write_results(folder / RESULTS, numbers)
-            show(first[1] if self.loggers is None else self.loggers, numbers, distilled, pictures)
+            show(made.loggers if self.loggers is None else self.loggers, numbers, distilled, pictures)
             close_loggers(self.loggers or ())
             self.say(f"\n{summary(numbers)}")
             if scored is not None:
@@ -250,6 +210,30 @@ class Eval(LightningCommand):
                 self.say(bound_line(bound))
             self.say(f"results: {written}\nreport: {report}")
         return Results(numbers)
+
+    def _open(self, comparison: Comparison, folder: Path) -> None:
+        """Say what is going to be done."""
+        distilled, data, recipe = comparison.distilled, self.datamodule, comparison.recipe
+        teachers = 0 if comparison.teachers is None else len(comparison.teachers.teachers)
+        stored = distilled.soft_labels is not None
+        note = labels_note(recipe.described(), "hard" in self.labels, stored, teachers)
+        lines = {
+            "set": [set_line(self.config.distilled, distilled)],
+            "data": describe_data(data),
+            "runs": [trainings_line(comparison)],
+            "recipe": [recipe_line(recipe.described(), comparison.seed)],
+            **({"labels": [note]} if note else {}),
+            "result": [str(folder / RESULTS)],
+        }
+        self.say(laid_out(lines))
+
+    def _trained(self, module: EvalModule, run: Run, folder: Path, others: bool) -> tuple[EvalModule, pl.Trainer]:
+        """Train and test the networks of a run; if this fails, its logs are kept if there are results of others."""
+        trainer = self.evaluation_trainer(module, run, folder)
+        with undone(folder / LOGS, keep=lambda: others or not self.trainer.is_global_zero):
+            trainer.fit(module)
+            trainer.test(module, datamodule=self.datamodule, verbose=False)
+        return module, trainer
 
     def batch_labels(self, distilled: DistilledSet) -> StoredLabels | None:
         """Open the labels that were stored for every batch of a set if the recipe takes them, and check them."""
@@ -323,7 +307,7 @@ class Eval(LightningCommand):
         """Return the networks of ``--networks``, by default the recipe's, which keeps its options if it is named."""
         own = self.config_init.evaluation.network
         own_name = type(own(meta.channels, meta.size, meta.num_classes)).__name__.lower()
-        names = _words(self.config.networks)
+        names = names_in(self.config.networks)
         return {name: own if name.lower() == own_name else by_name(name) for name in names} or {own_name: own}
 
     def evaluation_trainer(self, module: EvalModule, run: Run, folder: Path) -> pl.Trainer:
@@ -349,9 +333,3 @@ class Eval(LightningCommand):
         elif self.loggers is not None:  # one for all trainings
             flags["logger"] = [PartLogger(logger, run.name) for logger in self.loggers]
         return self.trainer_class(**{**given, **flags})
-
-
-def _words(given: str | list[str]) -> list[str]:
-    """Return the names in a list, or in comma-separated text with or without brackets."""
-    words = given.strip().removeprefix("[").removesuffix("]").split(",") if isinstance(given, str) else given
-    return [name for name in map(str.strip, words) if name]

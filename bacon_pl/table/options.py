@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bacon_pl.errors import BaconError
+from bacon_pl.settings_text import names_in
 
 # Sections of the settings of fit and eval. Their options on the command line are passed to every run.
 SECTIONS = {
@@ -42,13 +43,12 @@ def split(args: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
 
 def words_of(given: Any, option: str) -> list[str]:
-    """Return the names in a list, or in text with commas, without repeats.
+    """Return the names in a list or in text (see :func:`~bacon_pl.settings_text.names_in`).
 
     Raises:
         BaconError: There is none.
     """
-    words = given.split(",") if isinstance(given, str) else given
-    words = list(dict.fromkeys(word.strip() for word in words if word.strip()))
+    words = names_in(given)
     if not words:
         raise BaconError(f"{option} names nothing: give names with commas between them.")
     return words

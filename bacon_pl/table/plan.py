@@ -15,7 +15,7 @@ from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.evaluation import write_text
 from bacon_pl.learners import identified
-from bacon_pl.table.options import words_of
+from bacon_pl.settings_text import names_in
 
 Settings = Callable[[str, Sequence[str]], Mapping[str, Any]]
 """A function from the name and the arguments of a command to its resolved settings. It raises errors for bad arguments.
@@ -210,7 +210,7 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
     free = getattr(importlib.import_module(module), name).free_settings  # settings has imported it already
     own = {**identity(fit, free), "evaluation": evaluation}
     labels = resolved.get("labels")
-    own["labels"] = ",".join(words_of(labels, "--labels")) if labels else "as the recipe says"
+    own["labels"] = ",".join(names_in(labels)) if labels else "as the recipe says"
     own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
     others = ("acceleration", "whole_epochs")
     own["evaluation"] = identified({name: value for name, value in evaluation.items() if name not in others})
