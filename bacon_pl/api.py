@@ -202,8 +202,9 @@ def _needs_teacher(distilled: DistilledSet, labels: Sequence[Labels], settings: 
     if labels and "soft" not in labels:
         return False
     recorded = {"evaluation": distilled.config.get("evaluation") or {}}
-    soft = config_files.laid_over(recorded, _nested(settings or {}))["evaluation"].get("soft_labels")
-    if not isinstance(soft, Mapping):  # none, or a text that the command reads
+    recipe = config_files.laid_over(recorded, _nested(settings or {})).get("evaluation")
+    soft = recipe.get("soft_labels") if isinstance(recipe, Mapping) else None
+    if not isinstance(soft, Mapping):  # none, or a text that only the command reads, which checks once more
         return "soft" in labels and distilled.soft_labels is None
     return soft.get("source") not in ("stored", "folder")
 

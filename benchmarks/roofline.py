@@ -80,12 +80,15 @@ def measure_device(device: torch.device, quick: bool = False) -> Device:
     for name, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
         if (name == "tf32" and not cuda) or (name == "bfloat16" and not has_bfloat16(device)):
             continue  # emulated, a product takes a minute, and nothing of ours uses it
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+        settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        before = [setting.allow_tf32 for setting in settings]
+        for setting in settings:
+            setting.allow_tf32 = name == "tf32"
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         products = 2 * side**3 / best_of(lambda a=a, b=b: torch.mm(a, b), device)
         flops[name] = max(products, _convolutions(device, dtype, quick))
-        torch.backends.cuda.matmul.allow_tf32 = before
+        for setting, allowed in zip(settings, before, strict=True):
+            setting.allow_tf32 = allowed
     source = torch.ones((2**20 if quick else 2**31 if cuda else 2**28) // 4, device=device)
     target = torch.empty_like(source)
     return Device(flops, 2 * source.nbytes / best_of(lambda: target.copy_(source), device))

@@ -55,7 +55,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     add("--epochs", type=int, default=5, help="epochs that suite eval times")
     add("--networks", type=int, default=5, help="networks that suites eval, together and devices train")
     add("--acceleration", choices=("on", "off", "auto"), default="on", help="what the library is told")
-    add("--no-bfloat16", action="store_true", help="as on a processor without bfloat16; memory is not measured")
+    add("--no-bfloat16", dest="bfloat16", action="store_false", help="as on a processor without bfloat16")
     add("--quick", action="store_true", help="a smaller sweep, and no true peaks of the device")
     add("--threads", type=int, help="threads of the CPU (default: torch's)")
     add("--no-memory", dest="memory", action="store_false", help="skip the processes that measure peak memory")
@@ -113,10 +113,6 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parse(args)
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("run.py: error: there is no CUDA device here.")
-    if options.no_bfloat16:
-        # What the library and the roofline ask. Processes that measure memory would not see this.
-        torch.cpu._is_avx512_bf16_supported = lambda: False  # type: ignore[attr-defined]
-        options.memory = False
     s = settings_of(options)
     prepare(s)
     target = torch.device(options.device)
@@ -133,6 +129,7 @@ def main(args: Sequence[str] | None = None) -> None:
             result, text = run_suite(suite, s, options, device)
         print(text, flush=True)
         name = f"{suite}-{'random' if suite == 'sweep' else s.dataset}-ipc{s.ipc}-width{s.width}-{s.device}"
+        name += "" if s.bfloat16 else "-no-bfloat16"
         numbers = {
             "suite": suite,
             "environment": environment,

@@ -48,6 +48,7 @@ class Settings:
         threads: Threads of the CPU; None leaves torch's number.
         keep_memory: Keep freed tensors in the process, as the command line does.
         literal_keeps_memory: Let the literal contender profit from that, too.
+        bfloat16: Use it where a processor has it; else run as on one that does not.
         seed: Seed of every draw.
     """
 
@@ -68,6 +69,7 @@ class Settings:
     threads: int | None = None
     keep_memory: bool = True
     literal_keeps_memory: bool = False
+    bfloat16: bool = True
     seed: int = 0
 
     @property
@@ -90,6 +92,8 @@ def prepare(s: Settings) -> None:
         torch.set_num_threads(s.threads)
     if s.keep_memory:
         keep_memory()
+    if not s.bfloat16:  # what the library asks
+        torch.cpu._is_avx512_bf16_supported = lambda: False  # type: ignore[attr-defined]
 
 
 def synthetic(classes: int, per_class: int, size: int) -> str:

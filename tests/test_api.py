@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import bacon_pl
-from bacon_pl.data import DataModule, load_dataset
+from bacon_pl.data import DataModule, InMemoryData, load_dataset
 from bacon_pl.distilled_set import BatchLabels, DistilledSet, StoredLabels
 from bacon_pl.distilled_set.stored_labels import Orders
 from bacon_pl.errors import BaconError
@@ -245,3 +245,20 @@ def test_labels_of_every_batch_need_no_real_images(tmp_path, chosen, digits):
     assert run["recipe"]["augment"] == "as stored" and found.numbers["teachers"] == []
     with pytest.raises(BaconError, match="train="):
         bacon_pl.evaluate(chosen, digits[1], **{**QUICK, "settings": settings, "baselines": ["random"]})
+
+
+@pytest.mark.parametrize("soft", ["{temperature: 4}", {"temperature": 4}])
+@pytest.mark.parametrize("module", [False, True])
+def test_a_teacher_needs_real_images(chosen, digits, soft, module):
+    test = InMemoryData(None, digits[1], name="digits", meta=chosen.meta) if module else digits[1]
+    with pytest.raises(BaconError, match=r"real training images.*train=\.\.\."):
+        bacon_pl.evaluate(chosen, test, **{**QUICK, "settings": {**QUICK["settings"], "evaluation.soft_labels": soft}})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(None, "must be settings by name"), ("none.yaml", "is neither settings by name nor a YAML file")],
+)
+def test_a_recipe_that_is_none_is_refused(chosen, digits, given, said):
+    with pytest.raises(BaconError, match=said):
+        bacon_pl.evaluate(chosen, digits[1], progress=False, settings={"evaluation": given})

@@ -16,10 +16,12 @@ _POLE = math.sqrt(3) - 2  # of the filter that turns pixels into coefficients of
 
 
 class CropScaleRotate(Augmentation):
-    """Crop, scale or rotate each image, one of the three drawn uniformly; what is not in the image is the batch's mean.
+    """Crop, scale or rotate each image, one of the three drawn uniformly; what is not in the image is a mean.
 
-    The mean is that of a channel. Cropping shifts by whole pixels; scaling takes the nearest pixel, with a factor for
-    each side; rotating by whole degrees interpolates by cubic splines.
+    In the training of networks it is that of a channel over the batch, as published. In a distillation, where how many
+    images are seen at once must not change a result, it is the dataset's, which is 0. Cropping shifts by whole pixels;
+    scaling takes the nearest pixel, with a factor for each side; rotating by whole degrees interpolates by cubic
+    splines.
 
     Args:
         crop: Pixels around the image, in which a window of the image's size is drawn. It does not reach the last row
@@ -44,7 +46,17 @@ class CropScaleRotate(Augmentation):
         self.degrees = degrees
 
     def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
-        """See :meth:`Augmentation.siamese`; the mean is that of all images of all rows."""
+        """See :meth:`Augmentation.siamese`."""
+        return self._changed(x, rows, *keys)
+
+    def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
+        """See :meth:`Augmentation.per_image`."""
+        mean = x.mean((0, 2, 3), keepdim=True)
+        rows = torch.arange(len(x), device=x.device)
+        return mean + self._changed((x - mean).unsqueeze(1), rows, *keys).squeeze(1)
+
+    def _changed(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
+        """Crop, scale or rotate rows of images, with zeros outside."""
         height, width = x.shape[-2:]
 
         def whole(high: int, what: str) -> Tensor:
@@ -54,18 +66,12 @@ class CropScaleRotate(Augmentation):
             share = 1 - self.scale + 2 * self.scale * rng.uniform(*keys, what, rows)
             return (share * length).long().clamp(min=1)
 
-        mean = x.mean((0, 1, 3, 4), keepdim=True)
         kind = whole(3, "kind").view(-1, 1, 1, 1, 1)
         shifts = whole(2 * self.crop, "crop_h") - self.crop, whole(2 * self.crop, "crop_w") - self.crop
-        rest = x - mean
-        cropped = crop(rest, *shifts)
-        scaled = _scaled(rest, side(height, "scale_h"), side(width, "scale_w"))
-        rotated = _rotated(rest, whole(2 * self.degrees, "rotate") - self.degrees)
-        return mean + torch.where(kind == 0, cropped, torch.where(kind == 1, scaled, rotated))
-
-    def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
-        """See :meth:`Augmentation.per_image`."""
-        return self.siamese(x.unsqueeze(1), torch.arange(len(x), device=x.device), *keys).squeeze(1)
+        cropped = crop(x, *shifts)
+        scaled = _scaled(x, side(height, "scale_h"), side(width, "scale_w"))
+        rotated = _rotated(x, whole(2 * self.degrees, "rotate") - self.degrees)
+        return torch.where(kind == 0, cropped, torch.where(kind == 1, scaled, rotated))
 
 
 def _scaled(x: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -93,16 +99,19 @@ def _rotated(x: Tensor, degrees: Tensor) -> Tensor:
     """
     height, width = x.shape[-2:]
     angle = torch.deg2rad(degrees.to(torch.float64))
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    cos, sin = angle.cos(), angle.sin()
+    # A quarter turn is exact, so that it does not lose the pixels of the edge.
+    cos, sin = (torch.where(degrees % 90 == 0, part.round(), part) for part in (cos, sin))
 
     def places(length: int, other: int) -> Tensor:
         """Distances (R, length) of the result's pixels from the middle of the rotated image."""
-        grown = (length * angle.cos().abs() + other * angle.sin().abs() + 0.5).long() - length
+        grown = (length * cos.abs() + other * sin.abs() + 0.5).long() - length
         # As published, halves are cut off towards zero: an image may also become smaller.
         first = torch.div(grown, 2, rounding_mode="trunc") - (grown + length - 1) / 2
         return torch.arange(length, device=x.device) + first[:, None]
 
     down, right = places(height, width).unsqueeze(2), places(width, height).unsqueeze(1)
+    cos, sin = cos[:, None, None], sin[:, None, None]
     row = cos * down + sin * right + (height - 1) / 2
     column = cos * right - sin * down + (width - 1) / 2
     inside = (row >= 0) & (row <= height - 1) & (column >= 0) & (column <= width - 1)

@@ -56,6 +56,7 @@ class StoredLabels:
         batch_size: Images in a batch; the last one of an epoch may have fewer.
         read: Function from an epoch and the number of a batch in it to the labels; its positions of images are ignored.
         seed: Seed of the order of the images.
+        folder: The folder that they are read from, or None.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class StoredLabels:
         batch_size: int,
         read: Callable[[int, int], BatchLabels],
         seed: int = SEED,
+        folder: str | None = None,
     ) -> None:
+        self.folder = folder
         self.count = count
         self.classes = classes
         self.epochs = epochs

@@ -14,6 +14,7 @@ from bacon_pl.augment import NoAugmentation
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough, draw_real
 from bacon_pl.distilled_set import DistilledSet, StoredLabels, recorded_scaling
+from bacon_pl.errors import BaconError
 from bacon_pl.evaluation.kinds import Labels, check_batch_labels, variants_of, with_labels
 from bacon_pl.evaluation.module import EvalModule
 from bacon_pl.evaluation.run_result import Embedded, RunResult, Variant
@@ -111,6 +112,7 @@ class Comparison:
     ) -> None:
         recipe = with_labels(recipe, labels, distilled)
         check_batch_labels(batch_labels, recipe, distilled, scores)
+        recipe.check_fits(meta)
         self.labels = tuple(dict.fromkeys(labels))
         self.weights = weights or ScoreWeights()
         self.distilled = distilled
@@ -126,6 +128,11 @@ class Comparison:
         self._spaces: list[Embed] | None = None
         # What the set has learned, its step size, is not for networks on real images.
         self._real_recipe = recipe.with_rate_of(None)
+        if self.needs_teachers and not len(store):
+            raise BaconError(
+                "a teacher that labels images is trained on real training images, and there are none: give them as "
+                "train=..., beside the test images."
+            )
         self.teachers = labeler(self._real_recipe, store, meta, seed) if self.needs_teachers else None
         self._scaling = recorded_scaling(distilled.config) if "tiles" in self.baselines else "bilinear"
         # Errors are reported now, and not only after the training on the distilled set.

@@ -94,13 +94,14 @@ def labels_note(recipe: Mapping[str, Any], both: bool, stored: bool, teachers: i
         recipe: The recipe as described in the results.
         both: Whether there are accuracies with hard labels beside those with soft ones.
         stored: Whether the set brings soft labels along.
-        teachers: Number of teachers that label images of the evaluation; 0 if none is needed.
+        teachers: Number of teachers that label real images beside a set that brings labels; 0 if none is needed.
     """
     if recipe["labels"] == "hard":
         unused = "the set has soft labels, which are not used: --labels hard,soft also evaluates it with them"
         return f"hard labels; {unused}" if stored else ""
-    whose = "a teacher" if teachers == 1 else f"{teachers} teachers"
     own = {"stored": "of the set", "folder": "stored for every batch"}.get(recipe["label_source"])
+    count = teachers if own else recipe["teachers"]
+    whose = "a teacher" if count == 1 else f"{count} teachers"
     found = f"soft labels, those {own}" if own else f"soft labels of {whose}"
     if own and teachers:
         found += f" (for real images those of {whose})"

@@ -63,7 +63,7 @@ def recipe_line(r: Mapping[str, Any], seed: int) -> str:
     """
     augment = r["augment"] if r["mixing"] is None else f"{r['augment']} and {r['mixing']}"
     if r.get("label_source") == "folder":
-        augment = "augmented as stored"
+        augment = f"augmented as stored (trainings without such labels: {augment})"
     decay = "" if r.get("decay_norms_and_biases", True) else " of matrices"
     canvases = "" if r.get("cut_tiles", True) else ", whole canvases"
     epochs = _count(r["epochs"], "epoch") + (f" of at most {r['epoch_steps']} steps" if r.get("epoch_steps") else "")

@@ -69,7 +69,7 @@ def open_labels(
     read = _Reader(place, count, classes, size, batch_size)
     for number in {0, wanted - 1}:  # only the last batch tells sets apart that need as many batches
         read(0, number)
-    return StoredLabels(count, classes, len(epochs), batch_size, read, seed)
+    return StoredLabels(count, classes, len(epochs), batch_size, read, seed, os.fspath(folder))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from bacon_pl.partition import cut_out
 ALL = "every network"
 """Coordinate of draws that all networks share."""
 
+OF_TEACHERS = ("teachers", "teacher_average", "teacher_steps")
+"""What is reported of teachers."""
+
 AS_STORED = "as stored"
 """Augmentation in the description of a training whose labels, stored for every batch, say what it is."""
 
@@ -85,10 +88,14 @@ class Batches(nn.Module):
         """Return the settings of the recipe that are reported, without those that do not act on these images."""
         found = self.recipe.described()
         if self.stored is not None:
-            found |= dict.fromkeys(("mixing", "relabel", "half", "teachers", "teacher_average", "teacher_steps"))
-            found["augment"] = AS_STORED
+            found |= dict.fromkeys(("mixing", "relabel", "half", *OF_TEACHERS))
+            found |= {"augment": AS_STORED, "label_folder_seed": self.stored.seed}
+            found["label_folder"] = self.stored.folder or found["label_folder"]
         elif found["label_source"] == "folder":
             found |= {"label_source": "teacher", "label_folder": None, "label_folder_seed": None}
+        elif found["label_source"] == "stored":
+            own = self.training_set.brings("stored")
+            found |= dict.fromkeys(OF_TEACHERS) if own else {"label_source": "teacher", "relabel": "never"}
         return found
 
     @property

@@ -58,7 +58,8 @@ class Learners(Batches):
             and the values have one entry per network; see :meth:`fit`.
 
     Raises:
-        BaconError: There is a teacher but the recipe needs none, or vice versa; or test images would be reduced.
+        BaconError: There is a teacher but the recipe needs none, or vice versa; or test images cannot be enlarged as
+            the recipe says.
     """
 
     epoch_loss: Tensor
@@ -77,11 +78,7 @@ class Learners(Batches):
             raise BaconError(
                 "a teacher is needed where, and only where, the recipe has soft labels that are not stored."
             )
-        if recipe.test_resize is not None and recipe.test_resize < min(meta.size):
-            raise BaconError(
-                f"--evaluation.test_resize must be at least the shorter side of the images, {min(meta.size)}, got "
-                f"{recipe.test_resize}."
-            )
+        recipe.check_fits(meta)
         self.teacher = teacher
         self.numbers = tuple(range(recipe.num_networks) if numbers is None else numbers)
         networks = []

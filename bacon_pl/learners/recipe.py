@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from jsonargparse import lazy_instance
 
 from bacon_pl.augment import DSA, Augmentation, Mixing
+from bacon_pl.data import DatasetMeta
 from bacon_pl.errors import BaconError, one_line, unknown_name
 from bacon_pl.learners.flat_step import FlatStep
 from bacon_pl.learners.real_training import Optimizer
@@ -147,6 +148,23 @@ class Recipe:
             for name in names:
                 if not acts and getattr(self, name) != getattr(Recipe, name):
                     raise BaconError(f"--evaluation.{name} acts only with {needs}: give that, or leave it out.")
+
+    def check_fits(self, meta: DatasetMeta) -> None:
+        """Fail if test images of a dataset cannot be enlarged as the recipe says.
+
+        Raises:
+            BaconError: They would be reduced or enlarged beyond twice their side, or they are whitened.
+        """
+        side, given = min(meta.size), self.test_resize
+        if given is None:
+            return
+        if not side <= given <= 2 * side:
+            raise BaconError(
+                f"--evaluation.test_resize must be from {side}, the shorter side of the images, to {2 * side}, got "
+                f"{given}."
+            )
+        if meta.whitening is not None:
+            raise BaconError("--evaluation.test_resize enlarges pixels, but the images are whitened: leave it out.")
 
     @property
     def rate(self) -> float:

@@ -54,7 +54,8 @@ def check_stored(stored: StoredLabels, classes: Tensor, num_classes: int, recipe
             f"{stored.epochs}."
         )
     agree, compared, expected, deviation = agreement(stored, classes.cpu())
-    if deviation and agree <= expected + _DEVIATIONS * deviation:
+    needed = expected + _DEVIATIONS * deviation
+    if agree <= needed < compared:  # too few labels do not tell
         raise BaconError(
             f"{agree} of {compared} stored labels agree with the classes of their images, as {round(expected)} would "
             "by chance: they belong to another set, or the images were in another order, which is that of "
@@ -82,7 +83,8 @@ def agreement(stored: StoredLabels, classes: Tensor) -> tuple[int, int, float, f
         chance = shares[said]
         if labels.partner is not None:
             right |= said == own[labels.partner]
-            chance = 1 - (1 - chance) ** 2
+            itself = labels.partner == torch.arange(len(said))
+            chance = torch.where(itself, chance, 1 - (1 - chance) ** 2)
         agree += int(right.sum())
         compared += len(said)
         expected += float(chance.sum())

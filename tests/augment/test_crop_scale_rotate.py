@@ -26,7 +26,8 @@ def middle(image, height, width):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_rotations_are_scipys(size):
-    degrees = torch.tensor([d for d in range(-45, 45) if size == (28, 28) or abs(d) <= 10])
+    some = [d for d in range(-45, 45) if size == (28, 28) or abs(d) <= 10]
+    degrees = torch.tensor([*some, -180, -135, -90, 90, 179])
     x = noise(len(degrees), 1, 1, *size)
     found = _rotated(x, degrees)[:, 0, 0]
     for one, image, angle in zip(found, x[:, 0, 0], degrees.tolist(), strict=True):
@@ -70,6 +71,17 @@ def test_every_image_has_one_of_three_and_the_mean_outside():
     assert 200 <= int(same.sum()) <= 300
     assert torch.equal(out, CropScaleRotate().per_image(x, 0, "augment", 1))
     assert not torch.equal(out, CropScaleRotate().per_image(x, 0, "augment", 2))
+
+
+def test_a_distillation_does_not_depend_on_how_many_images_are_seen_at_once():
+    x, rows = noise(4, 6, 2, 12, 12) + 3, torch.tensor([5, 6, 7, 8])
+    whole = CropScaleRotate().siamese(x, rows, 0, "augment")
+    parts = [
+        torch.cat([CropScaleRotate().siamese(part, ids, 0, "augment") for part in block.split(4, dim=1)], 1)
+        for block, ids in zip(x.split(3), rows.split(3), strict=True)
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+    assert bool((whole == 0).any())  # the dataset's mean
 
 
 def test_windows_reach_one_pixel_less_to_one_side():

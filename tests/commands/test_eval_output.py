@@ -258,9 +258,15 @@ def test_hard_and_soft_labels_stand_side_by_side(forked_cli: ForkedCli, run: Pat
         (("--evaluation.lr", "stored"), "the set has no learned step size"),
         (("--evaluation.soft_labels", "{source: stored}"), "the set has no soft labels of its own"),
         (("--score_weights.w", 2), "--score_weights.w must be in [0, 1], got 2"),
+        (("--evaluation.test_resize", 4), "--evaluation.test_resize must be from 8, the shorter side of the images"),
+        (
+            ("--trainer.precision", "bf16-true"),
+            "--trainer.precision must be one of 32-true, 16-mixed, bf16-mixed in an",
+        ),
+        (("--trainer.precision", "64-true"), "--trainer.precision must be one of 32-true, 16-mixed, bf16-mixed in an"),
     ],
 )
-def test_labels_that_cannot_be_had_are_refused(
+def test_what_cannot_be_had_is_refused(
     forked_cli: ForkedCli, run: Path, options: tuple[object, ...], said: str
 ) -> None:
     assert said in refused(forked_cli, run.parent, *EVAL, "--distilled", "run", "--out", "out", *options)

@@ -165,6 +165,23 @@ def test_labels_that_may_be_misread_are_never_silent(soft, both, stored, said):
     assert note.startswith(said) and bool(note) == bool(said)
 
 
+def test_teachers_are_counted_as_the_recipe_has_them_where_all_labels_are_theirs():
+    """Results may be collected without descriptions of the teachers."""
+    assert labels_note(Recipe(soft_labels=SOFT).described(), True, False, teachers=0).startswith(
+        "soft labels of a teac"
+    )
+
+
+def test_what_is_told_of_a_training_is_what_labeled_it(data):
+    own = made(data, "probabilities")
+    stored = SoftLabels(source="stored", temperature=1, loss="cross_entropy", teacher=SOFT.teacher)
+    comparison = compared(data, own, ["random"], soft_labels=stored)
+    told = {run.training_set: comparison.module(run).learners.described() for run in comparison.runs}
+    names = ("label_source", "relabel", "teachers")
+    assert [told["distilled"][name] for name in names] == ["stored", None, None]
+    assert [told["random"][name] for name in names] == ["teacher", "never", 1]
+
+
 @pytest.mark.parametrize("soft", [SoftLabels(source="stored"), SoftLabels(source="folder", folder="labels")])
 def test_teachers_that_label_nothing_are_not_named(soft):
     assert "teacher" not in labels_note(Recipe(soft_labels=soft).described(), True, True, teachers=0)

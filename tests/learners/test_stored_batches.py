@@ -20,7 +20,7 @@ from bacon_pl.distilled_set.stored_labels import Orders
 from bacon_pl.errors import BaconError
 from bacon_pl.interop import open_labels, write_labels
 from bacon_pl.learners import Learners, Recipe, SoftLabels, TrainingSet
-from bacon_pl.learners.stored_batches import augmented, check_stored
+from bacon_pl.learners.stored_batches import agreement, augmented, check_stored
 from bacon_pl.networks import ConvNet
 
 META = DatasetMeta("toy", ("a", "b", "c"), channels=1, size=(8, 6), mean=(0.4,), std=(0.2,))
@@ -150,6 +150,37 @@ def test_labels_of_images_in_another_order_are_refused(tmp_path: Path, mixing: s
         check_stored(labels[0], torch.arange(3).repeat(100), 3, recipe(batch_size=100))
 
 
+@pytest.mark.parametrize(
+    ("classes", "each", "epochs"), [(1, 4, 2), (2, 1, 10), (2, 5, 1), (2, 5, 2), (3, 1, 1), (4, 1, 1)]
+)
+@pytest.mark.parametrize("mixed", [True, False])
+def test_right_labels_of_the_smallest_sets_are_taken(classes: int, each: int, epochs: int, mixed: bool) -> None:
+    count = classes * each
+
+    def batch(epoch: int, number: int) -> BatchLabels:
+        own = Orders(count)[epoch] // each
+        mixing = (torch.arange(count).roll(1), 0.5, (0, 0, 2, 2)) if mixed else (None, None, None)
+        crops = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count, 1)
+        return BatchLabels(torch.empty(0), crops, torch.zeros(count).bool(), *mixing, torch.eye(classes)[own].half())
+
+    labels = StoredLabels(count, classes, epochs, count, batch)
+    check_stored(
+        labels, torch.arange(classes).repeat_interleave(each), classes, recipe(batch_size=count, epochs=epochs)
+    )
+
+
+def test_an_image_that_is_mixed_with_itself_agrees_by_chance_less_often() -> None:
+    def batch(epoch: int, number: int) -> BatchLabels:
+        crops = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        partner = torch.zeros(1, dtype=torch.int64)
+        return BatchLabels(
+            torch.empty(0), crops, torch.zeros(1).bool(), partner, 0.5, (0, 0, 2, 2), torch.eye(2)[:1].half()
+        )
+
+    _, compared, expected, _ = agreement(StoredLabels(10, 2, 2, 1, batch), torch.arange(2).repeat_interleave(5))
+    assert (compared, expected) == (20, 10)
+
+
 def of_classes(count: int, mixing: str) -> StoredLabels:
     """Labels of whole images that a teacher knows in two of three cases."""
 
@@ -177,13 +208,24 @@ def test_what_did_not_act_is_not_reported(tmp_path: Path, mixing: str) -> None:
     how = recipe(augment=DSA(), mixing=CutMix())
     own = Learners(TrainingSet.distilled(distilled(), batch_labels=stored(tmp_path / "labels", mixing)), how, META)
     found = own.described()
-    assert (found["augment"], found["label_folder"], found["label_folder_seed"]) == ("as stored", "labels", 42)
+    assert (found["augment"], found["label_folder_seed"]) == ("as stored", 42)
+    assert found["label_folder"] == str(tmp_path / "labels")
     nothing = ("mixing", "relabel", "half", "teachers", "teacher_average", "teacher_steps")
     assert [found[name] for name in nothing] == [None] * len(nothing)
     real = LabeledImages(torch.zeros(10, 1, 8, 6, dtype=torch.uint8), CLASSES, META.class_names)
     found = Learners(TrainingSet.whole(real), how, META, teacher=SimpleNamespace()).described()  # type: ignore[arg-type]
     assert (found["augment"], found["label_source"], found["label_folder"]) == ("DSA", "teacher", None)
     assert (found["teachers"], found["relabel"]) == (1, "batch")
+
+
+def test_the_folder_and_seed_that_are_reported_are_those_of_the_labels(tmp_path: Path) -> None:
+    write_labels(of_classes(300, "none"), tmp_path / "labels")
+    labels = open_labels(tmp_path / "labels", 300, 3, META.size, seed=7)
+    labels._orders = Orders(300)  # the labels are right, though their seed is another one
+    images = torch.zeros(300, 1, 8, 6)
+    given = DistilledSet(images, torch.arange(3).repeat_interleave(100), META)
+    found = Learners(TrainingSet.distilled(given, batch_labels=labels), recipe(batch_size=100), META).described()
+    assert (found["label_folder"], found["label_folder_seed"]) == (str(tmp_path / "labels"), 7)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from torchvision.transforms import v2
 
 from bacon_pl.data import DatasetMeta, LabeledImages
+from bacon_pl.data.whitening import Whitening
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import Learners, Recipe, SoftLabels, TrainingSet, described, identified, labeler
 from bacon_pl.networks import ConvNet
@@ -39,10 +40,18 @@ def test_the_center_of_enlarged_images_is_what_networks_are_tested_on() -> None:
     assert torch.equal(resized.hits(IMAGES, REAL.labels, 7), (guesses == REAL.labels).sum(1))
 
 
-def test_a_size_below_that_of_the_images_is_refused() -> None:
-    said = "--evaluation.test_resize must be at least the shorter side of the images, 12, got 11."
+@pytest.mark.parametrize("side", [11, 25, 10**7])
+def test_sizes_that_would_show_too_little_are_refused(side: int) -> None:
+    said = f"--evaluation.test_resize must be from 12, the shorter side of the images, to 24, got {side}."
     with pytest.raises(BaconError, match=re.escape(said)):
-        learners(test_resize=11)
+        learners(test_resize=side)
+
+
+def test_whitened_images_are_not_enlarged() -> None:
+    whitened = replace(META, whitening=Whitening("zca", 0.1, "a"))
+    with pytest.raises(BaconError, match="test_resize enlarges pixels, but the images are whitened: leave it out"):
+        Recipe(test_resize=14).check_fits(whitened)
+    Recipe().check_fits(whitened)
 
 
 def test_teachers_are_the_same_whatever_students_are_tested_on() -> None:
