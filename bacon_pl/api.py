@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from bacon_pl import config_files
 from bacon_pl.commands.evaluate import Eval
 from bacon_pl.commands.fit import Fit
+from bacon_pl.commands.from_python import IN_MEMORY, arguments_of, as_library, check_settings, check_unread
 from bacon_pl.data import CATALOG, DataModule, InMemoryData, labeled_images
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.errors import BaconError, StoppedError, one_line
+from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluation import Baseline, Labels, Results
-from bacon_pl.quiet import quietly, silenced
+from bacon_pl.settings_text import names_in, nested
 
 _SCHEDULE = 10
 """Images per class of the schedule that is used if a dataset has none for the requested number."""
@@ -79,6 +75,7 @@ def distill(
     Raises:
         BaconError: A setting or the data is invalid, or the optimization diverged.
         KeyboardInterrupt: The run was interrupted. If ``out`` is given, it can be resumed.
+        SystemExit: The process received another signal that ends it, such as SIGTERM.
 
     Example:
         >>> import bacon_pl
@@ -88,7 +85,10 @@ def distill(
     """
     if resume and out is None:
         raise BaconError("resume=True needs out=..., the folder of the run that is to go on.")
+    check_settings(settings, {"seed_everything": "seed", "overwrite": "overwrite", "ckpt_path": "resume"})
     own, images = _data(data, root, ipc)
+    if images is not None:
+        check_unread(settings, data)
     with tempfile.TemporaryDirectory(prefix="bacon_pl-") as scratch:
         folder = Path(out) if out is not None else Path(scratch)
         run_settings: dict[str, Any] = {
@@ -101,11 +101,11 @@ def distill(
             },
         }
         layers = [*own, *_overlay(method, "methods"), *(_overlay(budget, "budgets") if budget else ())]
-        args = [*_words(layers, run_settings, settings), f"--seed_everything={seed}", f"--overwrite={overwrite}"]
-        with _as_library(progress):
+        args = [*arguments_of(layers, run_settings, settings), f"--seed_everything={seed}", f"--overwrite={overwrite}"]
+        with as_library(progress, out):
             command = Fit([*args, *(["--ckpt_path=last"] if resume else [])])
             _check_folder(command, out)
-            command.talks = progress
+            command.talks, command.keeps = progress, out is not None
             command.distill(images and images(command.config.data))
             return command.model.distilled()
 
@@ -169,8 +169,12 @@ def evaluate(
         >>> len(results.per_network)
         1
     """
+    own_arguments = ("distilled", "out", "networks", "baselines", "labels", "scores", "bound", "overwrite")
+    check_settings(settings, {"seed_everything": "seed", **{name: name for name in own_arguments}})
     given = distilled if isinstance(distilled, DistilledSet) else DistilledSet.load(distilled)
     own, images = _test_data(data, train, root, given)
+    if images is not None:
+        check_unread(settings, data)
     recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
     needy = [name for name, asked in (("scores", scores), ("bound", bound), ("baselines", bool(baselines))) if asked]
     in_memory = data is not None and images is not None and not isinstance(data, DataModule)
@@ -186,14 +190,14 @@ def evaluate(
             "trainer": {"enable_progress_bar": progress, **({} if out is not None else {"logger": False})},
         }
         source = "a set in memory" if isinstance(distilled, DistilledSet) else os.fspath(distilled)
-        args = _words([*own], run_settings, settings)
+        args = arguments_of([*own], run_settings, settings)
         several = (("networks", networks), ("baselines", baselines), ("labels", labels))
-        args += [f"--{name}={','.join(names)}" for name, names in several]
+        args += [f"--{name}={','.join(names_in(names))}" for name, names in several]
         args += [f"--scores={scores}", f"--bound={bound}", f"--seed_everything={seed}", f"--overwrite={overwrite}"]
-        with _as_library(progress):
+        with as_library(progress, out):
             command = Eval([*args, f"--distilled={source}", f"--out={folder}"])
             _check_folder(command, out)
-            command.talks = progress
+            command.talks, command.keeps = progress, out is not None
             return command.evaluate(given, images and images(command.config.data))
 
 
@@ -202,7 +206,7 @@ def _needs_teacher(distilled: DistilledSet, labels: Sequence[Labels], settings: 
     if labels and "soft" not in labels:
         return False
     recorded = {"evaluation": distilled.config.get("evaluation") or {}}
-    recipe = config_files.laid_over(recorded, _nested(settings or {})).get("evaluation")
+    recipe = config_files.laid_over(recorded, nested(settings or {})).get("evaluation")
     soft = recipe.get("soft_labels") if isinstance(recipe, Mapping) else None
     if not isinstance(soft, Mapping):  # none, or a text that only the command reads, which checks once more
         return "soft" in labels and distilled.soft_labels is None
@@ -225,13 +229,13 @@ def _test_data(data: Any, train: Any, root: Any, distilled: DistilledSet) -> tup
     if data is None and not (meta.name in CATALOG and recorded):
         raise BaconError(f"the set was made from {one_line(meta.name, 40)}, whose files are not known: give the data.")
     if data is None or (isinstance(data, str) and (data in CATALOG or not Path(data).is_dir())):
-        name = meta.name if data is None else find(data).name
+        name = meta.name if data is None else _named(data)
         where = {} if root is None else {"root": os.fspath(root)}
         return [{"data": {**(recorded if name == meta.name else {}), "name": name, **where}}], None
     if isinstance(data, (str, os.PathLike)):
         there = recorded if meta.name == "folder" else {}
         return [{"data": {**there, "name": "folder", "root": os.fspath(data)}}], None
-    test = labeled_images(data, meta.class_names)
+    test = labeled_images(data, meta.class_names, every_class=False)
     real = None if train is None else labeled_images(train, meta.class_names)
     return [], lambda given: InMemoryData(real, test, name=meta.name, meta=meta, eval_batch=given.eval_batch)
 
@@ -240,7 +244,7 @@ def _data(data: Any, root: Any, ipc: int) -> tuple[list[Any], Any]:
     """Return the schedule for the data, and a function that makes its DataModule, or None if the settings suffice."""
     common = ["schedules/bacon", *(["schedules/one_image"] if ipc == 1 else [])]
     if isinstance(data, str) and (data in CATALOG or not Path(data).is_dir()):
-        name = find(data).name
+        name = _named(data)
         where = {} if root is None else {"root": os.fspath(root)}
         return [*(_schedule(name, ipc) or common), {"data": {"name": name, **where}}], None
     if root is not None:
@@ -253,6 +257,16 @@ def _data(data: Any, root: Any, ipc: int) -> tuple[list[Any], Any]:
     return common, lambda given: InMemoryData(found, **_of_memory(given))
 
 
+def _named(data: str) -> str:
+    """Return the name of a dataset of the catalog, or say that there is neither such a dataset nor such a folder."""
+    if Path(data).name != data:
+        raise BaconError(f"there is no folder '{one_line(data, 80)}': give one with a folder of images for each class.")
+    try:
+        return find(data).name
+    except BaconError as error:
+        raise BaconError(f"{error} A folder of that name is not there, either.") from error
+
+
 def _schedule(name: str, ipc: int) -> list[Any]:
     """The configurations of a dataset of the catalog for a number of images per class; none where it has none."""
     there = [n for n in (ipc, _SCHEDULE, 1) if config_files.named(f"{name}/ipc{n}")]
@@ -263,47 +277,9 @@ def _schedule(name: str, ipc: int) -> list[Any]:
 
 def _of_memory(given: Any) -> dict[str, Any]:
     """Return the settings of the data that also apply to images in memory."""
-    names = ("mean", "std", "val_fraction", "batch_real", "pool_batch", "eval_batch", "split_seed", "whitening")
-    return {name: given[name] for name in names}
+    return {name: given[name] for name in IN_MEMORY}
 
 
 def _overlay(given: str | os.PathLike[str], group: str) -> list[str]:
     name = os.fspath(given)
     return [name if Path(name).is_file() else f"{group}/{name}"]
-
-
-def _words(layers: list[Any], *more: Mapping[str, Any] | None) -> list[str]:
-    """Convert layers of settings to command-line arguments: names of configurations, and settings as YAML."""
-    texts = [layer if isinstance(layer, str) else json.dumps(_nested(layer)) for layer in layers]
-    texts += [json.dumps(_nested(part)) for part in more if part]
-    return [f"--config={text}" for text in texts]
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings with dotted names to nested settings."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        value = _nested(value) if isinstance(value, Mapping) and not {"class_path"} & value.keys() else value
-        for part in reversed(name.split(".")):
-            value = {part: value}
-        found = dict(config_files.laid_over(found, value))
-    return found
-
-
-@contextlib.contextmanager
-def _as_library(talks: bool) -> Iterator[None]:
-    """Restore the state of the caller's process afterwards, and convert a stop by Ctrl-C to a KeyboardInterrupt."""
-    seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
-    try:
-        with isolate_rng(), quietly(), contextlib.nullcontext() if talks else silenced():
-            yield
-    except StoppedError as stop:
-        if stop.number == signal.SIGINT:
-            raise KeyboardInterrupt from stop
-        raise
-    finally:
-        for name, value in seeds.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -54,6 +54,8 @@ class Checkpoints(Checkpoint):
         """Whether the files of an earlier run are deleted when this one starts."""
         self.last: int | None = None
         """Iteration of the newest checkpoint of the run, or None if there is none."""
+        self.names_files = True
+        """Whether it is said where checkpoints are kept."""
         self._signal: int | None = None
         self._interrupted = False
         self._before: dict[int, Any] = {}
@@ -107,9 +109,10 @@ class Checkpoints(Checkpoint):
         self._signal = number
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Restore the previous signal handlers."""
+        """Restore the previous signal handlers, but for those that Lightning has restored already."""
         for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            if signal.getsignal(number) == self._remember:
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
 
     def on_train_batch_end(
@@ -157,7 +160,7 @@ class Checkpoints(Checkpoint):
         path = Path(trainer.default_root_dir, FOLDER, f"iteration={trainer.global_step}.ckpt")
         trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
-            if self._saved is None:
+            if self._saved is None and self.names_files:
                 rank_zero_info(
                     f"checkpoints: {path.stat().st_size / 1e6:.3g} MB every {self.every_n_train_steps} iterations, the "
                     f"last {self.keep} are kept in {path.parent}"

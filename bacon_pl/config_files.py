@@ -300,11 +300,16 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def laid_over(below: Any, above: Any) -> Any:
-    """Merge two values of settings, where the second overrides the first; arguments of different classes do not mix."""
+    """Merge two values of settings, where the second overrides the first; arguments of different classes do not mix.
+
+    Options of a class that is named below with its ``init_args`` become such arguments.
+    """
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
     if "class_path" in above and above["class_path"] != below.get("class_path"):
         return above
+    if "init_args" in below and not {"class_path", "init_args", "dict_kwargs"} & above.keys():
+        above = {"init_args": above}
     return {**below, **{name: laid_over(below.get(name), value) for name, value in above.items()}}
 
 

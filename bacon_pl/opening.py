@@ -24,18 +24,22 @@ _INDENT = " " * 8
 class Opening(Callback):
     """Prints the description of a run before it starts."""
 
+    names_files = True
+    """Whether the file of the set is named."""
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the description, after the data is loaded and a checkpoint has been read."""
         if trainer.is_global_zero and isinstance(pl_module, Distiller):
-            print(opening(trainer, pl_module), flush=True)
+            print(opening(trainer, pl_module, self.names_files), flush=True)
 
 
-def opening(trainer: pl.Trainer, module: Distiller) -> str:
+def opening(trainer: pl.Trainer, module: Distiller, names_files: bool = True) -> str:
     """Describe a run before it starts.
 
     Args:
         trainer: The Trainer of the run.
         module: The distiller, whose data has been set up.
+        names_files: Whether the file of the set is named.
 
     Returns:
         A few lines, each with a label.
@@ -44,7 +48,7 @@ def opening(trainer: pl.Trainer, module: Distiller) -> str:
         "data": describe_data(module.data),
         "method": [_method(module)],
         "run": [_run(trainer, module)],
-        "result": [str(Path(trainer.default_root_dir) / FILE_NAME)],
+        **({"result": [str(Path(trainer.default_root_dir) / FILE_NAME)]} if names_files else {}),
     }
     return laid_out(lines)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,37 @@ def load(text: str, what: str) -> dict[str, Any]:
         raise BaconError(f"{what} is not YAML ({one_line(error).rstrip('.')}): {GIVE}.") from error
     except _FlawError as flaw:
         raise BaconError(f"{what} {flaw}: {flaw.remedy}.") from flaw
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert settings with dotted names to nested settings, in whichever order they are given.
+
+    As on the command line, options of a class may stand beside its name: ``{"model.network": "MLP",
+    "model.network.width": 8}``.
+
+    Args:
+        settings: Values by name, which may be nested themselves.
+    """
+    found: dict[str, Any] = {}
+    for name, value in sorted(settings.items(), key=lambda item: item[0].count(".")):
+        value = nested(value) if isinstance(value, Mapping) and not {"class_path"} & value.keys() else value
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        found = _within(found, value)
+    return found
+
+
+def _within(below: Any, above: Any) -> Any:
+    """Merge two values of settings; options of a class that is named by ``below`` become its arguments."""
+    if not isinstance(above, Mapping) or "class_path" in above:
+        return above
+    if isinstance(below, str):
+        return {"class_path": below, "init_args": dict(above)}
+    if not isinstance(below, Mapping):
+        return above
+    if "class_path" in below and not {"init_args", "dict_kwargs"} & above.keys():
+        return {**below, "init_args": _within(below.get("init_args"), above)}
+    return {**below, **{name: _within(below.get(name), value) for name, value in above.items()}}
 
 
 def _spread(settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from bacon_pl import config_files
 from bacon_pl.errors import BaconError
+from bacon_pl.settings_text import nested
 from tests.paths import ROOT
 
 # Each name stands for nine of the one before: a billion values in a few lines.
@@ -108,3 +109,21 @@ def test_a_pipe_of_the_shell_is_read():
 def test_text_of_any_length_is_no_path():
     text = "{model: {method: " + "x" * 5000 + "}}"
     assert config_files.layers(text)[0].settings["model"]["method"] == "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model.network": "MLP", "model.network.width": 8},
+        {"model.network.width": 8, "model.network": "MLP"},
+        {"model": {"network": "MLP"}, "model.network.width": 8},
+        {"model.network": {"class_path": "MLP"}, "model.network.width": 8},
+        {"model.network": {"class_path": "MLP", "init_args": {"width": 4}}, "model.network.init_args.width": 8},
+    ],
+)
+def test_options_of_a_class_may_stand_beside_its_name(given):
+    assert nested(given) == {"model": {"network": {"class_path": "MLP", "init_args": {"width": 8}}}}
+
+
+def test_nested_settings_are_merged():
+    assert nested({"a": {"c": 2}, "a.b": 1, "d.e.f": None}) == {"a": {"c": 2, "b": 1}, "d": {"e": {"f": None}}}

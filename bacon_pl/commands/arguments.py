@@ -126,6 +126,26 @@ class CommandLine:
                 "schedule such as mnist/ipc10 and not over another method."
             )
 
+    def check_order(self) -> None:
+        """Check that a schedule comes before what is laid over it, for it sets most of what methods and budgets change.
+
+        Raises:
+            BaconError: A schedule is given after one of the package's methods or budgets.
+        """
+        over: Layer | None = None
+        for part in self.parts:
+            if not isinstance(part, Layer):
+                continue
+            if method_of(part) or budget_of(part):
+                over = over or part
+                continue
+            names_data = is_own(part) and "name" in (part.settings.get("data") or {})
+            if over is not None and names_data and part.given != over.given:
+                raise BaconError(
+                    f"{part.where} is given after {over.where}, whose settings it would override: give first "
+                    f"--config {part.given}, then --config {over.given}."
+                )
+
     def _families(self) -> list[type[Any]]:
         """Return the family in effect before the first part, and after each part."""
         found: list[type[Any]] = [DEFAULT]
@@ -182,7 +202,9 @@ class CommandLine:
         for place, part in reversed(list(enumerate(self.parts))):
             if isinstance(part, str) and re.match(rf"{re.escape(option)}(\.|=|$)", part):
                 return ""
-            if isinstance(part, Layer) and _holds(part.settings, keys) and part.origin:
+            if isinstance(part, Layer) and _holds(part.settings, keys):
+                if not part.origin:
+                    return ""
                 change = self._change()
                 chosen = self.parts[change]
                 in_model = keys[0] == "model" and place > change

@@ -70,6 +70,8 @@ class LightningCommand(LightningCLI):
     name: str
     talks = True
     """Whether the command prints its progress and results."""
+    keeps = True
+    """Whether its files are kept; if not, they are nowhere named."""
     builds_model = False
     """Whether the command builds the module of a family; otherwise it ignores the settings of the model."""
 
@@ -79,6 +81,7 @@ class LightningCommand(LightningCLI):
         self._check_own(args)
         self._given: DataModule | None = None
         self.command_line = CommandLine(args)
+        self.command_line.check_order()
         if self.builds_model:
             self.command_line.check_methods()
         self.family = self.command_line.family() if self.builds_model else BASE
@@ -260,4 +263,7 @@ class LightningCommand(LightningCLI):
     def resolved(self) -> dict[str, Any]:
         """The resolved configuration of this run as plain values."""
         settings = yaml.safe_load(self.parser.dump(self.config))
+        if not self.keeps:
+            settings["trainer"]["default_root_dir"] = None
+            settings |= {"out": None} if "out" in settings else {}
         return settings if self._given is None else {**settings, "data": dict(self._given.hparams)}

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
-from bacon_pl.commands.evaluate_options import add_options
+from bacon_pl.commands.evaluate_options import add_options, check_dataset
 from bacon_pl.commands.evaluate_runs import train_all
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
@@ -102,7 +102,9 @@ class Eval(LightningCommand):
         """Evaluate the set given on the command line."""
         # A set of this package can be read without its dataset, so its errors are reported before the data is loaded.
         ours = self.source() if is_ours(self.config.distilled) else None
-        if ours is None:
+        if ours is not None:
+            check_dataset(ours, self.datamodule.name, self.command_line.given())
+        else:
             if self.config.pixels == "zca" and self.datamodule.whitening is None:
                 self.datamodule.whiten("zca")
             self.read_data()
@@ -217,7 +219,8 @@ class Eval(LightningCommand):
                 self.say(score_line(scored))
             if bound is not None:
                 self.say(bound_line(bound))
-            self.say(f"results: {written}\nreport: {report}")
+            if self.keeps:
+                self.say(f"results: {written}\nreport: {report}")
         return Results(numbers)
 
     def _open(self, comparison: Comparison, folder: Path) -> None:
@@ -232,7 +235,7 @@ class Eval(LightningCommand):
             "runs": [trainings_line(comparison)],
             "recipe": [recipe_line(recipe.described(), comparison.seed)],
             **({"labels": [note]} if note else {}),
-            "result": [str(folder / RESULTS)],
+            **({"result": [str(folder / RESULTS)]} if self.keeps else {}),
         }
         self.say(laid_out(lines))
 

@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.bound import BoundSettings
+from bacon_pl.commands.help import CommandParser
+from bacon_pl.data import CATALOG
+from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluation import ScoreWeights
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
+
+
+def check_recipe(settings: Mapping[str, Any]) -> None:
+    """Check settings of a recipe, which the command that uses them reads much later.
+
+    Args:
+        settings: The section ``evaluation`` of configurations.
+
+    Raises:
+        argparse.ArgumentError: A setting does not exist, or has a value of another kind.
+        BaconError: A value is out of range.
+    """
+    parser = CommandParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(Recipe, "evaluation")
+    parser.instantiate_classes(parser.parse_object({"evaluation": dict(settings)}))
+
+
+def check_dataset(distilled: DistilledSet, name: str, given: Iterable[tuple[str, Any]]) -> None:
+    """Check that the dataset is named if it is not the default one.
+
+    Args:
+        distilled: The set.
+        name: Name of the dataset of the evaluation.
+        given: Settings by dotted name, as given by the user.
+
+    Raises:
+        BaconError: The set was made from another dataset than the default one, and none is named.
+    """
+    own = distilled.meta.name
+    if own == name or any(setting == "data.name" for setting, _ in given):
+        return
+    ipc = f"{own}/ipc{max(distilled.counts)}"
+    known = f"--config {ipc}, or --data.name {own}" if own in CATALOG else "--data.name NAME"
+    raise BaconError(f"the set was made from {one_line(own, 40)}, and no dataset is named: give {known}.")
 
 
 def add_options(parser: LightningArgumentParser) -> None:

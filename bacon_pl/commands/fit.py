@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from bacon_pl.checkpoint_files import iterations_done
 from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.commands.arguments import CLASS_PATH
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
+from bacon_pl.commands.evaluate_options import check_recipe
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.configured import class_path
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import FILE_NAME
 from bacon_pl.errors import BaconError
+from bacon_pl.explain import explain
 from bacon_pl.loggers import close_loggers
 from bacon_pl.opening import Opening
 from bacon_pl.partition import check_factor
@@ -97,6 +100,11 @@ class Fit(LightningCommand):
             self.use(data)
         if not self.talks:
             self.leave_out(Opening)
+        if not self.keeps:
+            callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            for callback in callbacks:
+                if isinstance(callback, (Opening, Checkpoints)):
+                    callback.names_files = False
         self.check()
         # Options for resuming are not recorded, so that a resumed run gives the same file as an uninterrupted one.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
@@ -143,9 +151,14 @@ class Fit(LightningCommand):
         """
         if self.trainer.max_steps < 1 or 0 in (self.trainer.max_epochs, self.trainer.limit_train_batches):
             raise BaconError(
-                "distillation is counted in iterations: give --trainer.max_steps N, at least 1, and neither "
-                "--trainer.max_epochs 0 nor --trainer.limit_train_batches 0."
+                "distillation is counted in iterations: give --trainer.max_steps N, at least 1, as schedules such as "
+                "--config mnist/ipc10 do, and neither --trainer.max_epochs 0 nor --trainer.limit_train_batches 0."
             )
+        if recipe := self.command_line.section("evaluation"):
+            try:
+                check_recipe(recipe)
+            except argparse.ArgumentError as error:
+                raise BaconError(self._placed(explain(error, [], ""))) from error
         factor = self.config.model.get("factor")
         if isinstance(factor, int) and (size := self.datamodule.known_size):
             check_factor(size, factor, "--model.factor")

@@ -52,7 +52,11 @@ class CommandParser(LightningArgumentParser):
         return type(cls.__name__, (cls,), {"command": kwargs["prog"]})(**kwargs)
 
     def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Add the arguments of a class; the default folder of loggers is that of the run."""
+        """Add the arguments of a class; the default folder of loggers is that of the run.
+
+        A class of one's own need not say the types of its parameters.
+        """
+        kwargs["fail_untyped"] = False
         added = super().add_class_arguments(theclass, nested_key, *args, **kwargs)
         if nested_key is None and inspect.isclass(theclass) and issubclass(theclass, Logger) and "save_dir" in added:
             self.set_defaults(save_dir=RUN_FOLDER)

@@ -140,18 +140,27 @@ def decode(path: str | os.PathLike[str]) -> Tensor:
         Exception: The file is damaged; Pillow's plugins raise exceptions of many types.
     """
     with Image.open(path) as image:
-        if image.mode.startswith("I"):  # gray with more than 8 bits; Pillow's own conversion would clip the values
-            wide = np.asarray(image).astype(np.int64)
-            if wide.min() < 0 or wide.max() > 65535:
-                raise ValueError("its pixels are beyond 16 bits")
-            return torch.from_numpy(((wide * 255 + 32767) // 65535).astype(np.uint8))[None]
-        if image.mode == "F":
-            raise ValueError("its pixels are floating point numbers, of unknown range")
-        if image.mode in _GREY_MODES:
-            return torch.from_numpy(np.array(image.convert("L")))[None]
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return pixels_of(image)
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """Return the pixels of a picture as :func:`decode` does.
+
+    Raises:
+        Exception: The picture is damaged, or its pixels have no known range.
+    """
+    if image.mode.startswith("I"):  # gray with more than 8 bits; Pillow's own conversion would clip the values
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ValueError("its pixels are beyond 16 bits")
+        return torch.from_numpy(((wide * 255 + 32767) // 65535).astype(np.uint8))[None]
+    if image.mode == "F":
+        raise ValueError("its pixels are floating point numbers, of unknown range")
+    if image.mode in _GREY_MODES:
+        return torch.from_numpy(np.array(image.convert("L")))[None]
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def load_files(

@@ -9,19 +9,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from bacon_pl.data.catalog import channel_statistics
 from bacon_pl.data.datamodule import DataModule
+from bacon_pl.data.files import pixels_of
 from bacon_pl.data.images import DatasetMeta, LabeledImages
 from bacon_pl.data.options import check_statistics
 from bacon_pl.data.whitening import check_whitening
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 
 _FORMS = "give a torch dataset of (image, label), or a pair of images (N, ch, H, W) and labels (N,)"
 
 
-def labeled_images(data: Any, class_names: Sequence[str] | None = None) -> LabeledImages:
+def labeled_images(data: Any, class_names: Sequence[str] | None = None, *, every_class: bool = True) -> LabeledImages:
     """Convert images and labels in any common form to :class:`LabeledImages`.
 
     Args:
@@ -30,20 +30,25 @@ def labeled_images(data: Any, class_names: Sequence[str] | None = None) -> Label
             (ch, H, W), (H, W) or PIL images. Pixels are uint8, or floating-point numbers in [0, 1], which are rounded
             to uint8.
         class_names: One name per class, in label order; by default the dataset's own ``classes``, else the class ids.
+        every_class: Whether every class must have images, as training images must.
 
     Returns:
         The images and labels on the CPU.
 
     Raises:
-        BaconError: The data has another form, images differ in size, or pixels or labels are out of range.
+        BaconError: The data has another form, images differ in size, pixels or labels are out of range, or the
+            dataset's own classes are those of ``class_names`` in another order.
     """
+    own = data.class_names if isinstance(data, LabeledImages) else getattr(data, "classes", None)
+    if class_names is not None and own is not None:
+        check_order(tuple(map(str, own)), tuple(class_names))
     if isinstance(data, LabeledImages):
         return data if class_names is None else dataclasses.replace(data, class_names=tuple(class_names))
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images, labels = _tensor(data[0], "images"), _tensor(data[1], "labels")
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         images, labels = _collected(data)
-        class_names = class_names or getattr(data, "classes", None)
+        class_names = class_names or own
     else:
         raise BaconError(f"cannot take images from {_kind(data)}: {_FORMS}.")
     images = images[:, None] if images.ndim == 3 else images
@@ -64,11 +69,31 @@ def labeled_images(data: Any, class_names: Sequence[str] | None = None) -> Label
     if int(labels.max()) >= len(names):
         raise BaconError(f"labels go up to {int(labels.max())}, but there are names for {len(names)} classes.")
     found = LabeledImages(_bytes(images), labels, names)
-    if not bool((counts := found.counts).all()):
+    if every_class and not bool((counts := found.counts).all()):
         raise BaconError(
             f"the class '{names[int((counts == 0).nonzero()[0])]}' has no images: labels must be 0, 1, … without a gap."
         )
     return found
+
+
+def check_order(own: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Fail if images have the classes of a set in another order: a class that both have must have the same label.
+
+    Args:
+        own: Names of the images' classes, in label order.
+        names: Names of the set's classes, in label order.
+
+    Raises:
+        BaconError: A class has another label.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    moved = [(name, place) for place, name in enumerate(own) if places.get(name, place) != place]
+    if moved:
+        name, place = moved[0]
+        raise BaconError(
+            f"the class '{one_line(name, 40)}' has the label {place}, but {places[name]} in the set: give images whose "
+            "classes are in the order of the set's."
+        )
 
 
 class InMemoryData(DataModule):
@@ -130,11 +155,18 @@ class InMemoryData(DataModule):
                 )
         check_whitening(whitening, given.images[0].numel(), name)
         names = meta.class_names if meta else given.class_names
+        if meta is not None and tuple(given.images.shape[1:]) != (meta.channels, *meta.size):
+            wanted = "×".join(map(str, (meta.channels, *meta.size)))
+            raise BaconError(
+                f"the images are {_shape(given)}, but those of {meta.name} are {wanted}: give such images."
+            )
         for other in (train, test):
             if other is not None and other.num_classes > len(names):
                 raise BaconError(
                     f"there are {len(names)} classes, but images of {other.num_classes}: check the labels."
                 )
+            if other is not None:
+                check_order(other.class_names, names)
         self.name = name
         self.hparams.pop("root")  # the images are not in a folder
         self._train, self._test = (self._named(part, given, names) for part in (train, test))
@@ -191,9 +223,11 @@ def _collected(data: Any) -> tuple[Tensor, Tensor]:
 
 def _picture(image: Any, index: int) -> Tensor:
     try:
-        return pil_to_tensor(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return pixels_of(image)
     except (TypeError, AttributeError) as error:
         raise BaconError(f"image {index} of the dataset is {_kind(image)}: {_FORMS}.") from error
+    except (ValueError, OSError) as error:
+        raise BaconError(f"image {index} of the dataset cannot be read: {one_line(error).rstrip('.')}.") from error
 
 
 def _tensor(values: Any, what: str) -> Tensor:

@@ -69,7 +69,8 @@ class DistilledSet(Expanded):
         """Create a copy of the set with other soft labels.
 
         Args:
-            soft_labels: (N, C) or (N, factor², C), with rows in the order of :attr:`images`; None leaves them out.
+            soft_labels: (N, C) or (N, factor², C), with rows in the order of :attr:`images`; or, for a set with tiles,
+                (factor²·N, C), with rows in the order of :meth:`expanded`; None leaves them out.
             label_kind: What their numbers are; None without soft labels.
 
         Returns:
@@ -79,6 +80,9 @@ class DistilledSet(Expanded):
             BaconError: The soft labels do not fit the set, or a value makes no sense.
         """
         fields = self._fields() | {"label_kind": label_kind}
+        tiles = self.factor**2
+        if tiles > 1 and isinstance(soft_labels, Tensor) and soft_labels.shape[:-1] == (tiles * len(self.images),):
+            soft_labels = soft_labels.unflatten(0, (tiles, -1)).movedim(0, 1)
         return type(self)(self.images, self.labels, self.meta, soft_labels=soft_labels, **fields)
 
     # ---- as a file

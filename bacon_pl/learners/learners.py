@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional
 from bacon_pl import rng
 from bacon_pl.data import DatasetMeta
 from bacon_pl.distributed import all_reduce_sum, broadcast, own_share, world_size
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 from bacon_pl.learners.batches import Batches
 from bacon_pl.learners.numbers import check_epochs, written
 from bacon_pl.learners.optimizers import make_optimizer
@@ -95,6 +95,13 @@ class Learners(Batches):
     @cached_property
     def _network(self) -> StatelessNetwork:
         """The architecture shared by all networks, compiled if their training is long enough for it to pay off."""
+        try:
+            return self._stateless()
+        except AttributeError as error:  # as it is, the module would say that it has no `_network`
+            name = type(self.networks[0]).__name__
+            raise BaconError(f"the network {name} cannot be run ({one_line(error).rstrip('.')}).") from error
+
+    def _stateless(self) -> StatelessNetwork:
         template = copy.deepcopy(self.networks[0])
         assert isinstance(template, Network)
         images = self.recipe.num_networks * self.recipe.epochs * self.index.shape[1]
@@ -209,7 +216,16 @@ class Learners(Batches):
         states = [_state(network) for network in networks]
         stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
         keys = [(self.seed, "forward", k, step) for k in numbers]
-        logits = self._network.side_by_side(stacked, x, keys=keys)[1]
+        try:
+            logits = self._network.side_by_side(stacked, x, keys=keys)[1]
+        except ValueError as error:
+            if x.shape[1] > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise BaconError(
+                f"batches of {self.recipe.batch_size} of {self.index.shape[1]} images leave a last one of one image, "
+                f"which batch norm in {type(self.networks[0]).__name__} cannot take: give another batch size, such as "
+                f"--evaluation.batch_size {self.recipe.batch_size + 1}."
+            ) from error
         for i, network in enumerate(networks):  # running statistics, if there are any
             for name, buffer in network.named_buffers():
                 buffer.copy_(stacked[name][i])

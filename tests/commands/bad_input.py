@@ -144,6 +144,19 @@ ROWS: dict[str, Row] = {
             "give first --config digits/ipc1, then --model Selection",
         ],
     ),
+    "method before the schedule": (
+        "fit --config methods/dm --config digits/ipc1",
+        ["'digits/ipc1' is given after 'methods/dm'", "give first --config digits/ipc1, then --config methods/dm"],
+    ),
+    "budget before the schedule": (
+        "eval --config budgets/small --config digits/ipc1 --distilled {set}",
+        ["'digits/ipc1' is given after 'budgets/small'", "give first --config digits/ipc1, then --config budgets"],
+    ),
+    "no schedule": ("fit --config methods/dm", ["--trainer.max_steps N, at least 1, as schedules such as"]),
+    "no dataset, eval": (
+        "eval --distilled {set}",
+        ["the set was made from digits, and no dataset is named: give --config digits/ipc1, or --data.name digits"],
+    ),
     "two methods": (
         f"{EARLY} --config methods/dm --config methods/idm",
         ["two methods are given, 'methods/dm' and 'methods/idm'", "not over another method"],

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from bacon_pl.data import InMemoryData, LabeledImages, labeled_images
+from bacon_pl.data import DatasetMeta, InMemoryData, LabeledImages, labeled_images
+from bacon_pl.data.files import decode
 from bacon_pl.errors import BaconError
 
 BYTES = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2)
@@ -117,3 +118,54 @@ def test_sets_that_do_not_go_together_are_refused():
         InMemoryData(train, three)
     with pytest.raises(BaconError, match="mean has 1 number"):
         InMemoryData(train, mean=[0.5])
+
+
+def test_pictures_in_memory_are_those_of_files(tmp_path):
+    """Gray pictures of every depth have one channel, and 16 bits are scaled and not clipped."""
+    values = np.array([[0, 257, 514], [1000, 32896, 65535]], dtype=np.uint16)
+    pictures = [Image.fromarray(values), Image.fromarray((values > 600).astype(np.uint8) * 255).convert("1")]
+    pictures += [Image.fromarray((values // 257).astype(np.uint8)).convert("LA")]
+    for i, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{i}.png")
+        found = labeled_images(Listed([picture] * 4)).images
+        assert found.shape == (4, 1, 2, 3) and torch.equal(found[0], decode(tmp_path / f"{i}.png"))
+    assert found.max() == 255 and labeled_images(Listed([pictures[0]] * 4)).images[0, 0, 0].tolist() == [0, 1, 2]
+    floats = Image.fromarray(np.zeros((2, 3), dtype=np.float32))
+    with pytest.raises(
+        BaconError, match="image 0 of the dataset cannot be read: its pixels are floating point numbers"
+    ):
+        labeled_images(Listed([floats] * 4))
+
+
+META = DatasetMeta("set", ("ant", "bee"), channels=3, size=(2, 2), mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+def test_classes_in_another_order_are_refused():
+    swapped = Listed(list(BYTES))
+    swapped.classes = ("bee", "ant")
+    said = "the class 'bee' has the label 0, but 1 in the set: give images whose classes are in the order of the set"
+    with pytest.raises(BaconError, match=said):
+        labeled_images(swapped, META.class_names)
+    named = LabeledImages(BYTES, LABELS, ("bee", "ant"))
+    with pytest.raises(BaconError, match=said):
+        labeled_images(named, META.class_names)
+    with pytest.raises(BaconError, match=said):
+        InMemoryData(None, named, meta=META)
+    numbered = labeled_images((BYTES, LABELS))  # names of its own say nothing
+    assert InMemoryData(None, numbered, meta=META).name == "images"
+
+
+def test_images_of_another_size_than_the_sets_are_refused():
+    for shape in ((4, 1, 2, 2), (4, 3, 4, 4)):
+        other = labeled_images((torch.zeros(shape, dtype=torch.uint8), LABELS))
+        with pytest.raises(
+            BaconError, match=f"the images are {shape[1]}×{shape[2]}×{shape[3]}, but those of set are 3×2×2"
+        ):
+            InMemoryData(None, other, meta=META)
+
+
+def test_test_images_may_lack_a_class():
+    found = labeled_images((BYTES, torch.zeros(4, dtype=torch.int64)), META.class_names, every_class=False)
+    assert found.counts.tolist() == [4, 0]
+    with pytest.raises(BaconError, match="the class 'bee' has no images"):
+        labeled_images((BYTES, torch.zeros(4, dtype=torch.int64)), META.class_names)

@@ -64,6 +64,7 @@ def test_expanded_soft_labels_are_aligned_with_the_images(factor: int) -> None:
     rows = distilled.expanded_soft_labels()
     assert rows is not None and rows.shape == (n * tiles, 3)
     assert torch.equal(rows[:, 0].float(), images[:, 0, 0, 0])
+    assert distilled.with_soft_labels(rows, "logits") == distilled  # rows in the order of expanded()
     per_canvas = distilled.with_soft_labels(labeled[:, 0], "logits").expanded_soft_labels()
     assert per_canvas is not None
     for column in range(3):

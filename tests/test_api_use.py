@@ -1,0 +1,136 @@
+"""How the Python functions are used, rightly and wrongly: what callers find afterwards, and what they are told."""
+
+import signal
+import tempfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bacon_pl
+from bacon_pl.data import DataModule, load_dataset
+from bacon_pl.errors import BaconError
+from bacon_pl.networks import MLP, Network
+from tests.test_api import QUICK, SMALL
+
+BRIEF = {"iterations": 1, "progress": False, "settings": SMALL}
+TENSORS = (torch.rand(4, 1, 8, 8), [0, 0, 1, 1])
+
+
+class Untyped(Network):
+    def __init__(self, channels, size, num_classes, width: int = 4):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = nn.Linear(width, num_classes)
+
+    def embed(self, x):
+        return self.features(x)
+
+
+class Broken(Untyped):
+    def __init__(self, channels, size, num_classes):
+        super().__init__(channels, size, num_classes)
+        del self.classifier
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_dataset("digits", ".")[:2]
+
+
+@pytest.fixture(scope="module")
+def made():
+    return bacon_pl.distill("digits", 1, "random", progress=False)
+
+
+def test_values_may_be_those_of_numpy_and_classes():
+    settings = {**SMALL, "model.network": MLP, "model.lr": np.float32(0.25)}
+    found = bacon_pl.distill("digits", np.int64(1), **{**BRIEF, "settings": settings})
+    assert found.config["model"]["network"]["class_path"] == "bacon_pl.networks.MLP"
+    assert (found.config["model"]["lr"], found.ipc) == (0.25, 1)
+
+
+def test_nothing_is_said_or_recorded_of_a_folder_that_is_removed(capsys, images):
+    sets = [bacon_pl.distill("digits", 1, "random") for _ in range(2)]
+    assert sets[0] == sets[1] and sets[0].checksum == sets[1].checksum
+    found = bacon_pl.evaluate(sets[0], images[1], **{**QUICK, "progress": True})
+    said = capsys.readouterr().out
+    assert "test accuracy in percent" in said.lower()
+    assert tempfile.gettempdir() not in said + str(found.numbers["config"]) + str(sets[0].config)
+
+
+def test_a_time_limit_ends_in_a_sentence():
+    settings = {**SMALL, "trainer.max_time": "00:00:00:01"}
+    with pytest.raises(BaconError, match=r"after iteration .* of 100,000: give out=\.\.\., and resume=True goes on"):
+        bacon_pl.distill("digits", 1, iterations=100_000, progress=False, settings=settings)
+
+
+def test_signals_are_the_callers_again():
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    bacon_pl.distill("digits", 1, **BRIEF)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_gradients_are_on_whatever_the_caller_has_switched_off(made):
+    with torch.no_grad():
+        found = bacon_pl.distill("digits", 1, **BRIEF)
+    with torch.inference_mode():
+        numbers = bacon_pl.evaluate(made, **QUICK)
+    assert found == bacon_pl.distill("digits", 1, **BRIEF)
+    assert numbers.per_network == bacon_pl.evaluate(made, **QUICK).per_network
+
+
+def test_names_may_be_one_text(made, images):
+    found = bacon_pl.evaluate(made, images[1], train=images[0], baselines="random", labels="hard", **QUICK)
+    assert set(found.baselines) == {"random"}
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "said"),
+    [
+        ("digits", {"seed_everything": 7}, r"seed_everything is an argument of this function: give seed=\.\.\.\."),
+        (TENSORS, {"data.root": "x"}, "data.root is for a dataset's files, not for images in memory"),
+        ("./nowhere", {}, "there is no folder './nowhere'"),
+        ("nowhere", {}, r"unknown dataset 'nowhere'.* A folder of that name is not there, either\."),
+        ("digits", {"evaluation.epochs": "abc"}, "--evaluation.epochs must be a whole number, got abc"),
+        ("digits", {"evaluation.network.typo": 3}, "ConvNet takes no 'typo'"),
+        (
+            DataModule("digits", root=".", batch_real=8),
+            {"data.batch_real": 9},
+            "batch_real is that of the DataModule",
+        ),
+    ],
+)
+def test_what_would_not_be_read_is_refused(data, settings, said):
+    with pytest.raises(BaconError, match=said):
+        bacon_pl.distill(data, 1, progress=False, settings=settings)
+
+
+def test_arguments_of_an_evaluation_are_no_settings(made):
+    with pytest.raises(BaconError, match="labels is an argument of this function: give labels="):
+        bacon_pl.evaluate(made, settings={"labels": "soft"})
+
+
+def test_options_of_the_recipes_network_are_its_arguments():
+    """A recorded recipe in which one option was changed can be used."""
+    found = bacon_pl.distill("digits", 1, "random", progress=False, settings={"evaluation.network.width": 4})
+    assert found.config["evaluation"]["network"]["init_args"]["width"] == 4
+    assert bacon_pl.evaluate(found, num_networks=1, epochs=1, progress=False).numbers["network"] == "convnet"
+
+
+def test_networks_of_ones_own_need_no_types(made):
+    settings = {"evaluation.network": f"{__name__}.Untyped", "evaluation.network.width": 3}
+    found = bacon_pl.evaluate(made, num_networks=1, epochs=1, progress=False, settings=settings)
+    assert found.numbers["config"]["evaluation"]["network"]["init_args"] == {"width": 3}
+    with pytest.raises(BaconError, match="the network Broken cannot be run .*'classifier'"):
+        bacon_pl.evaluate(made, epochs=1, progress=False, settings={"evaluation.network": f"{__name__}.Broken"})
+
+
+def test_a_last_batch_of_one_image_is_told_of(made):
+    settings = {"evaluation.batch_size": 9}
+    with pytest.raises(BaconError, match="batches of 9 of 10 images leave a last one of one image, which batch norm"):
+        bacon_pl.evaluate(
+            made, networks=["resnet18_modified"], num_networks=1, epochs=1, progress=False, settings=settings
+        )
