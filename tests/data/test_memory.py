@@ -95,8 +95,8 @@ def test_many_images_cost_their_bytes_and_no_more(tmp_path: Path) -> None:
     ]
     found = np.array(peaks(*steps, cache=tmp_path / "cache")).reshape(2, 4)
     decoded, fit, evaluated, parted = (found[1] - found[0]) / size
-    # A list of parts that are joined takes 2, floats of the whole set take 5.
-    assert max(decoded, fit, evaluated) < 1.5
+    # A list of parts that are joined takes 2, floats of the whole set take 5; the rest of a process varies by some MB.
+    assert max(decoded, fit, evaluated) < 1.8
     assert parted < 2.5  # while some are held out, the images are there twice
 
 
