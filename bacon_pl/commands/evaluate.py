@@ -64,7 +64,7 @@ LOGS = "logs"
 # Settings that change results only by rounding or that only fit uses; and the Trainer's settings that change results.
 _FREE_DATA = ("download", "eval_batch", "batch_real", "pool_batch")
 _FREE_RECIPE = ("acceleration",)
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 """Precisions in which networks can be evaluated."""
 
 _TRAINER = ("limit_train_batches", "limit_test_batches", "max_time", "fast_dev_run", "overfit_batches")
@@ -129,9 +129,9 @@ class Eval(LightningCommand):
         networks = self.architectures(distilled.meta)
         batch_labels = self.batch_labels(distilled)
         self.config_init.evaluation.check_fits(distilled.meta)
-        if self.trainer.precision not in PRECISIONS:
+        if self.trainer.precision not in _PRECISIONS:
             raise BaconError(
-                f"--trainer.precision must be one of {', '.join(PRECISIONS)} in an evaluation, got "
+                f"--trainer.precision must be one of {', '.join(_PRECISIONS)} in an evaluation, got "
                 f"{self.trainer.precision}."
             )
         folder = self.place(distilled, list(networks))

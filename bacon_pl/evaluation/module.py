@@ -96,7 +96,7 @@ class EvalModule(DeviceLog):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count the predictions of this process's networks for normalized images (B, ch, H, W)."""
-        x, y = batch
+        x, y = self.learners.resized(batch[0]), batch[1]
         for k in self.learners.share:
             self.confusion[str(k)].update(self.learners.classify(k, x), y)
 

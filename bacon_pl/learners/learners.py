@@ -270,10 +270,10 @@ class Learners(Batches):
 
     @torch.no_grad()
     def classify(self, network_id: int, x: Tensor) -> Tensor:
-        """Compute the logits (B, C) of a network in its current state for normalized test images (B, ch, H, W)."""
+        """Compute the logits (B, C) of a network in its current state for normalized images (B, ch, H, W)."""
         self._network.template.eval()
         with self._network.plan.flags():
-            logits = self._network(_state(self.networks[network_id]), self.resized(x))[1]
+            logits = self._network(_state(self.networks[network_id]), x)[1]
         self._network.template.train()
         return logits
 
@@ -315,7 +315,7 @@ class Learners(Batches):
         """
         hits = torch.zeros(len(self.networks), dtype=torch.int64, device=self.device)
         for batch, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            x = self.normalize(batch)
+            x = self.resized(self.normalize(batch))
             for k in self.share:
                 hits[k] += (self.classify(k, x).argmax(1) == y).sum()
         return hits
