@@ -21,6 +21,9 @@ from bacon_pl.errors import BaconError, unknown_name
 Scaling = Literal["bilinear", "nearest", "antialiased"]
 """How images are scaled down to tiles; see :func:`assemble`."""
 
+Upscaling = Literal["bilinear", "bicubic"]
+"""How tiles are scaled up again; see :func:`expand`."""
+
 # "nearest-exact" takes the middle pixel of those that become one, or for an even factor the one after the middle.
 # Torch's "nearest" takes the first pixel instead, which shifts the image by (factor - 1) / 2 pixels, and scaling up
 # does not shift it back.
@@ -64,40 +67,59 @@ def check_factor(size: tuple[int, int], factor: int, what: str = "partition fact
         )
 
 
-def expand(images: Tensor, factor: int) -> Tensor:
+def check_upscaling(upscaling: str, what: str = "upscaling") -> None:
+    """Check that there is such a way of scaling tiles up.
+
+    Args:
+        upscaling: Its name.
+        what: What it is called in the message.
+
+    Raises:
+        BaconError: There is none of that name.
+    """
+    if upscaling not in get_args(Upscaling):
+        raise unknown_name(what, str(upscaling), get_args(Upscaling))
+
+
+def expand(images: Tensor, factor: int, upscaling: Upscaling = "bilinear") -> Tensor:
     """Cut every canvas into its tiles and scale each tile to the size of the canvas. This is differentiable.
 
     Args:
         images: (..., n, ch, H, W), floating point.
         factor: Tiles per side, at least 1 (see :func:`check_factor`).
+        upscaling: How tiles are scaled up. ``bilinear``, as published: a weighted mean of the 2×2 pixels around. Or
+            ``bicubic``: of the 4×4 pixels around, some with weights below zero, which keeps edges sharper and may go a
+            little beyond the range of the pixels.
 
     Returns:
         (..., factor²·n, ch, H, W), tile-major; ``images`` itself if ``factor`` is 1.
 
     Raises:
-        BaconError: The factor does not fit the size (see :func:`check_factor`).
+        BaconError: The factor does not fit the size (see :func:`check_factor`), or the upscaling is unknown.
     """
+    check_upscaling(upscaling)
     height, width = images.shape[-2:]
     check_factor((height, width), factor)
     if factor == 1:
         return images
     tiles = _cut(images, factor).flatten(-5, -4)
-    return _scaled_up(tiles.flatten(0, -4), (height, width)).view(*tiles.shape[:-2], height, width)
+    return _scaled_up(tiles.flatten(0, -4), (height, width), upscaling).view(*tiles.shape[:-2], height, width)
 
 
-def cut_out(images: Tensor, tile: Tensor, factor: int) -> Tensor:
+def cut_out(images: Tensor, tile: Tensor, factor: int, upscaling: Upscaling = "bilinear") -> Tensor:
     """Cut one tile out of each canvas and scale it to the size of the canvas, with the same bits as :func:`expand`.
 
     Args:
         images: (n, ch, H, W), floating point.
         tile: (n,), int64, numbers of the tiles in [0, factor²).
         factor: Tiles per side, at least 1 (see :func:`check_factor`).
+        upscaling: How tiles are scaled up, as for :func:`expand`.
 
     Returns:
         (n, ch, H, W).
     """
     one_each = _cut(images, factor)[tile, torch.arange(len(images), device=images.device)]
-    return _scaled_up(one_each, (images.shape[-2], images.shape[-1]))
+    return _scaled_up(one_each, (images.shape[-2], images.shape[-1]), upscaling)
 
 
 def expand_labels(labels: Tensor, factor: int) -> Tensor:
@@ -155,9 +177,9 @@ def _cut(images: Tensor, factor: int) -> Tensor:
     return cut.movedim((-2, -4), (-6, -5)).flatten(-6, -5)
 
 
-def _scaled_up(tiles: Tensor, size: tuple[int, int]) -> Tensor:
+def _scaled_up(tiles: Tensor, size: tuple[int, int], upscaling: Upscaling) -> Tensor:
     """Scale tiles (n, ch, h, w) to the canvas's size."""
-    return F.interpolate(tiles, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(tiles, size=size, mode=upscaling, align_corners=False)
 
 
 def _continued(images: Tensor, height: int, width: int) -> Tensor:

@@ -37,6 +37,7 @@ class DistilledSet(Expanded):
         label_kind: What the soft labels are, ``logits`` or ``probabilities``; None without soft labels.
         meta: Description of the dataset that was distilled.
         factor: Partition factor: every canvas holds factor² images.
+        upscaling: How these are scaled up for networks, ``bilinear`` or ``bicubic``.
         method: Name of the distillation method.
         config: Resolved configuration of the run, as JSON values.
         seed: Seed of the run.

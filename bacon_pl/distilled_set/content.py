@@ -18,8 +18,9 @@ from bacon_pl.distilled_set.labels import LabelKind, counts_text, hard_label_byt
 from bacon_pl.distilled_set.provenance import package_version
 from bacon_pl.distilled_set.tensors import Tensors, kind_flaw, shape_flaw, value_flaw
 from bacon_pl.errors import BaconError, one_line
+from bacon_pl.partition import Upscaling
 
-_FIELDS = ("factor", "method", "config", "seed", "version", "commit", "step_size", "label_kind")
+_FIELDS = ("factor", "upscaling", "method", "config", "seed", "version", "commit", "step_size", "label_kind")
 
 
 class Content(Dataset[tuple[Tensor, int]]):
@@ -43,6 +44,7 @@ class Content(Dataset[tuple[Tensor, int]]):
         step_size: float | None = None,
         soft_labels: Tensor | None = None,
         label_kind: LabelKind | None = None,
+        upscaling: Upscaling = "bilinear",
     ) -> None:
         """Create a set from a copy of images on any device.
 
@@ -63,6 +65,7 @@ class Content(Dataset[tuple[Tensor, int]]):
                 becomes (N, C).
             label_kind: ``logits``, which must be finite in float16, or ``probabilities``, which must not be negative
                 and must sum to 1 within the rounding; None without soft labels.
+            upscaling: How tiles are scaled up for networks, ``bilinear`` or ``bicubic``.
 
         Raises:
             BaconError: The arguments are inconsistent, a class has no image, or a number is not finite.
@@ -74,6 +77,7 @@ class Content(Dataset[tuple[Tensor, int]]):
         tensors = Tensors(pixels, labels.detach().to("cpu", torch.int64).clone(), soft)
         self.meta = meta
         self.factor = factor
+        self.upscaling: Upscaling = upscaling
         self.method = method
         self.config: dict[str, Any] = json.loads(json.dumps(dict(config or {}), default=str))
         self.seed = seed
@@ -191,7 +195,7 @@ class Content(Dataset[tuple[Tensor, int]]):
         size = "×".join(map(str, self.images.shape[1:]))
         parts = [
             f"{self.meta.num_classes} classes × {self.counts_text} images of {size}",
-            f"factor={self.factor}",
+            f"factor={self.factor}" + (f" ({self.upscaling})" if self.upscaling != "bilinear" else ""),
             f"seed={self.seed}",
         ]
         if self.soft_labels is not None:

@@ -19,7 +19,10 @@ class Expanded(Content):
 
     @cached_property
     def _expanded(self) -> tuple[Tensor, Tensor]:
-        return partition.expand(self.images, self.factor), partition.expand_labels(self.labels, self.factor)
+        return (
+            partition.expand(self.images, self.factor, self.upscaling),
+            partition.expand_labels(self.labels, self.factor),
+        )
 
     def expanded(self) -> tuple[Tensor, Tensor]:
         """Return all expanded images with their labels, as used in evaluation.

@@ -3,9 +3,10 @@
 Sizes are checked before memory is allocated. No code is executed, since safetensors holds only numbers and text.
 
 Format 1 has ``images`` and ``labels``, with the same number of images for each class. Format 2 adds ``soft_labels``
-with ``label_kind``, unequal numbers, and ``whitening``. A set that needs none of this is written in format 1, byte for
-byte as before, so that older versions read it. The rows of a file may be in any order: they are sorted stably by class,
-and its checksum is that of the sorted rows.
+with ``label_kind``, unequal numbers, and ``whitening``. Format 3 adds ``upscaling``, of tiles that are not scaled up
+bilinearly. A set is written in the lowest format that holds it, byte for byte as before, so that older versions read
+it. The rows of a file may be in any order: they are sorted stably by class, and its checksum is that of the sorted
+rows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -26,10 +27,11 @@ from bacon_pl.data.whitening import Whitening
 from bacon_pl.distilled_set.labels import KINDS
 from bacon_pl.distilled_set.tensors import Tensors, kind_flaw, shape_flaw, value_flaw
 from bacon_pl.errors import BaconError, one_line
+from bacon_pl.partition import Upscaling
 from bacon_pl.runtime import memory_bytes, replacing
 
 FILE_NAME = "distilled.safetensors"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # safetensors writes metadata entries in an order that varies between processes. A single entry with sorted JSON makes
 # the files of equal sets byte-identical.
@@ -54,7 +56,7 @@ def describe(meta: DatasetMeta, fields: Mapping[str, Any], counts: tuple[int, ..
 
     Args:
         meta: Description of the dataset.
-        fields: factor, method, config, seed, version, commit, step_size and label_kind.
+        fields: factor, upscaling, method, config, seed, version, commit, step_size and label_kind.
         counts: Images per class.
 
     Returns:
@@ -86,6 +88,8 @@ def describe(meta: DatasetMeta, fields: Mapping[str, Any], counts: tuple[int, ..
     # training on whitened images as if they were normalized.
     if "label_kind" in description or "whitening" in description or len(set(counts)) > 1:
         description["format_version"] = 2
+    if fields["upscaling"] != "bilinear":
+        description |= {"upscaling": fields["upscaling"], "format_version": 3}
     return description
 
 
@@ -165,6 +169,7 @@ def read(source: Path) -> tuple[Tensors, DatasetMeta, dict[str, Any]]:
         raise _damaged(source, "its checksum does not match what it holds")
     fields = {
         "factor": description["factor"],
+        "upscaling": description.get("upscaling") or "bilinear",
         "method": description["method"],
         "config": description["config"],
         "seed": description["seed"],
@@ -303,5 +308,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "label_kind": lambda v: v is None or v in KINDS,
     "step_size": lambda v: v is None or (_is_numbers([v]) and v > 0),
+    "upscaling": lambda v: v is None or v in get_args(Upscaling),
     "whitening": is_whitening,
 }

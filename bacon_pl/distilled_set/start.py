@@ -12,11 +12,19 @@ from torch import Tensor
 from bacon_pl.data.images import DatasetMeta, LabeledImages
 from bacon_pl.distilled_set.artifact import DistilledSet
 from bacon_pl.errors import BaconError, one_line
-from bacon_pl.partition import Scaling
+from bacon_pl.partition import Scaling, Upscaling
 from bacon_pl.selection.tiles import DRAWN, Start, canvases
 
 
-def start_images(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, start: Start, seed: int) -> Tensor:
+def start_images(
+    store: LabeledImages,
+    meta: DatasetMeta,
+    ipc: int,
+    factor: int,
+    start: Start,
+    seed: int,
+    upscaling: Upscaling = "bilinear",
+) -> Tensor:
     """Make the initial images of a run.
 
     Args:
@@ -26,6 +34,7 @@ def start_images(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int,
         factor: Tiles per side of a canvas.
         start: Kind of initial images.
         seed: Seed of the draw; unused if another set is read.
+        upscaling: How tiles will be scaled up, which must be that of another set, if one is read.
 
     Returns:
         (C·ipc, ch, H, W), class by class, in normalized pixel space, in torch's default type and on the device of
@@ -33,7 +42,7 @@ def start_images(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int,
 
     Raises:
         BaconError: A class has fewer than ``ipc`` images, the factor does not divide the size, or the other set cannot
-            be read, was made from other data, or has another ipc or factor.
+            be read, was made from other data, or has another ipc, factor or upscaling.
     """
     if start.images in DRAWN:
         return canvases(store, meta, ipc, factor, start, seed)
@@ -43,7 +52,8 @@ def start_images(store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int,
             f"--model.start.images '{start.images}' is a set of {other.counts_text} images per class, but a run has "
             "the same number for each: give another set."
         )
-    mine, theirs = {"ipc": ipc, "factor": factor}, {"ipc": other.ipc, "factor": other.factor}
+    mine = {"ipc": ipc, "factor": factor, "upscaling": upscaling}
+    theirs = {"ipc": other.ipc, "factor": other.factor, "upscaling": other.upscaling if factor > 1 else upscaling}
     for name, value in theirs.items():
         if value != mine[name]:
             raise BaconError(

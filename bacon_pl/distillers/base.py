@@ -18,6 +18,7 @@ from bacon_pl.distillers.synthetic_set import SyntheticSet
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.networks import Network, NetworkFactory
 from bacon_pl.networks.placing import place
+from bacon_pl.partition import Upscaling
 from bacon_pl.selection.tiles import Start
 
 ASK_EVERY = 50
@@ -38,6 +39,8 @@ class Distiller(Lifecycle):
         start: Initial images.
         method: Name of the method in results; by default the name of the class.
         seed: Seed of every draw; by default that of ``seed_everything``.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
 
     Attributes:
         synthetic: The parameters: the images and, if it is learned, the step size.
@@ -50,11 +53,22 @@ class Distiller(Lifecycle):
     """
 
     def __init__(
-        self, ipc: int = 10, factor: int = 1, start: Start = Start(), method: str = "", seed: int | None = None
+        self,
+        ipc: int = 10,
+        factor: int = 1,
+        start: Start = Start(),
+        method: str = "",
+        seed: int | None = None,
+        upscaling: Upscaling = "bilinear",
     ) -> None:
-        super().__init__(SyntheticSet(ipc, factor, start), method, seed)
+        super().__init__(SyntheticSet(ipc, factor, start, upscaling), method, seed)
         self._finite = FiniteCheck()
         self._at_start: list[int] = []
+
+    @property
+    def upscaling(self) -> Upscaling:
+        """How tiles are scaled up for networks."""
+        return self.synthetic.upscaling
 
     def on_fit_start(self) -> None:
         """Reset the check for numbers that are not finite."""

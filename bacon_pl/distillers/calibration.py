@@ -9,7 +9,6 @@ from torch import Tensor
 
 from bacon_pl.distributed import all_reduce_sum
 from bacon_pl.objectives import CrossEntropy
-from bacon_pl.partition import expand
 
 if TYPE_CHECKING:
     from bacon_pl.distillers.distribution_matching import DistributionMatching
@@ -37,7 +36,7 @@ def calibrate(distiller: DistributionMatching, iteration: int, weight: float) ->
     entropy = CrossEntropy(weight, accuracy="none")
     for _, classes in d.matching.own_blocks():
         canvases = d.synthetic.by_class()[classes].requires_grad_()
-        x = d.augment.siamese(expand(canvases, d.synthetic.factor), classes, d.seed, "calibration augment", iteration)
+        x = d.augment.siamese(d.synthetic.expand(canvases), classes, d.seed, "calibration augment", iteration)
         logits = d.pool.trained_forward(iteration, x.flatten(0, 1))[1].unflatten(0, x.shape[:2])  # type: ignore[union-attr]
         term = entropy.term(logits, classes, logits.new_zeros(()))
         gradient[classes] = torch.autograd.grad(term.sum(), canvases)[0]

@@ -30,6 +30,7 @@ from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, traine
 from bacon_pl.networks import Acceleration, Capture, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
 from bacon_pl.networks.acceleration import Work
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
+from bacon_pl.partition import Upscaling
 from bacon_pl.selection.tiles import Start
 
 ImageOptimizer = Literal["sgd", "adamw"]
@@ -51,6 +52,8 @@ class DistributionMatching(Distiller):
         ipc: Images per class.
         factor: Every synthetic image holds factor × factor smaller images; 1 keeps whole images.
         start: Initial images.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
         method: Name of the method in results.
         objective: Matching term of the loss.
         cross_entropy: Cross-entropy of the matched network on the synthetic images, added to the matching term; null
@@ -105,6 +108,7 @@ class DistributionMatching(Distiller):
         ipc: int = 10,
         factor: int = 2,
         start: Start = Start(),
+        upscaling: Upscaling = "bilinear",
         method: str = "bacon",
         objective: Objective = lazy_instance(BaconObjective),
         cross_entropy: CrossEntropy | None = CrossEntropy(),
@@ -131,7 +135,7 @@ class DistributionMatching(Distiller):
         capture: Capture = "auto",
         seed: int | None = None,
     ) -> None:
-        super().__init__(ipc, factor, start, method, seed)
+        super().__init__(ipc, factor, start, method, seed, upscaling)
         if accuracy_window < 1:
             raise BaconError(f"--model.accuracy_window must be at least 1, got {accuracy_window}.")
         if real_chunk != "auto" and (isinstance(real_chunk, str) or real_chunk < 1):

@@ -26,7 +26,7 @@ from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory, Work, resol
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.objectives.gradient_distance import GradientDistance, LayerwiseCosine
-from bacon_pl.partition import expand
+from bacon_pl.partition import Upscaling
 from bacon_pl.selection.tiles import Start
 
 SECOND_ORDER = 4
@@ -55,6 +55,8 @@ class GradientMatching(Distiller):
         ipc: Images per class.
         factor: Every synthetic image holds factor × factor smaller images; 1 keeps whole images.
         start: Initial images.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
         method: Name of the method in results.
         distance: Distance of the gradients: ``LayerwiseCosine``, ``Cosine``, ``SquaredError``, ``AbsoluteError``, or a
             class of your own.
@@ -89,6 +91,7 @@ class GradientMatching(Distiller):
         ipc: int = 10,
         factor: int = 1,
         start: Start = Start(),
+        upscaling: Upscaling = "bilinear",
         method: str = "dsa",
         distance: GradientDistance = lazy_instance(LayerwiseCosine),
         network: NetworkFactory = ConvNet,
@@ -104,7 +107,7 @@ class GradientMatching(Distiller):
         acceleration: Acceleration = "auto",
         seed: int | None = None,
     ) -> None:
-        super().__init__(ipc, factor, start, method, seed)
+        super().__init__(ipc, factor, start, method, seed, upscaling)
         if not (lr > 0 and math.isfinite(lr)):
             raise BaconError(f"--model.lr must be positive and finite, got {lr}.")
         if not 0 <= momentum < 1:
@@ -257,7 +260,7 @@ class GradientMatching(Distiller):
 
     def _drawn(self, canvases: Tensor, classes: Tensor, iteration: int) -> Tensor:
         """Cut canvases (R, ipc, ch, H, W) into tiles, and draw some of them if there are more than are matched."""
-        x = expand(canvases, self.factor)
+        x = self.synthetic.expand(canvases)
         if x.shape[1] <= self._synthetic:
             return x
         numbers = torch.arange(x.shape[1], device=x.device)

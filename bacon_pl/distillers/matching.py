@@ -25,7 +25,6 @@ from bacon_pl.networks import Captured, memory
 from bacon_pl.networks.acceleration import even_rows
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.networks.stateless import Keys
-from bacon_pl.partition import expand
 
 if TYPE_CHECKING:
     from bacon_pl.distillers.distribution_matching import DistributionMatching
@@ -328,7 +327,7 @@ class Matching:
             as ``reference`` if there is one, and the logits (C, factor²·ipc, number of classes).
         """
         d = self.distiller
-        x = expand(canvases, d.synthetic.factor)
+        x = d.synthetic.expand(canvases)
         x = d.augment.siamese(x, classes, d.seed, "augment", iteration)
         kept, logits = self._pass(network, x.flatten(0, 1), ("synthetic", iteration))
         if d.references is not None:

@@ -18,7 +18,7 @@ from bacon_pl.distillers.base import Distiller
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, Recipe, TeacherSettings, feature_spaces, teachers
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
-from bacon_pl.partition import assemble
+from bacon_pl.partition import Upscaling, assemble
 from bacon_pl.selection import Crops, Select, Start, check_crops, choose, herding, k_center, rded
 
 Rule = Literal["drawn", "herding", "k_center", "rded"]
@@ -73,6 +73,8 @@ class Selection(Distiller):
         factor: Every canvas holds factor × factor smaller images; 1 keeps whole images. It is 1 for ``rded``, whose
             crops on one canvas (``crops.tiles``) are one training image.
         start: Kind of the drawn images, and how selected images are scaled down to tiles.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
         method: Name of the method in results.
         rule: ``drawn``, ``herding``, ``k_center`` or ``rded``.
         network: Architecture of the network whose feature space is used, or that scores crops; not used for drawn
@@ -98,6 +100,7 @@ class Selection(Distiller):
         ipc: int = 10,
         factor: int = 1,
         start: Start = Start(),
+        upscaling: Upscaling = "bilinear",
         method: str = "selection",
         rule: Rule = "drawn",
         network: NetworkFactory = ConvNet,
@@ -109,7 +112,7 @@ class Selection(Distiller):
         acceleration: Acceleration = "auto",
         seed: int | None = None,
     ) -> None:
-        super().__init__(ipc, factor, start, method, seed)
+        super().__init__(ipc, factor, start, method, seed, upscaling)
         if rule not in get_args(Rule):
             raise unknown_name("rule of Selection", str(rule), get_args(Rule))
         if rule != "drawn" and start.images != "tiles":

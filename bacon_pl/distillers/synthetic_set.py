@@ -14,7 +14,7 @@ from bacon_pl.data.whitening import Whitening
 from bacon_pl.distilled_set import DistilledSet, git_commit
 from bacon_pl.distilled_set.start import start_images
 from bacon_pl.errors import BaconError
-from bacon_pl.partition import check_factor, expand, expand_labels
+from bacon_pl.partition import Upscaling, check_factor, check_upscaling, expand, expand_labels
 from bacon_pl.selection.tiles import Start
 
 
@@ -28,6 +28,7 @@ class SyntheticSet(nn.Module):
         ipc: Images (canvases) per class.
         factor: Every canvas holds factor × factor smaller images; 1 keeps whole images.
         start: Kind of the initial images.
+        upscaling: How the smaller images are scaled up for networks.
 
     Attributes:
         images: The canvases (C·ipc, ch, H, W), normalized, class by class; None before they are initialized.
@@ -38,7 +39,7 @@ class SyntheticSet(nn.Module):
         meta: Description of the dataset; None before the images are initialized.
 
     Raises:
-        BaconError: ``ipc`` is below 1.
+        BaconError: ``ipc`` is below 1, or there is no such upscaling.
     """
 
     images: nn.Parameter | None
@@ -46,13 +47,15 @@ class SyntheticSet(nn.Module):
     soft_labels: nn.Parameter | None
     average: Tensor | None
 
-    def __init__(self, ipc: int, factor: int, start: Start) -> None:
+    def __init__(self, ipc: int, factor: int, start: Start, upscaling: Upscaling = "bilinear") -> None:
         super().__init__()
         if ipc < 1:
             raise BaconError(f"--model.ipc must be at least 1, got {ipc}.")
+        check_upscaling(upscaling, "--model.upscaling")
         self.ipc = ipc
         self.factor = factor
         self.start = start
+        self.upscaling = upscaling
         self.meta: DatasetMeta | None = None
         self.register_parameter("images", None)
         self.register_parameter("step_size", None)
@@ -113,7 +116,7 @@ class SyntheticSet(nn.Module):
                 not match.
         """
         check_factor(meta.size, self.factor, "--model.factor")
-        self.images = nn.Parameter(start_images(store, meta, self.ipc, self.factor, self.start, seed))
+        self.images = nn.Parameter(start_images(store, meta, self.ipc, self.factor, self.start, seed, self.upscaling))
         self.meta = meta
         if self._soft:
             hard = expand_labels(self.labels, self.factor)
@@ -139,13 +142,24 @@ class SyntheticSet(nn.Module):
         """Return the canvases as a view (C, ipc, ch, H, W) of the parameter, without gradient."""
         return self.canvases.detach().unflatten(0, (-1, self.ipc))
 
+    def expand(self, canvases: Tensor) -> Tensor:
+        """Cut tiles out of canvases and scale them up; this is differentiable.
+
+        Args:
+            canvases: (..., n, ch, H, W).
+
+        Returns:
+            (..., factor²·n, ch, H, W), tile-major.
+        """
+        return expand(canvases, self.factor, self.upscaling)
+
     def expanded(self) -> tuple[Tensor, Tensor]:
         """Return the images for training networks, with tiles cut out and scaled up; this is differentiable.
 
         Returns:
             Images (factor²·C·ipc, ch, H, W) and labels (factor²·C·ipc,), int64.
         """
-        return expand(self.canvases, self.factor), expand_labels(self.labels, self.factor)
+        return self.expand(self.canvases), expand_labels(self.labels, self.factor)
 
     def distilled(self, method: str, config: Mapping[str, Any], seed: int) -> DistilledSet:
         """Return the current images as a distilled set with its provenance.
@@ -170,6 +184,7 @@ class SyntheticSet(nn.Module):
             label_kind=None if soft is None else "logits",
             meta=self.meta,
             factor=self.factor,
+            upscaling=self.upscaling,
             method=method,
             config=config,
             seed=seed,

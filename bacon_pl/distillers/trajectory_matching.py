@@ -22,7 +22,7 @@ from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, trained_networks
 from bacon_pl.networks import Acceleration, ConvNet, FlatNetwork, NetworkFactory, resolve_acceleration
 from bacon_pl.objectives import Matched, Slopes, Student, Way, label_loss, match_trajectory
-from bacon_pl.partition import assemble
+from bacon_pl.partition import Upscaling, assemble
 from bacon_pl.selection import Start
 
 Labels = Literal["hard", "learned", "expert"]
@@ -46,6 +46,8 @@ class TrajectoryMatching(Distiller):
         ipc: Images per class.
         factor: Every canvas holds factor × factor smaller images; 1 keeps whole images.
         start: Initial images.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
         method: Name of the method in results.
         network: Architecture of experts and students.
         augment: Augmentation of every batch of the student; one draw per step, with parameters per image.
@@ -87,6 +89,7 @@ class TrajectoryMatching(Distiller):
         ipc: int = 10,
         factor: int = 1,
         start: Start = Start(),
+        upscaling: Upscaling = "bilinear",
         method: str = "mtt",
         network: NetworkFactory = ConvNet,
         augment: Augmentation = lazy_instance(DSA),
@@ -113,7 +116,7 @@ class TrajectoryMatching(Distiller):
         acceleration: Acceleration = "auto",
         seed: int | None = None,
     ) -> None:
-        super().__init__(ipc, factor, start, method, seed)
+        super().__init__(ipc, factor, start, method, seed, upscaling)
         for name, choice, known in (("way", way, Way), ("labels", labels, Labels)):
             if choice not in get_args(known):
                 raise unknown_name(f"--model.{name}", str(choice), get_args(known))

@@ -95,6 +95,7 @@ def results(
         "method": distilled.method,
         "ipc": distilled.ipc,
         "factor": distilled.factor,
+        "upscaling": distilled.upscaling,
         "network": main.architecture,
         "epochs": main.recipe["epochs"],
         "seed": main.seed,

@@ -96,6 +96,11 @@ class WrittenAs:
         """Describe why this layout cannot hold a set, as part of a sentence, or return None."""
         if self.unit and form.factor > 1 and form.distilled.meta.whitening is not None:
             return "its canvases of tiles are whitened, and have no pixels of their own; give --canvases false"
+        if not self.ours and form.factor > 1 and form.distilled.upscaling != "bilinear":
+            return (
+                f"its tiles are scaled up by {form.distilled.upscaling} interpolation, and readers of other layouts "
+                "know bilinear alone; give --canvases false"
+            )
         if form.soft_labels is None or not self.keeps_soft_labels or self.keeps_both:
             return None
         if form.soft_labels.ndim == 3:

@@ -56,7 +56,7 @@ class Batches(nn.Module):
         self.training_set = training_set
         self.name = training_set.name
         self.storage_bytes = training_set.storage_bytes
-        self.factor = training_set.factor
+        self.factor, self.upscaling = training_set.factor, training_set.upscaling
         self.recipe = recipe
         self.meta = meta
         self.seed = seed
@@ -181,7 +181,7 @@ class Batches(nn.Module):
         x = self.images[position % len(self.images)] if self.factor > 1 else self.images[position]
         if x.dtype == torch.uint8:
             x = self.normalize(x)
-        return cut_out(x, position // len(self.images), self.factor) if self.factor > 1 else x
+        return cut_out(x, position // len(self.images), self.factor, self.upscaling) if self.factor > 1 else x
 
     def normalize(self, images: Tensor) -> Tensor:
         """Map images (..., ch, H, W), uint8 or pixels in [0, 1], to the space of the networks."""

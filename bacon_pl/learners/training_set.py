@@ -17,7 +17,7 @@ from bacon_pl.distilled_set.labels import LabelKind
 from bacon_pl.distributed import all_reduce_sum, own_share
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners.soft_labels import Source
-from bacon_pl.partition import Scaling
+from bacon_pl.partition import Scaling, Upscaling
 from bacon_pl.selection import Embed, Start, canvases, choose, herding, k_center
 
 Coreset = Literal["herding", "k_center"]
@@ -35,6 +35,7 @@ class TrainingSet:
         storage_bytes: Bytes of the stored images of one network at one byte per value.
         factor: Tiles per side of each image. If it is not 1, networks are trained on the tiles, which are cut out and
             scaled up for each batch. Positions then count tiles: position p is tile p // N of image p % N.
+        upscaling: How tiles are scaled up.
         soft_labels: Soft labels that the images bring along, (positions, C), float16, or None.
         label_kind: ``logits`` or ``probabilities``; None without soft labels.
         batch_labels: Labels that were stored for every augmented batch of the images, or None.
@@ -49,6 +50,7 @@ class TrainingSet:
     soft_labels: Tensor | None = None
     label_kind: LabelKind | None = None
     batch_labels: StoredLabels | None = None
+    upscaling: Upscaling = "bilinear"
 
     def brings(self, source: Source) -> bool:
         """Whether the images bring along soft labels from this source, so that no teacher is needed."""
@@ -106,7 +108,15 @@ class TrainingSet:
 
     @classmethod
     def tiles(
-        cls, store: LabeledImages, meta: DatasetMeta, ipc: int, factor: int, scaling: Scaling, draws: int, seed: int
+        cls,
+        store: LabeledImages,
+        meta: DatasetMeta,
+        ipc: int,
+        factor: int,
+        scaling: Scaling,
+        draws: int,
+        seed: int,
+        upscaling: Upscaling = "bilinear",
     ) -> TrainingSet:
         """Create a training set of canvases with factor² smaller real images, ``ipc`` per class, without distillation.
 
@@ -121,6 +131,7 @@ class TrainingSet:
             scaling: How real images are scaled down to tiles.
             draws: Number of draws.
             seed: Seed of the draws.
+            upscaling: How tiles are scaled up for networks.
 
         Raises:
             BaconError: A class has fewer than ``ipc`` images, or the factor does not fit the size.
@@ -133,7 +144,8 @@ class TrainingSet:
         index = torch.stack([(tile + k * n + torch.arange(n)).flatten() for k in range(draws)])
         labels = torch.arange(meta.num_classes).repeat_interleave(ipc).repeat(draws)
         device = store.images.device
-        return cls("tiles", torch.cat(each), labels.to(device), index.to(device), each[0].numel(), factor)
+        stored = torch.cat(each), labels.to(device), index.to(device), each[0].numel()
+        return cls("tiles", *stored, factor, upscaling=upscaling)
 
     @classmethod
     def coreset(cls, method: Coreset, store: LabeledImages, ipc: int, embeds: Sequence[Embed]) -> TrainingSet:
