@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,11 @@ from bacon_pl.runtime import replacing
 from bacon_pl.table.plan import tuned_name
 from bacon_pl.table.tuned import HISTORY, value_at
 from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
+from bacon_pl.tuning.shared_study import claim, finished, give_up, load_optuna, points
 from bacon_pl.tuning.trials import Split, held_out_accuracies, hold_out
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
+    from optuna import Study
 
 _HEADER = "# trial  seconds  accuracy  settings"
 
@@ -101,15 +100,17 @@ class Tune:
         out = Path(c.out or f"tuned/{tuned_name(file.stem, dataset, c.ipc)}")
         settings = self._resolved(dataset, file, out)
         steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
-        study = self._study(out, dataset, steps, knobs, settings)
-        done = _finished(study)
+        study = self._study(out, dataset, steps, knobs)
+        places = points(knobs, _own(knobs, settings), c.trials, c.seed_everything)
+        done = len(finished(study).keys() & set(range(c.trials)))
         print(
-            f"{len(done)} of {c.trials} trials are there, in {self._storage(out)}; knobs: "
+            f"{done} of {c.trials} trials are there, in {self._storage(out)}; knobs: "
             f"{', '.join(knob.name for knob in knobs)}",
             flush=True,
         )
-        if len(done) < c.trials:
-            self._fill(study, knobs, hold_out(dataset, root or "data", c.held_out), settings["data"], file, steps)
+        if done < c.trials:
+            split = hold_out(dataset, root or "data", c.held_out)
+            self._fill(study, places, knobs, split, settings["data"], file, steps)
         self._write(out, study, knobs, file)
 
     def _resolved(self, dataset: str, file: Path, out: Path) -> dict[str, Any]:
@@ -124,21 +125,13 @@ class Tune:
     def _storage(self, out: Path) -> str:
         return self.config.storage or f"sqlite:///{out.with_suffix('.db')}"
 
-    def _study(self, out: Path, dataset: str, steps: int, knobs: Sequence[Knob], settings: Mapping[str, Any]) -> Study:
-        optuna = _optuna()
+    def _study(self, out: Path, dataset: str, steps: int, knobs: Sequence[Knob]) -> Study:
+        optuna = load_optuna()
         c = self.config
-        # Quasi-random: trial n is a function of the seed and n, whoever makes it.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.QMCSampler(scramble=True, seed=c.seed_everything, warn_independent_sampling=False)
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
-            study = optuna.create_study(
-                storage=self._storage(out),
-                sampler=sampler,
-                study_name=out.stem,
-                direction="maximize",
-                load_if_exists=True,
+            study: Study = optuna.create_study(
+                storage=self._storage(out), study_name=out.stem, direction="maximize", load_if_exists=True
             )
         except Exception as error:  # whatever a database raises
             raise BaconError(f"cannot open --storage {self._storage(out)} ({error}): give another one.") from error
@@ -151,64 +144,64 @@ class Tune:
             changed = ", ".join(name for name in own if there.get(name) != own[name])
             raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({changed}): give another --out.")
         study.set_user_attr("settings", own)
-        first = {knob.name: knob.place(value_at(settings, knob.name)) for knob in knobs}
-        missing = [name for name, place in first.items() if place is None]
-        if missing:
-            raise BaconError(
-                f"the method's own {missing[0]}, {value_at(settings, missing[0])}, is none of the values that "
-                f"`{SECTION}` gives it: widen its range, for the first trial has the method's own settings."
-            )
-        study.enqueue_trial(first, skip_if_exists=True)
         return study
 
     def _fill(
-        self, study: Study, knobs: Sequence[Knob], split: Split, data: Mapping[str, Any], file: Path, steps: int
+        self,
+        study: Study,
+        places: Sequence[Mapping[str, Any]],
+        knobs: Sequence[Knob],
+        split: Split,
+        data: Mapping[str, Any],
+        file: Path,
+        steps: int,
     ) -> None:
-        """Run the trials that are missing."""
-        optuna = _optuna()
+        """Run the trials that are missing and that no other process is running."""
         c = self.config
         budget = _overlay(c.budget, "budgets")
-
-        def judge(trial: Trial) -> float:
+        while (claimed := claim(study, places)) is not None:
+            point, trial = claimed
             begun = time.monotonic()
             chosen = {knob.name: knob.suggest(trial) for knob in knobs}
             try:
                 accuracies = held_out_accuracies(split, data, c.ipc, file, budget, steps, c.seed_everything, chosen)
             except DivergedError:
                 accuracies = [0.0]
+            except BaseException:
+                give_up(study, trial)
+                raise
             took = time.monotonic() - begun
             trial.set_user_attr("per_network", accuracies)
             trial.set_user_attr("seconds", took)
             trial.set_user_attr("commit", git_commit())
             accuracy = sum(accuracies) / len(accuracies)
+            study.tell(trial, accuracy)
             said = ", ".join(f"{name} {_short(value)}" for name, value in chosen.items())
-            print(f"[{trial.number + 1}/{c.trials}] {said}: {accuracy:.1f} % ({duration(took)})", flush=True)
-            return accuracy
-
-        # Counts the trials of all processes.
-        enough = optuna.study.MaxTrialsCallback(c.trials, states=(optuna.trial.TrialState.COMPLETE,))
-        study.optimize(judge, callbacks=[enough])
+            print(f"[{point + 1}/{c.trials}] {said}: {accuracy:.1f} % ({duration(took)})", flush=True)
 
     def _write(self, out: Path, study: Study, knobs: Sequence[Knob], file: Path) -> None:
         """Write the configuration of the best trial, with the history of all."""
-        done = sorted(_finished(study), key=lambda trial: trial.number)[: self.config.trials]
-        best = max(done, key=lambda trial: (trial.value, -trial.number))
+        done = {point: trial for point, trial in finished(study).items() if point < self.config.trials}
+        if not done:
+            print("no trial is finished yet: other processes are running them")
+            return
+        number, best = max(done.items(), key=lambda found: (found[1].value, -found[0]))
         settings: dict[str, Any] = {}
         chosen = {knob.name: knob.value(best.params[knob.name]) for knob in knobs}
         for name, value in chosen.items():
             _put(settings, name, value)
         own = study.user_attrs["settings"]
         lines = [
-            f"# {file.stem} tuned for {own['dataset']}, {own['ipc']} images per class: trial {best.number} of "
+            f"# {file.stem} tuned for {own['dataset']}, {own['ipc']} images per class: trial {number} of "
             f"{len(done)}, {best.value:.1f} % on held-out training images.",
             f"# Command: bacon tune {shlex.join(self.words)}",
             f"# Version {bacon_pl.__version__}, commit {git_commit() or 'unknown'}; {own['iterations']} iterations a "
             f"trial. The test images were not loaded.",
             _HEADER,
         ]
-        for trial in done:
+        for point, trial in done.items():
             said = ", ".join(f"{knob.name} {_short(knob.value(trial.params[knob.name]))}" for knob in knobs)
-            lines.append(f"# {trial.number:5d}  {trial.user_attrs['seconds']:7.0f}  {trial.value:8.2f}  {said}")
+            lines.append(f"# {point:5d}  {trial.user_attrs['seconds']:7.0f}  {trial.value:8.2f}  {said}")
         known = config_files.named(f"methods/{file.stem}")
         above = f"methods/{file.stem}" if known == file else str(file.resolve())
         method = f"{file.stem}-tuned"
@@ -216,14 +209,16 @@ class Tune:
         history = {
             "method": file.stem, "dataset": own["dataset"], "ipc": own["ipc"],
             "budget": _overlay(own["budget"], "budgets").stem, "trials": len(done), "iterations": own["iterations"],
-            "held_out": own["held_out"], "seed": own["seed"], "best": best.number, "accuracy": best.value,
+            "held_out": own["held_out"], "seed": own["seed"], "best": number, "accuracy": best.value,
             "settings": chosen, "version": bacon_pl.__version__,
-            "commits": list(dict.fromkeys(trial.user_attrs["commit"] or "unknown" for trial in done)),
+            "commits": list(dict.fromkeys(trial.user_attrs["commit"] or "unknown" for trial in done.values())),
         }  # fmt: skip
         text = yaml.safe_dump({config_files.EXTENDS: above, **settings, HISTORY: history}, sort_keys=False)
         with replacing(out) as written:
             written.write("\n".join([*lines, text]).encode())
-        print(f"best: trial {best.number}, {best.value:.1f} % on held-out training images\nconfiguration: {out}")
+        if len(done) < self.config.trials:
+            print(f"{self.config.trials - len(done)} trials are being run by other processes, the last of which writes")
+        print(f"best: trial {number}, {best.value:.1f} % on held-out training images\nconfiguration: {out}")
 
 
 def _overlay(given: str, group: str) -> Path:
@@ -239,9 +234,16 @@ def _knobs(file: Path, method: str) -> list[Knob]:
     return read_knobs(found, f"the configuration of {method}")
 
 
-def _finished(study: Study) -> list[FrozenTrial]:
-    optuna = _optuna()
-    return list(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
+def _own(knobs: Sequence[Knob], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's own settings, as Optuna calls them."""
+    first = {knob.name: knob.place(value_at(settings, knob.name)) for knob in knobs}
+    for name, place in first.items():
+        if place is None:
+            raise BaconError(
+                f"the method's own {name}, {value_at(settings, name)}, is none of the values that `{SECTION}` gives "
+                "it: widen its range, for the first trial has the method's own settings."
+            )
+    return first
 
 
 def _put(settings: dict[str, Any], name: str, value: Any) -> None:
@@ -253,12 +255,3 @@ def _put(settings: dict[str, Any], name: str, value: Any) -> None:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise BaconError("bacon tune needs Optuna: pip install 'bacon_pl[tune]'.") from error
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    return optuna

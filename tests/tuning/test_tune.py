@@ -1,6 +1,9 @@
 """`bacon tune` on the digits: what it leaves, that it goes on, and that it never opens the test images."""
 
 import json
+import os
+import socket
+import subprocess
 
 import pytest
 import yaml
@@ -65,16 +68,63 @@ def test_it_goes_on_with_the_trials_that_are_missing(folder, capsys):
     tune("--trials=3", "--out=parts.yaml")
     said = capsys.readouterr().out
     assert said.startswith("1 of 3 trials are there") and "[1/3]" not in said and "[3/3]" in said
-
-    def without_times(name):
-        lines = [line.split() for line in (folder / name).read_text().splitlines() if line.startswith("#     ")]
-        return [[*line[:2], *line[3:]] for line in lines]
-
-    assert without_times("parts.yaml") == without_times("whole.yaml")
+    assert history_in(folder / "parts.yaml") == history_in(folder / "whole.yaml")
     tune("--trials=3", "--out=parts.yaml")
     assert "[" not in capsys.readouterr().out.split("configuration")[0].split("\n", 1)[1]
     with pytest.raises(BaconError, match=r"other settings \(seed\)"):
         tune("--trials=3", "--out=parts.yaml", "--seed_everything=1")
+
+
+def history_in(file):
+    """Number, accuracy and settings of the trials in a result, without their seconds."""
+    lines = [line.split() for line in file.read_text().splitlines() if line.startswith("#     ")]
+    return [[*line[:2], *line[3:]] for line in lines]
+
+
+def begun_by(name, host, process):
+    """Leave a trial of the second point in a study, begun and not ended."""
+    import optuna
+
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{name}.db")
+    study.enqueue_trial({"model.lr": 1.0, "data.batch_real": 0}, user_attrs={"point": 1, "process": [host, process]})
+    study.ask()
+
+
+def test_a_trial_that_was_killed_is_made_again(folder, capsys):
+    tune("--trials=3", "--out=whole.yaml")
+    tune("--trials=1", "--out=parts.yaml")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    begun_by("parts", socket.gethostname(), gone.pid)
+    capsys.readouterr()
+    tune("--trials=3", "--out=parts.yaml")
+    said = capsys.readouterr().out
+    assert "[2/3]" in said and "[3/3]" in said and "[4/3]" not in said
+    assert history_in(folder / "parts.yaml") == history_in(folder / "whole.yaml")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_trial_of_another_process_is_left_to_it(folder, capsys, elsewhere):
+    tune("--trials=1", "--out=parts.yaml")
+    begun_by("parts", "elsewhere" if elsewhere else socket.gethostname(), 1 if elsewhere else os.getppid())
+    capsys.readouterr()
+    tune("--trials=3", "--out=parts.yaml")
+    said = capsys.readouterr().out
+    assert "[3/3]" in said and "[2/3]" not in said
+    assert "1 trials are being run by other processes" in said
+    assert [line[1] for line in history_in(folder / "parts.yaml")] == ["0", "2"]
+
+
+def test_a_trial_that_ends_in_an_error_is_made_again(folder, monkeypatch):
+    from bacon_pl.tuning import command
+
+    tune("--trials=2", "--out=whole.yaml")
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "held_out_accuracies", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tune("--trials=2", "--out=parts.yaml")
+    tune("--trials=2", "--out=parts.yaml")
+    assert history_in(folder / "parts.yaml") == history_in(folder / "whole.yaml")
 
 
 def test_the_test_images_are_not_opened(folder):
