@@ -260,9 +260,11 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
             assert frame == (*own[:2], RATES.get((method.stem, *key), own[2]), *own[3:])
             assert life == networks or (networks is None and model["pairs"]["count"] == 20)
         elif method.stem == "best":
-            factor = {"digits": 1, "mnist": 2}.get(key[0], 3)
-            assert frame == (factor, *((0.0, 0.2) if key[0] == "mnist" else (weight, 0.5)), 0.5, True)
-            assert life == (3, push, 100, 2) and pool["lr"] == (0.01 if key[0] == "mnist" else 0.03)
+            gray = key[0] in ("mnist", "fashion_mnist")
+            factor = 1 if key[0] == "digits" else 3 if key == ("mnist", "ipc1") else 2 if gray else 4
+            assert frame == (factor, *((0.0, 0.2) if gray else (weight, 0.5)), 0.5, True)
+            assert life == (3, push, 100, 2) and pool["lr"] == (0.01 if gray else 0.05)
+            assert model["upscaling"] == "bicubic" and model["start"]["scaling"] == ("nearest" if gray else "bilinear")
         else:
             assert frame == (1 if key[0] == "digits" else 2, weight, 0.2, 0.5, True)
             assert life == (3, push, 100, 2)
