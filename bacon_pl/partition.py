@@ -179,7 +179,20 @@ def _cut(images: Tensor, factor: int) -> Tensor:
 
 def _scaled_up(tiles: Tensor, size: tuple[int, int], upscaling: Upscaling) -> Tensor:
     """Scale tiles (n, ch, h, w) to the canvas's size."""
+    if upscaling == "bicubic" and tiles.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return _by_matrices(tiles, size, upscaling)  # torch has no deterministic gradient of it
     return F.interpolate(tiles, size=size, mode=upscaling, align_corners=False)
+
+
+def _by_matrices(tiles: Tensor, size: tuple[int, int], upscaling: Upscaling) -> Tensor:
+    """The same as products of matrices, (n, ch, h, w) -> (n, ch, *size), up to rounding."""
+    h, w = tiles.shape[-2:]
+    rows = torch.eye(h, device=tiles.device, dtype=tiles.dtype)[None, None]
+    columns = torch.eye(w, device=tiles.device, dtype=tiles.dtype)[None, None]
+    with torch.no_grad():
+        down = F.interpolate(rows, size=(size[0], h), mode=upscaling, align_corners=False)
+        across = F.interpolate(columns, size=(size[1], w), mode=upscaling, align_corners=False)
+    return down[0, 0] @ tiles @ across[0, 0].T
 
 
 def _continued(images: Tensor, height: int, width: int) -> Tensor:

@@ -7,11 +7,12 @@ from torch.nn import functional as F
 from bacon_pl import rng
 from bacon_pl.distilled_set import DistilledSet, start_images
 from bacon_pl.distillers import DistributionMatching, GradientMatching, Selection, TrajectoryMatching
+from bacon_pl.distillers.identity import difference
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import Comparison, Run
 from bacon_pl.interop import write_set
 from bacon_pl.learners import Recipe
-from bacon_pl.partition import cut_out, expand
+from bacon_pl.partition import _by_matrices, cut_out, expand
 from bacon_pl.selection import Start
 from tests.distilled_set.making import description_of, forge, make
 from tests.distillers.running import digits, distill, small
@@ -45,6 +46,26 @@ def test_expanding_is_differentiable():
     assert torch.autograd.gradcheck(lambda x: expand(x, 2, "bicubic"), canvases)
 
 
+def test_products_of_matrices_are_the_same():
+    """What a GPU does with ``--trainer.deterministic true``."""
+    tiles = torch.rand(2, 3, 5, 4, dtype=torch.float64)
+    scaled = F.interpolate(tiles, size=(15, 8), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(_by_matrices(tiles, (15, 8), "bicubic"), scaled, rtol=0, atol=1e-12)
+
+
+def test_a_set_of_whole_images_has_nothing_to_scale_up(tmp_path):
+    whole = make(factor=1, upscaling="bicubic")
+    assert whole == make(factor=1) and whole.upscaling == "bilinear"
+    assert description_of(whole.save(tmp_path / "a"))["format_version"] == 1
+
+
+def test_a_run_of_a_version_without_it_was_bilinear():
+    old, new = ({"model": {"lr": 0.2, **more}} for more in ({}, {"upscaling": "bicubic"}))
+    assert difference(old, new) == "--model.upscaling was bilinear, now bicubic"
+    assert difference(new, old) == "--model.upscaling was bicubic, now bilinear"
+    assert difference(old, {"model": {"lr": 0.2, "upscaling": "bilinear", "newer": 1}}) == ""
+
+
 def test_the_set_and_its_file_say_so(tmp_path):
     plain, bicubic = make(), make(upscaling="bicubic")
     path = bicubic.save(tmp_path / "a")
@@ -60,8 +81,9 @@ def test_the_set_and_its_file_say_so(tmp_path):
 
 
 def test_what_is_unknown_is_refused(tmp_path):
-    with pytest.raises(BaconError, match="'upscaling' has a value that makes no sense"):
-        make(upscaling="lanczos")
+    for wrong in ("lanczos", None):
+        with pytest.raises(BaconError, match="unknown upscaling of a distilled set"):
+            make(upscaling=wrong)
     with pytest.raises(BaconError, match="'upscaling' in its description is missing or has a value"):
         DistilledSet.load(forge(tmp_path / "a", upscaling="lanczos", format_version=3))
     with pytest.raises(BaconError, match=r"unknown --model\.upscaling 'cubic'\. Did you mean 'bicubic'"):
@@ -108,6 +130,7 @@ def test_other_layouts_get_its_tiles_and_not_its_canvases(tmp_path):
     bicubic = make(upscaling="bicubic")
     with pytest.raises(BaconError, match="scaled up by bicubic interpolation, and readers .* give --canvases false"):
         write_set(bicubic, tmp_path / "a.npz", canvases=True)
+    write_set(bicubic, tmp_path / "pictures", canvases=True)  # a folder says nothing of tiles in any case
     write_set(bicubic, tmp_path / "ours.safetensors")
     assert DistilledSet.load(tmp_path / "ours.safetensors") == bicubic
     write_set(bicubic, tmp_path / "b.pt", canvases=False)

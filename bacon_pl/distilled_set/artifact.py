@@ -92,7 +92,8 @@ class DistilledSet(Expanded):
         """Write the set to one self-contained safetensors file.
 
         The file is written atomically, and equal sets give equal bytes. A set without soft labels and whitening, with
-        the same number of images for each class, is written in format 1, which all versions read; others in format 2.
+        the same number of images for each class, is written in format 1, which all versions read; others in format 2,
+        or 3 for tiles that are not scaled up bilinearly.
 
         Args:
             path: The file, or an existing folder, in which the file is named ``distilled.safetensors``. Missing parent

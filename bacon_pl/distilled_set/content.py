@@ -18,7 +18,7 @@ from bacon_pl.distilled_set.labels import LabelKind, counts_text, hard_label_byt
 from bacon_pl.distilled_set.provenance import package_version
 from bacon_pl.distilled_set.tensors import Tensors, kind_flaw, shape_flaw, value_flaw
 from bacon_pl.errors import BaconError, one_line
-from bacon_pl.partition import Upscaling
+from bacon_pl.partition import Upscaling, check_upscaling
 
 _FIELDS = ("factor", "upscaling", "method", "config", "seed", "version", "commit", "step_size", "label_kind")
 
@@ -77,7 +77,8 @@ class Content(Dataset[tuple[Tensor, int]]):
         tensors = Tensors(pixels, labels.detach().to("cpu", torch.int64).clone(), soft)
         self.meta = meta
         self.factor = factor
-        self.upscaling: Upscaling = upscaling
+        check_upscaling(upscaling, "upscaling of a distilled set")
+        self.upscaling: Upscaling = upscaling if factor > 1 else "bilinear"  # nothing is scaled up
         self.method = method
         self.config: dict[str, Any] = json.loads(json.dumps(dict(config or {}), default=str))
         self.seed = seed

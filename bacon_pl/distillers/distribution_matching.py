@@ -52,8 +52,6 @@ class DistributionMatching(Distiller):
         ipc: Images per class.
         factor: Every synthetic image holds factor × factor smaller images; 1 keeps whole images.
         start: Initial images.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
         method: Name of the method in results.
         objective: Matching term of the loss.
         cross_entropy: Cross-entropy of the matched network on the synthetic images, added to the matching term; null
@@ -95,6 +93,8 @@ class DistributionMatching(Distiller):
         capture: Whether matching and pool training are recorded as CUDA graphs: ``auto`` does so on one GPU where it
             can be done and replays agree, ``on`` raises an error where they do not, ``off`` never does.
         seed: Seed of every draw; by default that of ``seed_everything``.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
 
     Raises:
         BaconError: An argument is out of range.
@@ -108,7 +108,6 @@ class DistributionMatching(Distiller):
         ipc: int = 10,
         factor: int = 2,
         start: Start = Start(),
-        upscaling: Upscaling = "bilinear",
         method: str = "bacon",
         objective: Objective = lazy_instance(BaconObjective),
         cross_entropy: CrossEntropy | None = CrossEntropy(),
@@ -134,6 +133,7 @@ class DistributionMatching(Distiller):
         acceleration: Acceleration = "auto",
         capture: Capture = "auto",
         seed: int | None = None,
+        upscaling: Upscaling = "bilinear",
     ) -> None:
         super().__init__(ipc, factor, start, method, seed, upscaling)
         if accuracy_window < 1:

@@ -55,8 +55,6 @@ class GradientMatching(Distiller):
         ipc: Images per class.
         factor: Every synthetic image holds factor × factor smaller images; 1 keeps whole images.
         start: Initial images.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
         method: Name of the method in results.
         distance: Distance of the gradients: ``LayerwiseCosine``, ``Cosine``, ``SquaredError``, ``AbsoluteError``, or a
             class of your own.
@@ -79,6 +77,8 @@ class GradientMatching(Distiller):
             tries on a GPU how training is fastest there. Gradients of synthetic images, which are differentiated twice,
             are never affected.
         seed: Seed of every draw; by default that of ``seed_everything``.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
 
     Raises:
         BaconError: An argument is out of range.
@@ -91,7 +91,6 @@ class GradientMatching(Distiller):
         ipc: int = 10,
         factor: int = 1,
         start: Start = Start(),
-        upscaling: Upscaling = "bilinear",
         method: str = "dsa",
         distance: GradientDistance = lazy_instance(LayerwiseCosine),
         network: NetworkFactory = ConvNet,
@@ -106,6 +105,7 @@ class GradientMatching(Distiller):
         memory_gib: float = 4.0,
         acceleration: Acceleration = "auto",
         seed: int | None = None,
+        upscaling: Upscaling = "bilinear",
     ) -> None:
         super().__init__(ipc, factor, start, method, seed, upscaling)
         if not (lr > 0 and math.isfinite(lr)):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+# Settings that earlier versions did not have, with what they did.
+_BEFORE: dict[str, Any] = {"upscaling": "bilinear"}
+
 # Settings of the data that may change when a run is resumed, because they do not affect the results.
 _FREE = ("root", "download", "eval_batch")
 
@@ -34,7 +37,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "--
     """Describe the settings in which two runs differ.
 
     A setting that only one of the runs has does not count as a difference, since a newer version may have introduced
-    it, unless it is an argument of an object (``init_args``).
+    it, unless it is an argument of an object (``init_args``), or it is known what the older version did.
 
     Args:
         old: Settings of the first run.
@@ -48,8 +51,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "--
         return f"{prefix}class_path was {old['class_path']}, now {new['class_path']}"
     found = []
     strict = prefix.endswith(".init_args.")
-    for name in sorted(old.keys() | new.keys() if strict else old.keys() & new.keys()):
-        a, b = old.get(name, "not given"), new.get(name, "not given")
+    known = _BEFORE.keys() & (old.keys() | new.keys())
+    for name in sorted(old.keys() | new.keys() if strict else (old.keys() & new.keys()) | known):
+        a, b = (run.get(name, _BEFORE.get(name, "not given")) for run in (old, new))
         if isinstance(a, dict) and isinstance(b, dict):
             found += [part for part in [difference(a, b, f"{prefix}{name}.")] if part]
         elif a != b:

@@ -73,8 +73,6 @@ class Selection(Distiller):
         factor: Every canvas holds factor × factor smaller images; 1 keeps whole images. It is 1 for ``rded``, whose
             crops on one canvas (``crops.tiles``) are one training image.
         start: Kind of the drawn images, and how selected images are scaled down to tiles.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
         method: Name of the method in results.
         rule: ``drawn``, ``herding``, ``k_center`` or ``rded``.
         network: Architecture of the network whose feature space is used, or that scores crops; not used for drawn
@@ -87,6 +85,8 @@ class Selection(Distiller):
         acceleration: Whether to compile the observer and run it in bfloat16 if the device supports it; see
             ``DistributionMatching``.
         seed: Seed of every draw; by default that of ``seed_everything``.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
 
     Raises:
         BaconError: An argument is out of range.
@@ -100,7 +100,6 @@ class Selection(Distiller):
         ipc: int = 10,
         factor: int = 1,
         start: Start = Start(),
-        upscaling: Upscaling = "bilinear",
         method: str = "selection",
         rule: Rule = "drawn",
         network: NetworkFactory = ConvNet,
@@ -111,6 +110,7 @@ class Selection(Distiller):
         pretraining: Pretraining = Pretraining(),
         acceleration: Acceleration = "auto",
         seed: int | None = None,
+        upscaling: Upscaling = "bilinear",
     ) -> None:
         super().__init__(ipc, factor, start, method, seed, upscaling)
         if rule not in get_args(Rule):

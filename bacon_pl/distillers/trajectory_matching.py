@@ -46,8 +46,6 @@ class TrajectoryMatching(Distiller):
         ipc: Images per class.
         factor: Every canvas holds factor × factor smaller images; 1 keeps whole images.
         start: Initial images.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
         method: Name of the method in results.
         network: Architecture of experts and students.
         augment: Augmentation of every batch of the student; one draw per step, with parameters per image.
@@ -77,6 +75,8 @@ class TrajectoryMatching(Distiller):
         acceleration: Whether experts are compiled and in bfloat16: ``on``, ``off``, ``auto`` or ``measured``. ``on``
             also compiles the steps of the student, in full precision, except with ``way: graph``.
         seed: Seed of every draw; by default that of ``seed_everything``.
+        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
+            sharper.
 
     Raises:
         BaconError: An argument is out of range.
@@ -89,7 +89,6 @@ class TrajectoryMatching(Distiller):
         ipc: int = 10,
         factor: int = 1,
         start: Start = Start(),
-        upscaling: Upscaling = "bilinear",
         method: str = "mtt",
         network: NetworkFactory = ConvNet,
         augment: Augmentation = lazy_instance(DSA),
@@ -115,6 +114,7 @@ class TrajectoryMatching(Distiller):
         pretraining: Pretraining = Pretraining(),
         acceleration: Acceleration = "auto",
         seed: int | None = None,
+        upscaling: Upscaling = "bilinear",
     ) -> None:
         super().__init__(ipc, factor, start, method, seed, upscaling)
         for name, choice, known in (("way", way, Way), ("labels", labels, Labels)):

@@ -96,7 +96,7 @@ class WrittenAs:
         """Describe why this layout cannot hold a set, as part of a sentence, or return None."""
         if self.unit and form.factor > 1 and form.distilled.meta.whitening is not None:
             return "its canvases of tiles are whitened, and have no pixels of their own; give --canvases false"
-        if not self.ours and form.factor > 1 and form.distilled.upscaling != "bilinear":
+        if not (self.ours or self.pictures) and form.factor > 1 and form.distilled.upscaling != "bilinear":
             return (
                 f"its tiles are scaled up by {form.distilled.upscaling} interpolation, and readers of other layouts "
                 "know bilinear alone; give --canvases false"

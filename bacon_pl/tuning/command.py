@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +18,19 @@ from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
+from bacon_pl.distillers.identity import difference
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.pace import duration
 from bacon_pl.runtime import replacing
 from bacon_pl.table.plan import tuned_name
 from bacon_pl.table.tuned import HISTORY, value_at
 from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
-from bacon_pl.tuning.shared_study import claim, finished, give_up, load_optuna, points
+from bacon_pl.tuning.shared_study import finished, load_optuna, points, take_turn
 from bacon_pl.tuning.trials import Split, held_out_accuracies, hold_out
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
 _HEADER = "# trial  seconds  accuracy  settings"
 
@@ -100,8 +104,8 @@ class Tune:
         out = Path(c.out or f"tuned/{tuned_name(file.stem, dataset, c.ipc)}")
         settings = self._resolved(dataset, file, out)
         steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
-        study = self._study(out, dataset, steps, knobs)
-        places = points(knobs, _own(knobs, settings), c.trials, c.seed_everything)
+        planned = points(knobs, _own(knobs, settings), c.trials, c.seed_everything)
+        study = self._study(out, dataset, steps, knobs, settings)
         done = len(finished(study).keys() & set(range(c.trials)))
         print(
             f"{done} of {c.trials} trials are there, in {self._storage(out)}; knobs: "
@@ -110,8 +114,11 @@ class Tune:
         )
         if done < c.trials:
             split = hold_out(dataset, root or "data", c.held_out)
-            self._fill(study, places, knobs, split, settings["data"], file, steps)
-        self._write(out, study, knobs, file)
+            self._fill(study, planned, knobs, split, settings["data"], file, steps, out)
+        written = -1
+        while written < (there := len(finished(study))):  # others may have ended theirs meanwhile
+            self._write(out, study, knobs, file)
+            written = there
 
     def _resolved(self, dataset: str, file: Path, out: Path) -> dict[str, Any]:
         """All settings of the first trial; refuses bad ones before data are read."""
@@ -125,7 +132,7 @@ class Tune:
     def _storage(self, out: Path) -> str:
         return self.config.storage or f"sqlite:///{out.with_suffix('.db')}"
 
-    def _study(self, out: Path, dataset: str, steps: int, knobs: Sequence[Knob]) -> Study:
+    def _study(self, out: Path, dataset: str, steps: int, knobs: Sequence[Knob], settings: Mapping[str, Any]) -> Study:
         optuna = load_optuna()
         c = self.config
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -143,41 +150,44 @@ class Tune:
         if there is not None and there != own:
             changed = ", ".join(name for name in own if there.get(name) != own[name])
             raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({changed}): give another --out.")
+        # The method and the budget may have been edited since. What only one side has may be a newer version's.
+        data = {name: value for name, value in settings["data"].items() if name not in ("root", "download")}
+        resolved = json.loads(json.dumps({"model": settings["model"], "data": data}, default=str))
+        before = study.user_attrs.get("resolved")
+        if before is not None and (flaw := difference(before, resolved)):
+            raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({flaw}): give another --out.")
         study.set_user_attr("settings", own)
+        study.set_user_attr("resolved", resolved)
         return study
 
     def _fill(
         self,
         study: Study,
-        places: Sequence[Mapping[str, Any]],
+        planned: Sequence[FrozenTrial],
         knobs: Sequence[Knob],
         split: Split,
         data: Mapping[str, Any],
         file: Path,
         steps: int,
+        out: Path,
     ) -> None:
         """Run the trials that are missing and that no other process is running."""
         c = self.config
         budget = _overlay(c.budget, "budgets")
-        while (claimed := claim(study, places)) is not None:
-            point, trial = claimed
-            begun = time.monotonic()
-            chosen = {knob.name: knob.suggest(trial) for knob in knobs}
-            try:
-                accuracies = held_out_accuracies(split, data, c.ipc, file, budget, steps, c.seed_everything, chosen)
-            except DivergedError:
-                accuracies = [0.0]
-            except BaseException:
-                give_up(study, trial)
-                raise
-            took = time.monotonic() - begun
-            trial.set_user_attr("per_network", accuracies)
-            trial.set_user_attr("seconds", took)
-            trial.set_user_attr("commit", git_commit())
-            accuracy = sum(accuracies) / len(accuracies)
-            study.tell(trial, accuracy)
+        while (turn := take_turn(study, len(planned), out)) is not None:
+            with closing(turn):
+                begun = time.monotonic()
+                chosen = _values(knobs, planned[turn.point])
+                try:
+                    accuracies = held_out_accuracies(split, data, c.ipc, file, budget, steps, c.seed_everything, chosen)
+                except DivergedError:
+                    accuracies = [0.0]
+                took = time.monotonic() - begun
+                accuracy = sum(accuracies) / len(accuracies)
+                told = {"per_network": accuracies, "seconds": took, "commit": git_commit()}
+                turn.store(study, planned[turn.point], accuracy, told)
             said = ", ".join(f"{name} {_short(value)}" for name, value in chosen.items())
-            print(f"[{point + 1}/{c.trials}] {said}: {accuracy:.1f} % ({duration(took)})", flush=True)
+            print(f"[{turn.point + 1}/{c.trials}] {said}: {accuracy:.1f} % ({duration(took)})", flush=True)
 
     def _write(self, out: Path, study: Study, knobs: Sequence[Knob], file: Path) -> None:
         """Write the configuration of the best trial, with the history of all."""
@@ -187,7 +197,7 @@ class Tune:
             return
         number, best = max(done.items(), key=lambda found: (found[1].value, -found[0]))
         settings: dict[str, Any] = {}
-        chosen = {knob.name: knob.value(best.params[knob.name]) for knob in knobs}
+        chosen = _values(knobs, best)
         for name, value in chosen.items():
             _put(settings, name, value)
         own = study.user_attrs["settings"]
@@ -200,7 +210,7 @@ class Tune:
             _HEADER,
         ]
         for point, trial in done.items():
-            said = ", ".join(f"{knob.name} {_short(knob.value(trial.params[knob.name]))}" for knob in knobs)
+            said = ", ".join(f"{name} {_short(value)}" for name, value in _values(knobs, trial).items())
             lines.append(f"# {point:5d}  {trial.user_attrs['seconds']:7.0f}  {trial.value:8.2f}  {said}")
         known = config_files.named(f"methods/{file.stem}")
         above = f"methods/{file.stem}" if known == file else str(file.resolve())
@@ -244,6 +254,11 @@ def _own(knobs: Sequence[Knob], settings: Mapping[str, Any]) -> dict[str, Any]:
                 "it: widen its range, for the first trial has the method's own settings."
             )
     return first
+
+
+def _values(knobs: Sequence[Knob], trial: FrozenTrial) -> dict[str, Any]:
+    """The settings of a trial."""
+    return {knob.name: knob.value(trial.params[knob.name]) for knob in knobs}
 
 
 def _put(settings: dict[str, Any], name: str, value: Any) -> None:

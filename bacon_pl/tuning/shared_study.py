@@ -1,31 +1,27 @@
-"""A study that several processes fill: which settings it tries, which trials are there, and who makes the next.
+"""A study that several processes fill: which settings are tried, which results are there, and who makes the next.
 
-Optuna numbers the trials in the order in which they begin, and one that was killed keeps its number. What is tried must
-not depend on that, so every trial has a ``point`` of a list that depends on the seed alone, and a point whose trial was
-broken off is tried again.
+Optuna numbers trials in the order in which they begin, and one that is killed keeps its number. What is tried must not
+depend on that, so every trial has a ``point`` of a list that depends on the seed alone. A process holds a lock while it
+makes a point, which the system takes from it when it dies, and stores the trial when it is finished.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from bacon_pl.errors import BaconError
+from bacon_pl.runtime import lock
 from bacon_pl.tuning.knobs import Knob
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
     from optuna.trial import FrozenTrial
 
 _POINT = "point"
-_MAKER = "process"
-
-GIVEN_UP = timedelta(days=1)
-"""After what time a trial that has not ended is taken for broken off, wherever it was begun."""
 
 
 def load_optuna() -> Any:
@@ -42,12 +38,12 @@ def load_optuna() -> Any:
     return optuna
 
 
-def points(knobs: Sequence[Knob], first: Mapping[str, Any], count: int, seed: int) -> list[dict[str, Any]]:
-    """List the settings that are tried, as Optuna calls them. A longer list begins with the shorter one.
+def points(knobs: Sequence[Knob], first: Mapping[str, Any], count: int, seed: int) -> list[FrozenTrial]:
+    """List what is tried, as trials without a result. A longer list begins with the shorter one.
 
     Args:
         knobs: The settings that are tuned.
-        first: Those of the first trial.
+        first: Those of the first trial, as Optuna calls them.
         count: Number of trials.
         seed: Seed of the others, which are spread evenly (quasi-random).
     """
@@ -62,84 +58,79 @@ def points(knobs: Sequence[Knob], first: Mapping[str, Any], count: int, seed: in
         for knob in knobs:
             knob.suggest(trial)
         study.tell(trial, 0.0)
-    return [dict(trial.params) for trial in study.get_trials(deepcopy=False)]
+    return list(study.get_trials(deepcopy=False))
 
 
 def finished(study: Study) -> dict[int, FrozenTrial]:
-    """Return the trials with a result, by point."""
+    """Return the trials with a result, by point. Earlier versions went by the trial's number."""
     optuna = load_optuna()
     done: dict[int, FrozenTrial] = {}
     for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
-        done.setdefault(_point(trial), trial)
+        done.setdefault(int(trial.user_attrs.get(_POINT, trial.number)), trial)
     return dict(sorted(done.items()))
 
 
-def claim(study: Study, settings: Sequence[Mapping[str, Any]]) -> tuple[int, Trial] | None:
-    """Begin the first trial that is missing and that no other process has begun.
+@dataclass(frozen=True)
+class Turn:
+    """The turn of this process to make a point; it ends with :meth:`close`, or with the process.
+
+    Attributes:
+        point: The point's place in the list.
+        file: The locked file.
+    """
+
+    point: int
+    file: IO[Any]
+
+    def store(self, study: Study, planned: FrozenTrial, accuracy: float, told: Mapping[str, Any]) -> None:
+        """Store the result.
+
+        Args:
+            study: The study.
+            planned: The point of the list.
+            accuracy: What is maximized.
+            told: What else is to be known of the trial.
+        """
+        optuna = load_optuna()
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=accuracy,
+                params=planned.params,
+                distributions=planned.distributions,
+                user_attrs={_POINT: self.point, **told},
+            )
+        )
+        # Still locked: whoever has opened the file meanwhile finds the point finished.
+        Path(self.file.name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let others have the point, if it is not finished."""
+        self.file.close()
+
+
+def take_turn(study: Study, count: int, result: Path) -> Turn | None:
+    """Take the first point that is missing and that no other process is making.
 
     Args:
         study: The study.
-        settings: What :func:`points` returned.
+        count: Number of points.
+        result: The file of the tuning's result, beside which locks lie.
 
     Returns:
-        The point and its trial; None if there is none left to begin.
+        The turn, which the caller closes; None if there is nothing to make.
+
+    Raises:
+        BaconError: No file can be written there.
     """
-    optuna = load_optuna()
-    while True:
-        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
-        there = study.get_trials(deepcopy=False, states=states)
-        taken = {_point(trial) for trial in there if trial.state.is_finished() or not _broken_off(trial)}
-        missing = [point for point in range(len(settings)) if point not in taken]
-        if not missing:
-            return None
-        study.enqueue_trial(dict(settings[missing[0]]), user_attrs={_POINT: missing[0], _MAKER: _here()})
-        trial = study.ask()
-        point = int(trial.user_attrs[_POINT])
-        trial.set_user_attr(_MAKER, _here())
-        # Two processes may have looked at the same time: the trial with the smaller number is made.
-        others = study.get_trials(deepcopy=False, states=states)
-        if all(
-            _point(other) != point
-            or other.number >= trial.number
-            or (_broken_off(other) and not other.state.is_finished())
-            for other in others
-        ):
-            return point, trial
-        give_up(study, trial)
-
-
-def give_up(study: Study, trial: Trial) -> None:
-    """End a trial without a result, so that its point is tried again.
-
-    Args:
-        study: The study.
-        trial: A trial that this process has begun.
-    """
-    study.tell(trial, state=load_optuna().trial.TrialState.FAIL)
-
-
-def _point(trial: FrozenTrial) -> int:
-    """The point of a trial; earlier versions went by its number."""
-    return int(trial.user_attrs.get(_POINT, trial.number))
-
-
-def _here() -> list[Any]:
-    return [socket.gethostname(), os.getpid()]
-
-
-def _broken_off(trial: FrozenTrial) -> bool:
-    """Whether the process that has begun a trial is no longer there, as far as one can tell from here."""
-    host, process = trial.user_attrs.get(_MAKER, (None, 0))
-    if host is None or (trial.datetime_start is not None and datetime.now() - trial.datetime_start > GIVEN_UP):
-        return True
-    if host != socket.gethostname():
-        return False
-    if process == os.getpid():  # of an earlier process with this number, for this one has ended its own
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    for point in range(count):
+        if point in finished(study):
+            continue
+        path = result.with_name(f".{result.stem}-{point}.lock")
+        try:
+            file = open(path, "a")  # noqa: SIM115
+        except OSError as error:
+            raise BaconError(f"cannot write '{path}' ({error.strerror or error}): give another --out.") from error
+        if lock(file) and point not in finished(study):
+            return Turn(point, file)
+        file.close()
+    return None

@@ -1,9 +1,8 @@
 """`bacon tune` on the digits: what it leaves, that it goes on, and that it never opens the test images."""
 
 import json
-import os
-import socket
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -12,6 +11,7 @@ from bacon_pl.cli import main
 from bacon_pl.data import load_dataset
 from bacon_pl.errors import BaconError
 from bacon_pl.tuning import Tune
+from bacon_pl.tuning.shared_study import finished
 from tests.real_formats import random_split, write_mnist
 
 pytest.importorskip("optuna", reason="bacon tune needs Optuna, of the extra 'tune'")
@@ -81,38 +81,77 @@ def history_in(file):
     return [[*line[:2], *line[3:]] for line in lines]
 
 
-def begun_by(name, host, process):
-    """Leave a trial of the second point in a study, begun and not ended."""
-    import optuna
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(600)
+"""
 
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{name}.db")
-    study.enqueue_trial({"model.lr": 1.0, "data.batch_real": 0}, user_attrs={"point": 1, "process": [host, process]})
-    study.ask()
 
-
-def test_a_trial_that_was_killed_is_made_again(folder, capsys):
+def test_a_trial_of_another_process_is_left_to_it_and_made_again_if_that_is_killed(folder, capsys):
     tune("--trials=3", "--out=whole.yaml")
     tune("--trials=1", "--out=parts.yaml")
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    begun_by("parts", socket.gethostname(), gone.pid)
-    capsys.readouterr()
+    other = subprocess.Popen([sys.executable, "-c", HOLD, ".parts-1.lock"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "locked\n"
+        capsys.readouterr()
+        tune("--trials=3", "--out=parts.yaml")
+        said = capsys.readouterr().out
+        assert "[3/3]" in said and "[2/3]" not in said
+        assert "1 trials are being run by other processes" in said
+        assert [line[1] for line in history_in(folder / "parts.yaml")] == ["0", "2"]
+    finally:
+        other.kill()
+        other.wait()
     tune("--trials=3", "--out=parts.yaml")
     said = capsys.readouterr().out
-    assert "[2/3]" in said and "[3/3]" in said and "[4/3]" not in said
+    assert "[2/3]" in said and "[3/3]" not in said
     assert history_in(folder / "parts.yaml") == history_in(folder / "whole.yaml")
+    assert not list(folder.glob(".*.lock"))
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_trial_of_another_process_is_left_to_it(folder, capsys, elsewhere):
-    tune("--trials=1", "--out=parts.yaml")
-    begun_by("parts", "elsewhere" if elsewhere else socket.gethostname(), 1 if elsewhere else os.getppid())
-    capsys.readouterr()
-    tune("--trials=3", "--out=parts.yaml")
-    said = capsys.readouterr().out
-    assert "[3/3]" in said and "[2/3]" not in said
-    assert "1 trials are being run by other processes" in said
-    assert [line[1] for line in history_in(folder / "parts.yaml")] == ["0", "2"]
+SHARE = """
+import sys, time
+from pathlib import Path
+import optuna
+from bacon_pl.tuning.knobs import Knob
+from bacon_pl.tuning.shared_study import load_optuna, points, take_turn
+
+load_optuna()
+planned = points([Knob("model.lr", 0.1, 1.0)], {"model.lr": 0.5}, 12, 0)
+study = optuna.load_study(study_name="s", storage="sqlite:///s.db")
+Path(sys.argv[1]).touch()
+while len(list(Path().glob("ready*"))) < 3:
+    time.sleep(0.01)
+while (turn := take_turn(study, 12, Path("s.yaml"))) is not None:
+    print(turn.point, flush=True)
+    time.sleep(0.05)
+    turn.store(study, planned[turn.point], planned[turn.point].params["model.lr"], {})
+    turn.close()
+"""
+
+
+def test_processes_share_the_trials_and_make_each_once(folder):
+    import optuna
+
+    study = optuna.create_study(storage="sqlite:///s.db", study_name="s", direction="maximize")
+    command = [sys.executable, "-c", SHARE]
+    workers = [subprocess.Popen([*command, f"ready{k}"], stdout=subprocess.PIPE, text=True) for k in range(3)]
+    made = [worker.communicate(timeout=300)[0].split() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    assert sorted(int(point) for part in made for point in part) == list(range(12))
+    done = finished(study)
+    assert list(done) == list(range(12)) and done[0].value == 0.5
+    assert len(study.trials) == 12 and len({trial.value for trial in study.trials}) == 12
+
+
+def test_a_method_that_was_edited_is_not_tuned_further(folder):
+    tune("--trials=1")
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**METHOD, "model": {**METHOD["model"], "momentum": 0.25}}))
+    with pytest.raises(BaconError, match=r"trials of other settings \(--model.momentum was 0.5, now 0.25\)"):
+        tune("--trials=2")
 
 
 def test_a_trial_that_ends_in_an_error_is_made_again(folder, monkeypatch):
