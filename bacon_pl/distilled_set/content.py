@@ -78,7 +78,7 @@ class Content(Dataset[tuple[Tensor, int]]):
         self.meta = meta
         self.factor = factor
         check_upscaling(upscaling, "upscaling of a distilled set")
-        self.upscaling: Upscaling = upscaling if factor > 1 else "bilinear"  # nothing is scaled up
+        self.upscaling: Upscaling = upscaling if factor != 1 else "bilinear"  # nothing is scaled up
         self.method = method
         self.config: dict[str, Any] = json.loads(json.dumps(dict(config or {}), default=str))
         self.seed = seed

@@ -39,8 +39,7 @@ class Distiller(Lifecycle):
         start: Initial images.
         method: Name of the method in results; by default the name of the class.
         seed: Seed of every draw; by default that of ``seed_everything``.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
+        upscaling: How smaller images are scaled up; ``bicubic`` is sharper.
 
     Attributes:
         synthetic: The parameters: the images and, if it is learned, the step size.

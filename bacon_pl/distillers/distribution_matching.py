@@ -93,8 +93,7 @@ class DistributionMatching(Distiller):
         capture: Whether matching and pool training are recorded as CUDA graphs: ``auto`` does so on one GPU where it
             can be done and replays agree, ``on`` raises an error where they do not, ``off`` never does.
         seed: Seed of every draw; by default that of ``seed_everything``.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
+        upscaling: How smaller images are scaled up; ``bicubic`` is sharper.
 
     Raises:
         BaconError: An argument is out of range.

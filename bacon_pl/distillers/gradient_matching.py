@@ -77,8 +77,7 @@ class GradientMatching(Distiller):
             tries on a GPU how training is fastest there. Gradients of synthetic images, which are differentiated twice,
             are never affected.
         seed: Seed of every draw; by default that of ``seed_everything``.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
+        upscaling: How smaller images are scaled up; ``bicubic`` is sharper.
 
     Raises:
         BaconError: An argument is out of range.

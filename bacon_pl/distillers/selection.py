@@ -85,8 +85,7 @@ class Selection(Distiller):
         acceleration: Whether to compile the observer and run it in bfloat16 if the device supports it; see
             ``DistributionMatching``.
         seed: Seed of every draw; by default that of ``seed_everything``.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
+        upscaling: How smaller images are scaled up; ``bicubic`` is sharper.
 
     Raises:
         BaconError: An argument is out of range.

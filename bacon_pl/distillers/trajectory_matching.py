@@ -75,8 +75,7 @@ class TrajectoryMatching(Distiller):
         acceleration: Whether experts are compiled and in bfloat16: ``on``, ``off``, ``auto`` or ``measured``. ``on``
             also compiles the steps of the student, in full precision, except with ``way: graph``.
         seed: Seed of every draw; by default that of ``seed_everything``.
-        upscaling: How smaller images are scaled up for networks: ``bilinear``, as published, or ``bicubic``, which is
-            sharper.
+        upscaling: How smaller images are scaled up; ``bicubic`` is sharper.
 
     Raises:
         BaconError: An argument is out of range.
