@@ -99,7 +99,7 @@ def _facts(distilled: DistilledSet) -> str:
         "storage in all": _storage(distilled),
         "normalization": f"mean {_numbers(meta.mean)}, std {_numbers(meta.std)} of pixels in [0, 1]",
     }
-    if distilled.factor > 1 and distilled.upscaling != "bilinear":
+    if distilled.upscaling != "bilinear":
         facts["upscaling of its tiles"] = distilled.upscaling
     if meta.whitening is not None:
         facts["whitened space of the images"] = f"{_text(meta.whitening.kind)}, ε {meta.whitening.epsilon:g}"

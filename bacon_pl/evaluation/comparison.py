@@ -255,8 +255,8 @@ class Comparison:
                 return TrainingSet.distilled(self.distilled, self.recipe.cut_tiles, self.batch_labels)
             case "tiles":
                 factor, scaling = self.distilled.factor if self.recipe.cut_tiles else 1, self._scaling
-                again = self.distilled.upscaling
-                return TrainingSet.tiles(self.store, self.meta, ipc, factor, scaling, draws, self.seed, again)
+                upscaling = self.distilled.upscaling
+                return TrainingSet.tiles(self.store, self.meta, ipc, factor, scaling, draws, self.seed, upscaling)
             case "random":
                 return TrainingSet.random(self.store, ipc, draws, self.seed)
             case "herding" | "k_center":

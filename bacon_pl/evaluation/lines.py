@@ -34,7 +34,7 @@ def set_line(path: str | os.PathLike[str], distilled: DistilledSet) -> str:
         distilled: The set.
     """
     tiles = f", each of {distilled.factor}×{distilled.factor} tiles" if distilled.factor > 1 else ""
-    if tiles and distilled.upscaling != "bilinear":
+    if distilled.upscaling != "bilinear":
         tiles += f" ({distilled.upscaling})"
     method = one_line(distilled.method or "unknown", 40)
     images = f"{distilled.counts_text} image{'s' * (max(distilled.counts) != 1)} per class{tiles}"

@@ -37,9 +37,8 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     size = f"{numbers['storage_bytes']:,} bytes of pixels"
     if numbers["storage_share"] is not None:
         size += f", {100 * numbers['storage_share']:.2g} % of the training set"
-    # Results of earlier versions do not name it.
-    factor = f"{numbers['factor']}"
-    factor += " (bicubic)" if numbers.get("upscaling") == "bicubic" and numbers["factor"] > 1 else ""
+    upscaling = numbers.get("upscaling", "bilinear")  # results of earlier versions do not name it
+    factor = f"{numbers['factor']}" + (f" ({upscaling})" if upscaling != "bilinear" else "")
     parts = [
         f"# {escaped(numbers['dataset'])}, {numbers['ipc']} image{'s' * (numbers['ipc'] > 1)} per class",
         f"Method {escaped(numbers['method'] or 'unknown')}, factor {factor}: {numbers['train_images']} "

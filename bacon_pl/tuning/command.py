@@ -18,7 +18,7 @@ from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
-from bacon_pl.distillers.identity import difference
+from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.pace import duration
 from bacon_pl.runtime import replacing
@@ -151,8 +151,7 @@ class Tune:
             changed = ", ".join(name for name in own if there.get(name) != own[name])
             raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({changed}): give another --out.")
         # The method and the budget may have been edited since. What only one side has may be a newer version's.
-        data = {name: value for name, value in settings["data"].items() if name not in ("root", "download")}
-        resolved = json.loads(json.dumps({"model": settings["model"], "data": data}, default=str))
+        resolved = json.loads(json.dumps(identity(settings), default=str))
         before = study.user_attrs.get("resolved")
         if before is not None and (flaw := difference(before, resolved)):
             raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({flaw}): give another --out.")

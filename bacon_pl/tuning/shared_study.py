@@ -122,8 +122,9 @@ def take_turn(study: Study, count: int, result: Path) -> Turn | None:
     Raises:
         BaconError: No file can be written there.
     """
+    done = finished(study)
     for point in range(count):
-        if point in finished(study):
+        if point in done:
             continue
         path = result.with_name(f".{result.stem}-{point}.lock")
         try:
