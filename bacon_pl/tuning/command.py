@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,11 @@ from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
-from bacon_pl.distillers.identity import difference, identity
+from bacon_pl.distillers.identity import difference
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.pace import duration
 from bacon_pl.runtime import replacing
-from bacon_pl.table.plan import tuned_name
+from bacon_pl.table.plan import record, tuned_name
 from bacon_pl.table.tuned import HISTORY, value_at
 from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
 from bacon_pl.tuning.shared_study import finished, load_optuna, points, take_turn
@@ -102,10 +101,12 @@ class Tune:
         file = _overlay(c.method, "methods")
         knobs = _knobs(file, c.method)
         out = Path(c.out or f"tuned/{tuned_name(file.stem, dataset, c.ipc)}")
-        settings = self._resolved(dataset, file, out)
+        configs = self._configs(dataset, file)
+        settings = settings_of("fit", [*configs, f"--trainer.default_root_dir={out.parent}"])
+        own, _ = record(settings_of, {"fit": configs, "eval": [*configs, f"--distilled={out.parent}"]})
         steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
         planned = points(knobs, _own(knobs, settings), c.trials, c.seed_everything)
-        study = self._study(out, dataset, steps, knobs, settings)
+        study = self._study(out, dataset, steps, knobs, own)
         done = len(finished(study).keys() & set(range(c.trials)))
         print(
             f"{done} of {c.trials} trials are there, in {self._storage(out)}; knobs: "
@@ -120,19 +121,17 @@ class Tune:
             self._write(out, study, knobs, file)
             written = there
 
-    def _resolved(self, dataset: str, file: Path, out: Path) -> dict[str, Any]:
-        """All settings of the first trial; refuses bad ones before data are read."""
+    def _configs(self, dataset: str, file: Path) -> list[str]:
+        """Arguments that name the configurations of the first trial."""
         schedule = f"{dataset}/ipc{self.config.ipc}"
         if not config_files.named(schedule):
             raise BaconError(f"there is no schedule {schedule}: `bacon configs` lists them.")
-        budget = _overlay(self.config.budget, "budgets")
-        args = [f"--config={part}" for part in (schedule, file, budget)]
-        return settings_of("fit", [*args, f"--trainer.default_root_dir={out.parent}"])
+        return [f"--config={part}" for part in (schedule, file, _overlay(self.config.budget, "budgets"))]
 
     def _storage(self, out: Path) -> str:
         return self.config.storage or f"sqlite:///{out.with_suffix('.db')}"
 
-    def _study(self, out: Path, dataset: str, steps: int, knobs: Sequence[Knob], settings: Mapping[str, Any]) -> Study:
+    def _study(self, out: Path, dataset: str, steps: int, knobs: Sequence[Knob], resolved: dict[str, Any]) -> Study:
         optuna = load_optuna()
         c = self.config
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +150,6 @@ class Tune:
             changed = ", ".join(name for name in own if there.get(name) != own[name])
             raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({changed}): give another --out.")
         # The method and the budget may have been edited since. What only one side has may be a newer version's.
-        resolved = json.loads(json.dumps(identity(settings), default=str))
         before = study.user_attrs.get("resolved")
         if before is not None and (flaw := difference(before, resolved)):
             raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({flaw}): give another --out.")

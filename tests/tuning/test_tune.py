@@ -154,6 +154,15 @@ def test_a_method_that_was_edited_is_not_tuned_further(folder):
         tune("--trials=2")
 
 
+def test_trials_are_not_judged_by_an_evaluation_that_was_edited(folder):
+    tune("--trials=1")
+    budget = yaml.safe_load((folder / "tiny.yaml").read_text())
+    budget["evaluation"]["lr"] = 0.025
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(budget))
+    with pytest.raises(BaconError, match=r"trials of other settings \(--evaluation.lr was 0.01, now 0.025\)"):
+        tune("--trials=2")
+
+
 def test_a_trial_that_ends_in_an_error_is_made_again(folder, monkeypatch):
     from bacon_pl.tuning import command
 
