@@ -20,7 +20,7 @@ from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.distilled_set import git_commit
 from bacon_pl.quiet import quietly
-from bacon_pl.tuning.trials import held_out_accuracies, hold_out
+from bacon_pl.tuning.trials import Trials, hold_out
 
 
 def main() -> None:
@@ -46,9 +46,8 @@ def main() -> None:
     iterations = args.iterations or resolved["trainer"]["max_steps"]
     split = hold_out(name, root or "data", args.held_out)
     begun = time.perf_counter()
-    accuracies = held_out_accuracies(
-        split, resolved["data"], args.ipc, files[1], files[2], iterations, args.seed, changed
-    )
+    trials = Trials(split, resolved["data"], args.ipc, files[1], files[2], iterations, args.seed)
+    accuracies = trials.accuracies(changed)
     line = {
         "method": args.method,
         "dataset": name,

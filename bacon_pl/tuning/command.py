@@ -25,7 +25,7 @@ from bacon_pl.table.plan import record, tuned_name
 from bacon_pl.table.tuned import HISTORY, value_at
 from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
 from bacon_pl.tuning.shared_study import finished, load_optuna, points, take_turn
-from bacon_pl.tuning.trials import Split, held_out_accuracies, hold_out
+from bacon_pl.tuning.trials import Trials, hold_out
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -115,7 +115,9 @@ class Tune:
         )
         if done < c.trials:
             split = hold_out(dataset, root or "data", c.held_out)
-            self._fill(study, planned, knobs, split, settings["data"], file, steps, out)
+            budget = _overlay(c.budget, "budgets")
+            trials = Trials(split, settings["data"], c.ipc, file, budget, steps, c.seed_everything)
+            self._fill(study, planned, knobs, trials, out)
         written = -1
         while written < (there := len(finished(study))):  # others may have ended theirs meanwhile
             self._write(out, study, knobs, file)
@@ -158,25 +160,15 @@ class Tune:
         return study
 
     def _fill(
-        self,
-        study: Study,
-        planned: Sequence[FrozenTrial],
-        knobs: Sequence[Knob],
-        split: Split,
-        data: Mapping[str, Any],
-        file: Path,
-        steps: int,
-        out: Path,
+        self, study: Study, planned: Sequence[FrozenTrial], knobs: Sequence[Knob], trials: Trials, out: Path
     ) -> None:
         """Run the trials that are missing and that no other process is running."""
-        c = self.config
-        budget = _overlay(c.budget, "budgets")
         while (turn := take_turn(study, len(planned), out)) is not None:
             with closing(turn):
                 begun = time.monotonic()
                 chosen = _values(knobs, planned[turn.point])
                 try:
-                    accuracies = held_out_accuracies(split, data, c.ipc, file, budget, steps, c.seed_everything, chosen)
+                    accuracies = trials.accuracies(chosen)
                 except DivergedError:
                     accuracies = [0.0]
                 took = time.monotonic() - begun
@@ -184,7 +176,7 @@ class Tune:
                 told = {"per_network": accuracies, "seconds": took, "commit": git_commit()}
                 turn.store(study, planned[turn.point], accuracy, told)
             said = ", ".join(f"{name} {_short(value)}" for name, value in chosen.items())
-            print(f"[{turn.point + 1}/{c.trials}] {said}: {accuracy:.1f} % ({duration(took)})", flush=True)
+            print(f"[{turn.point + 1}/{self.config.trials}] {said}: {accuracy:.1f} % ({duration(took)})", flush=True)
 
     def _write(self, out: Path, study: Study, knobs: Sequence[Knob], file: Path) -> None:
         """Write the configuration of the best trial, with the history of all."""

@@ -1,4 +1,4 @@
-"""One trial: a set that is distilled from a part of the training images, and judged by the others."""
+"""Trials: each is a set that is distilled from a part of the training images, and judged by the others."""
 
 from __future__ import annotations
 
@@ -49,17 +49,9 @@ def hold_out(dataset: str, root: str, share: float) -> Split:
     return Split(meta, train.subset(kept), train.subset(held))
 
 
-def held_out_accuracies(
-    split: Split,
-    data: Mapping[str, Any],
-    ipc: int,
-    method: Path,
-    budget: Path,
-    iterations: int,
-    seed: int,
-    settings: Mapping[str, Any],
-) -> list[float]:
-    """Distill a set of the kept images and test it on those held out.
+@dataclass(frozen=True)
+class Trials:
+    """What all trials of a method have in common: each distills a set of the kept images and tests it on the others.
 
     Args:
         split: The images.
@@ -69,23 +61,38 @@ def held_out_accuracies(
         budget: The budget's configuration.
         iterations: Number of iterations.
         seed: Seed of the distillation and of the evaluation.
-        settings: Other settings by dotted names.
-
-    Returns:
-        Accuracies in percent, one for each network of the evaluation.
     """
-    sizes = {name: settings.get(f"data.{name}", data[name]) for name in ("batch_real", "pool_batch")}
-    others = {name: value for name, value in settings.items() if name.removeprefix("data.") not in sizes}
-    meta = replace(split.meta, train_bytes=split.kept.images.numel())
-    distilled = bacon_pl.distill(
-        InMemoryData(split.kept, name=meta.name, meta=meta, **sizes),
-        ipc,
-        method,
-        budget=budget,
-        iterations=iterations,
-        seed=seed,
-        progress=False,
-        settings={**others, "validation.every_n_steps": 0},  # what is chosen is chosen by the trial
-    )
-    found = bacon_pl.evaluate(distilled, InMemoryData(split.kept, split.held, meta=meta), seed=seed, progress=False)
-    return found.per_network
+
+    split: Split
+    data: Mapping[str, Any]
+    ipc: int
+    method: Path
+    budget: Path
+    iterations: int
+    seed: int
+
+    def accuracies(self, settings: Mapping[str, Any]) -> list[float]:
+        """Run one trial.
+
+        Args:
+            settings: Those that the trial changes, by dotted names.
+
+        Returns:
+            Accuracies in percent on the images held out, one for each network of the evaluation.
+        """
+        kept, held = self.split.kept, self.split.held
+        meta = replace(self.split.meta, train_bytes=kept.images.numel())
+        sizes = {name: settings.get(f"data.{name}", self.data[name]) for name in ("batch_real", "pool_batch")}
+        others = {name: value for name, value in settings.items() if name.removeprefix("data.") not in sizes}
+        distilled = bacon_pl.distill(
+            InMemoryData(kept, name=meta.name, meta=meta, **sizes),
+            self.ipc,
+            self.method,
+            budget=self.budget,
+            iterations=self.iterations,
+            seed=self.seed,
+            progress=False,
+            settings={**others, "validation.every_n_steps": 0},  # what is chosen is chosen by the trial
+        )
+        data = InMemoryData(kept, held, meta=meta)
+        return bacon_pl.evaluate(distilled, data, seed=self.seed, progress=False).per_network

@@ -12,6 +12,7 @@ from bacon_pl.data import load_dataset
 from bacon_pl.errors import BaconError
 from bacon_pl.tuning import Tune
 from bacon_pl.tuning.shared_study import finished
+from bacon_pl.tuning.trials import Trials
 from tests.real_formats import random_split, write_mnist
 
 pytest.importorskip("optuna", reason="bacon tune needs Optuna, of the extra 'tune'")
@@ -164,11 +165,9 @@ def test_trials_are_not_judged_by_an_evaluation_that_was_edited(folder):
 
 
 def test_a_trial_that_ends_in_an_error_is_made_again(folder, monkeypatch):
-    from bacon_pl.tuning import command
-
     tune("--trials=2", "--out=whole.yaml")
     with monkeypatch.context() as patched:
-        patched.setattr(command, "held_out_accuracies", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(Trials, "accuracies", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tune("--trials=2", "--out=parts.yaml")
     tune("--trials=2", "--out=parts.yaml")
