@@ -261,7 +261,8 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
             assert life == networks or (networks is None and model["pairs"]["count"] == 20)
         elif method.stem == "best":
             gray = key[0] in ("mnist", "fashion_mnist")
-            factor = 1 if key[0] == "digits" else 3 if key == ("mnist", "ipc1") else 2 if gray else 4
+            by_data = {"digits": 1, "mnist": 2, "fashion_mnist": 2}
+            factor = {("mnist", 1): 3, ("cifar10", 1): 6}.get(key, by_data.get(key[0], 4))
             assert frame == (factor, *((0.0, 0.2) if gray else (weight, 0.5)), 0.5, True)
             assert life == (3, push, 100, 2) and pool["lr"] == (0.01 if gray else 0.05)
             assert model["upscaling"] == "bicubic" and model["start"]["scaling"] == ("nearest" if gray else "bilinear")
@@ -274,6 +275,14 @@ def test_every_method_composes_with_every_config_and_budget(config, method, prin
     assert (small["trainer"]["max_steps"], small["data"]["pool_batch"]) == (200, 64)
     assert small["model"]["network"]["init_args"]["width"] == 32
     assert small["model"]["network"]["init_args"]["depth"] == depth
+
+
+def test_best_has_tiles_of_its_own_where_a_class_has_one_image(printed):
+    best = next(path for path in METHODS if path.stem == "best")
+    schedules = {path: named(path) for path in EXPERIMENTS if path.stem == "ipc1"}
+    found = {name: printed("fit", path, best)["model"]["factor"] for path, name in schedules.items()}
+    others = dict.fromkeys(("cifar100-ipc1", "svhn-ipc1", "tiny_imagenet-ipc1"), 4)
+    assert found == {"cifar10-ipc1": 6, "mnist-ipc1": 3, "fashion_mnist-ipc1": 2, "digits-ipc1": 1, **others}
 
 
 @pytest.mark.parametrize("config", thinned(EXPERIMENTS, every=2), ids=named)
