@@ -102,11 +102,10 @@ class Tune:
         knobs = _knobs(file, c.method)
         out = Path(c.out or f"tuned/{tuned_name(file.stem, dataset, c.ipc)}")
         configs = self._configs(dataset, file)
-        settings = settings_of("fit", [*configs, f"--trainer.default_root_dir={out.parent}"])
-        own, _ = record(settings_of, {"fit": configs, "eval": [*configs, f"--distilled={out.parent}"]})
+        settings, _ = record(settings_of, {"fit": configs, "eval": [*configs, f"--distilled={out.parent}"]})
         steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
         planned = points(knobs, _own(knobs, settings), c.trials, c.seed_everything)
-        study = self._study(out, dataset, steps, knobs, own)
+        study = self._study(out, dataset, steps, knobs, settings)
         done = len(finished(study).keys() & set(range(c.trials)))
         print(
             f"{done} of {c.trials} trials are there, in {self._storage(out)}; knobs: "
