@@ -99,9 +99,10 @@ class Tune:
         name, _, root = c.dataset.partition("=")
         dataset = find(name).name
         file = _overlay(c.method, "methods")
-        knobs = _knobs(file, c.method)
+        budget = _overlay(c.budget, "budgets")
+        knobs = _knobs(file, c.method, dataset, c.ipc, budget)
         out = Path(c.out or f"tuned/{tuned_name(file.stem, dataset, c.ipc)}")
-        configs = self._configs(dataset, file)
+        configs = self._configs(dataset, file, budget)
         settings, _ = record(settings_of, {"fit": configs, "eval": [*configs, f"--distilled={out.parent}"]})
         steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
         planned = points(knobs, _own(knobs, settings), c.trials, c.seed_everything)
@@ -114,7 +115,6 @@ class Tune:
         )
         if done < c.trials:
             split = hold_out(dataset, root or "data", c.held_out)
-            budget = _overlay(c.budget, "budgets")
             trials = Trials(split, settings["data"], c.ipc, file, budget, steps, c.seed_everything)
             self._fill(study, planned, knobs, trials, out)
         written = -1
@@ -122,12 +122,12 @@ class Tune:
             self._write(out, study, knobs, file)
             written = there
 
-    def _configs(self, dataset: str, file: Path) -> list[str]:
+    def _configs(self, dataset: str, file: Path, budget: Path) -> list[str]:
         """Arguments that name the configurations of the first trial."""
         schedule = f"{dataset}/ipc{self.config.ipc}"
         if not config_files.named(schedule):
             raise BaconError(f"there is no schedule {schedule}: `bacon configs` lists them.")
-        return [f"--config={part}" for part in (schedule, file, _overlay(self.config.budget, "budgets"))]
+        return [f"--config={part}" for part in (schedule, file, budget)]
 
     def _storage(self, out: Path) -> str:
         return self.config.storage or f"sqlite:///{out.with_suffix('.db')}"
@@ -225,10 +225,18 @@ def _overlay(given: str, group: str) -> Path:
     return config_files.find(given if config_files.named(given) else f"{group}/{given}", None, f"--{group[:-1]}")
 
 
-def _knobs(file: Path, method: str) -> list[Knob]:
+def _knobs(file: Path, method: str, dataset: str, ipc: int, budget: Path) -> list[Knob]:
+    """The method's knobs: a file's section replaces those below it, and what `for` holds for this run adds to it."""
     found: Any = None
+    budgets = [
+        name for layer in config_files.layers(str(budget), "--budget") if (name := config_files.budget_of(layer))
+    ]
     for layer in config_files.layers(str(file), "--method"):
-        found = layer.settings.get(SECTION, found)
+        general, *own = config_files.for_data(layer, dataset, ipc, budgets)
+        found = general.settings.get(SECTION, found)
+        for part in own:
+            more = part.settings.get(SECTION, {})
+            found = {**(found or {}), **more} if isinstance(more, Mapping) else more
     return read_knobs(found, f"the configuration of {method}")
 
 

@@ -1,14 +1,21 @@
 """What may be tuned: how configurations say it, and that the package's own methods can be."""
 
 import pytest
+import yaml
 
 from bacon_pl import config_files
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.errors import BaconError
 from bacon_pl.tuning import SECTION, Knob, read_knobs
-from bacon_pl.tuning.command import _knobs
+from bacon_pl.tuning.command import _knobs as knobs_of
 
 TUNED = [name for name in config_files.names() if SECTION in config_files.layers(name)[-1].settings]
+
+SMALL = config_files.find("budgets/small")
+
+
+def _knobs(file, method, dataset, ipc, budget=SMALL):
+    return knobs_of(file, method, dataset, ipc, budget)
 
 
 def test_ranges_and_choices():
@@ -42,10 +49,12 @@ def test_others_are_refused(given):
         read_knobs(given, "here")
 
 
+@pytest.mark.parametrize("schedule", ["cifar10/ipc1", "cifar10/ipc10"])
 @pytest.mark.parametrize("name", TUNED)
-def test_a_methods_own_settings_are_among_those_it_can_have(name):
-    knobs = read_knobs(config_files.layers(name)[-1].settings[SECTION], name)
-    settings = settings_of("fit", ["--config=cifar10/ipc10", f"--config={name}", "--config=budgets/small"])
+def test_a_methods_own_settings_are_among_those_it_can_have(name, schedule):
+    dataset, ipc = schedule.split("/ipc")
+    knobs = _knobs(config_files.find(name), name, dataset, int(ipc))
+    settings = settings_of("fit", [f"--config={schedule}", f"--config={name}", "--config=budgets/small"])
     for knob in knobs:
         value = settings
         for part in knob.name.split("."):
@@ -54,8 +63,50 @@ def test_a_methods_own_settings_are_among_those_it_can_have(name):
 
 
 def test_a_method_that_extends_another_has_its_knobs():
-    found = [_knobs(config_files.find(f"methods/{method}"), method) for method in ("ncfm-sampler", "ncfm")]
+    found = [_knobs(config_files.find(f"methods/{method}"), method, "mnist", 10) for method in ("ncfm-sampler", "ncfm")]
     assert found[0] == found[1]
+
+
+def test_a_files_knobs_replace_those_below_it_and_those_for_the_data_add_to_them(tmp_path):
+    rate, tiles = {"low": 0.1, "high": 1.0}, {"choices": [1, 2]}
+    more = {"ipc1": {"tune": {"model.factor": {"choices": [1, 2, 6]}}}, "mnist": {"tune": {"model.momentum": rate}}}
+    below = {"extends": "methods/idm", "tune": {"model.lr": rate, "model.factor": tiles}, "for": more}
+    (tmp_path / "below.yaml").write_text(yaml.safe_dump(below))
+    (tmp_path / "above.yaml").write_text(yaml.safe_dump({"extends": "below.yaml", "tune": {"model.lr": rate}}))
+
+    def knobs(file, dataset, ipc):
+        return {knob.name: knob.choices for knob in _knobs(tmp_path / file, file, dataset, ipc)}
+
+    assert knobs("below.yaml", "cifar10", 10) == {"model.lr": (), "model.factor": (1, 2)}
+    assert knobs("below.yaml", "cifar10", 1) == {"model.lr": (), "model.factor": (1, 2, 6)}
+    assert knobs("below.yaml", "mnist", 10) == {"model.lr": (), "model.factor": (1, 2), "model.momentum": ()}
+    assert knobs("above.yaml", "mnist", 1) == {"model.lr": ()}
+
+
+def test_knobs_for_a_budget_are_those_of_what_it_extends_too(tmp_path):
+    for_small = {"budgets/small": {"tune": {"model.factor": {"choices": [1, 2, 4]}}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"extends": "methods/idm", "for": for_small}))
+    choices = {
+        budget: next(
+            knob.choices
+            for knob in _knobs(tmp_path / "mine.yaml", "mine", "mnist", 10, config_files.find(f"budgets/{budget}"))
+            if knob.name == "model.factor"
+        )
+        for budget in ("small", "medium", "full")
+    }
+    assert choices == {"small": (1, 2, 4), "medium": (1, 2, 4), "full": (1, 2, 3)}
+
+
+@pytest.mark.parametrize("name", ["dm", "idm", "bacon", "datadam", "iid", "m3d", "ncfm", "best"])
+def test_all_methods_may_have_the_same_tiles_at_one_image_per_class(name):
+    knobs = _knobs(config_files.find(f"methods/{name}"), name, "cifar10", 1)
+    assert Knob("model.factor", choices=(1, 2, 3, 4, 6)) in knobs
+
+
+def test_a_section_for_the_data_must_have_knobs_by_name(tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"extends": "methods/idm", "for": {"ipc1": {"tune": 3}}}))
+    with pytest.raises(BaconError, match="names nothing to tune"):
+        _knobs(tmp_path / "mine.yaml", "mine", "mnist", 1)
 
 
 def test_all_optimizing_methods_can_be_tuned():
