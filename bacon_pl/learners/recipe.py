@@ -155,16 +155,7 @@ class Recipe:
         Raises:
             BaconError: They would be reduced or enlarged beyond twice their side, or they are whitened.
         """
-        side, given = min(meta.size), self.test_resize
-        if given is None:
-            return
-        if not side <= given <= 2 * side:
-            raise BaconError(
-                f"--evaluation.test_resize must be from {side}, the shorter side of the images, to {2 * side}, got "
-                f"{given}."
-            )
-        if meta.whitening is not None:
-            raise BaconError("--evaluation.test_resize enlarges pixels, but the images are whitened: leave it out.")
+        check_test_resize(self.test_resize, meta.size, meta.whitening is not None)
 
     @property
     def rate(self) -> float:
@@ -246,6 +237,29 @@ class Recipe:
             "labels": "soft" if soft else "hard",
             **{name: soft.get(name) for name in DESCRIBED},
         }
+
+
+def check_test_resize(test_resize: int | None, size: tuple[int, int], whitened: bool) -> None:
+    """Fail if test images cannot be enlarged as a recipe says.
+
+    Args:
+        test_resize: Pixels of their shorter side, or None to leave them as they are.
+        size: Height and width of the images in pixels.
+        whitened: Whether the images are whitened.
+
+    Raises:
+        BaconError: They would be reduced or enlarged beyond twice their side, or they are whitened.
+    """
+    if test_resize is None:
+        return
+    side = min(size)
+    if not side <= test_resize <= 2 * side:
+        raise BaconError(
+            f"--evaluation.test_resize must be from {side}, the shorter side of the images, to {2 * side}, got "
+            f"{test_resize}."
+        )
+    if whitened:
+        raise BaconError("--evaluation.test_resize enlarges pixels, but the images are whitened: leave it out.")
 
 
 def _class_name(instance: object) -> str:

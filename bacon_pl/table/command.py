@@ -15,6 +15,7 @@ from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
 from bacon_pl.errors import BaconError, one_line, unknown_name
 from bacon_pl.evaluation import Labels
+from bacon_pl.learners.recipe import check_test_resize
 from bacon_pl.table.numbers import entries
 from bacon_pl.table.options import SECTIONS, split, whole_numbers, without_comments, words_of
 from bacon_pl.table.pages import write
@@ -268,6 +269,9 @@ class Table:
             self._check_family(cell, records[cell], sources[cell.dataset], out)
             if cell in tuned:
                 tuned[cell].check_kept(records[cell])
+            if size := find(cell.dataset).size:
+                whitened = bool(records[cell]["data"].get("whitening"))
+                check_test_resize(records[cell]["evaluation"].get("test_resize"), size, whitened)
         return [
             Job(
                 cell,

@@ -242,6 +242,13 @@ def _knobs(file: Path, method: str, dataset: str, ipc: int, budget: Path) -> lis
 
 def _own(knobs: Sequence[Knob], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The method's own settings, as Optuna calls them."""
+    for knob in knobs:
+        section, name, *_ = knob.name.split(".")
+        if name not in settings[section]:
+            raise BaconError(
+                f"`{SECTION}` names {knob.name}, but the method has no setting '{section}.{name}' that changes its "
+                "results by more than rounding: leave it out."
+            )
     first = {knob.name: knob.place(value_at(settings, knob.name)) for knob in knobs}
     for name, place in first.items():
         if place is None:

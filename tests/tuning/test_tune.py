@@ -211,6 +211,14 @@ def test_own_settings_out_of_range_are_told(folder):
         tune()
 
 
+@pytest.mark.parametrize("name", ["model.real_chunk", "model.lrr", "data.root"])
+def test_knobs_that_change_no_result_are_told(folder, name):
+    wrong = {**METHOD, "tune": {name: {"choices": [1, 2]}}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(wrong))
+    with pytest.raises(BaconError, match=f"`tune` names {name}, but the method has no setting '{name}' that changes"):
+        tune()
+
+
 def test_a_table_has_both_settings_side_by_side(folder, capsys):
     tune("--trials=2")
     given = ["table", "--methods", "random,mine.yaml", "--datasets", "digits", "--ipcs", "1", "--budget", "tiny.yaml",
