@@ -27,7 +27,7 @@ def data():
 
 @pytest.mark.parametrize(("size", "factor"), [((8, 8), 2), ((9, 12), 3), ((8, 8), 3)])
 def test_every_tile_is_what_torch_makes_of_it(size, factor):
-    canvases = torch.rand(3, 2, *size, generator=torch.Generator().manual_seed(0))
+    canvases = torch.rand(3, 2, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tiles = expand(canvases, factor, "bicubic")
     h, w = -(-size[0] // factor), -(-size[1] // factor)
     padded = F.pad(canvases, (0, factor * w - size[1], 0, factor * h - size[0]), mode="replicate")
@@ -35,10 +35,25 @@ def test_every_tile_is_what_torch_makes_of_it(size, factor):
         column, row = divmod(number, factor)
         small_one = padded[..., row * h : (row + 1) * h, column * w : (column + 1) * w]
         scaled = F.interpolate(small_one, size=size, mode="bicubic", align_corners=False)
-        assert torch.equal(tiles[3 * number : 3 * number + 3], scaled)
+        torch.testing.assert_close(tiles[3 * number : 3 * number + 3], scaled, rtol=0, atol=1e-12)
     assert not torch.equal(tiles, expand(canvases, factor))
-    position = torch.randperm(len(tiles), generator=torch.Generator().manual_seed(1))
-    assert torch.equal(cut_out(canvases[position % 3], position // 3, factor, "bicubic"), tiles[position])
+
+
+@pytest.mark.parametrize(("size", "factor"), [((8, 8), 2), ((28, 28), 3), ((32, 32), 4), ((32, 32), 6)])
+def test_a_tile_has_the_same_bits_however_many_there_are(size, factor):
+    canvases = torch.rand(7, 3, *size, generator=torch.Generator().manual_seed(0))
+    tiles = expand(canvases, factor, "bicubic")
+    order = torch.randperm(len(tiles), generator=torch.Generator().manual_seed(1))
+    for some in (order, order[:2], order[:1]):
+        assert torch.equal(cut_out(canvases[some % 7], some // 7, factor, "bicubic"), tiles[some])
+    assert torch.equal(expand(canvases[2:3], factor, "bicubic"), tiles[2::7])
+
+
+def test_half_precision_of_networks_leaves_it_alone():
+    canvases = torch.rand(2, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        tiles = expand(canvases, 2, "bicubic")
+    assert torch.equal(tiles, expand(canvases, 2, "bicubic"))
 
 
 def test_expanding_is_differentiable():
@@ -47,7 +62,7 @@ def test_expanding_is_differentiable():
 
 
 def test_products_of_matrices_are_the_same():
-    """What a GPU does with ``--trainer.deterministic true``."""
+    """What a CPU does, and a GPU with ``--trainer.deterministic true``."""
     tiles = torch.rand(2, 3, 5, 4, dtype=torch.float64)
     scaled = F.interpolate(tiles, size=(15, 8), mode="bicubic", align_corners=False)
     torch.testing.assert_close(_by_matrices(tiles, (15, 8), "bicubic"), scaled, rtol=0, atol=1e-12)
