@@ -48,7 +48,7 @@ from bacon_pl.evaluation import (
     write_results,
 )
 from bacon_pl.interop import is_ours, open_labels, open_set
-from bacon_pl.learners import Recipe, TrainingSet, check_stored, identified
+from bacon_pl.learners import TESTING, Recipe, TrainingSet, check_stored, identified
 from bacon_pl.loggers import PartLogger, close_loggers
 from bacon_pl.networks import NetworkFactory, by_name
 from bacon_pl.opening import describe_data, laid_out
@@ -61,13 +61,11 @@ from bacon_pl.settings_text import names_in
 LOGS = "logs"
 """Name of the folder, in that of an evaluation, with the logs of the trainings."""
 
-# Settings that change results only by rounding or that only fit uses; and the Trainer's settings that change results.
+# Settings that change results only by rounding or that only fit uses.
 _FREE_DATA = ("download", "eval_batch", "batch_real", "pool_batch")
 _FREE_RECIPE = ("acceleration",)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 """Precisions in which networks can be evaluated."""
-
-_TRAINER = ("limit_train_batches", "limit_test_batches", "max_time", "fast_dev_run", "overfit_batches")
 
 
 class Eval(LightningCommand):
@@ -267,7 +265,7 @@ class Eval(LightningCommand):
     def _trainer_facts(self) -> dict[str, Any]:
         """Settings of the Trainer that change results."""
         given = self.resolved["trainer"]
-        return {**{name: given.get(name) for name in _TRAINER}, "precision": self.trainer.precision}  # normalized
+        return {**{name: given.get(name) for name in TESTING}, "precision": self.trainer.precision}  # normalized
 
     def say(self, text: str) -> None:
         """Print text on one of the processes, and flush it so that it appears immediately in files."""

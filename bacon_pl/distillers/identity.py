@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# Settings that earlier versions did not have, with what they did.
-_BEFORE: dict[str, Any] = {"upscaling": "bilinear"}
+from bacon_pl.learners import TESTING
+
+# Settings that earlier versions did not have, or that are not recorded where they are as here.
+_BEFORE: dict[str, Any] = {
+    "upscaling": "bilinear",
+    "test_resize": None,
+    "precision": "32-true",
+    **dict.fromkeys(TESTING),
+}
 
 # Settings of the data that may change when a run is resumed, because they do not affect the results.
 _FREE = ("root", "download", "eval_batch")

@@ -1,6 +1,6 @@
 """Networks trained side by side without a Trainer, for evaluation, validation and teachers."""
 
-from bacon_pl.learners.fingerprint import described, digest, identified
+from bacon_pl.learners.fingerprint import TESTING, described, digest, identified
 from bacon_pl.learners.flat_step import FlatStep
 from bacon_pl.learners.labeler import Ensemble, labeler
 from bacon_pl.learners.learners import Learners
@@ -14,6 +14,7 @@ from bacon_pl.learners.trained import Storage, TrainedNetworks, trained_networks
 from bacon_pl.learners.training_set import TrainingSet
 
 __all__ = [
+    "TESTING",
     "Ensemble",
     "FlatStep",
     "Learners",

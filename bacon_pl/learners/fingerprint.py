@@ -22,6 +22,9 @@ FORMAT = 1
 TRAINED = "trained networks"
 """Purpose of networks that anything may share."""
 
+TESTING = ("limit_train_batches", "limit_test_batches", "max_time", "fast_dev_run", "overfit_batches")
+"""Settings of the Trainer that change the accuracies of an evaluation."""
+
 _NOT_THE_NETWORKS = (
     *("num_networks", "soft_labels", "whole_epochs", "coreset_steps", "fixed_lr", "cut_tiles", "test_resize"),
 )

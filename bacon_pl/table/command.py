@@ -269,9 +269,7 @@ class Table:
             self._check_family(cell, records[cell], sources[cell.dataset], out)
             if cell in tuned:
                 tuned[cell].check_kept(records[cell])
-            if size := find(cell.dataset).size:
-                whitened = bool(records[cell]["data"].get("whitening"))
-                check_test_resize(records[cell]["evaluation"].get("test_resize"), size, whitened)
+            self._check_images(records[cell], cell, sources[cell.dataset])
         return [
             Job(
                 cell,
@@ -285,6 +283,20 @@ class Table:
             for seed in seeds
             for cell in cells
         ]
+
+    def _check_images(self, own: Mapping[str, Any], cell: Cell, source: Source) -> None:
+        """Check that images can be tested, and measured, as they are asked to be.
+
+        Raises:
+            BaconError: They cannot be enlarged so, or ``--bound`` would measure sets on other images than their own.
+        """
+        data = own["data"]
+        side = data.get("image_size")
+        if size := (side, side) if side else find(cell.dataset).size:
+            check_test_resize(own["evaluation"].get("test_resize"), size, bool(data.get("whitening")))
+        for name in ("image_size", "mean", "std"):
+            if self.config.bound and data.get(name) is not None and f"--data.{name}" not in source.arguments:
+                raise BaconError(f"--bound measures sets on the dataset's images as they are: leave out --data.{name}.")
 
     def _arguments(
         self, cell: Cell, seed: int, source: Source, out: Path, overrides: Sequence[tuple[str, list[str]]] | None = None

@@ -14,7 +14,7 @@ from bacon_pl.data.catalog import find
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.evaluation import write_text
-from bacon_pl.learners import identified
+from bacon_pl.learners import TESTING, identified
 from bacon_pl.settings_text import names_in
 
 Settings = Callable[[str, Sequence[str]], Mapping[str, Any]]
@@ -144,9 +144,10 @@ def plan(
     Raises:
         BaconError: A dataset is unknown, or there is no such folder.
     """
-    tunable: set[str] = set()
-    if tuned is not None:
-        tunable = _tunable(methods, tuned)
+    if tuned is not None and not tuned.is_dir():
+        raise BaconError(
+            f"there is no folder '{tuned}' of tuned settings: give the one that `bacon tune` writes into as --tuned."
+        )
     cells: list[Cell] = []
     without = {}
     for dataset in datasets:
@@ -158,10 +159,12 @@ def plan(
                 continue
             for method, path in methods.items():
                 cells.append(Cell(method, name, ipc, (schedule, path, budget)))
-                if tuned is not None and method in tunable:
+                if tuned is not None and knobs_of(path, name, ipc, budget):
                     file = tuned / tuned_name(method, name, ipc)
                     asked = method if path == config_files.named(f"methods/{method}") else str(path)
                     cells.append(Cell(f"{method}-tuned", name, ipc, (schedule, file, budget), method, asked))
+    if twice := sorted(methods.keys() & {cell.method for cell in cells if cell.tuned_from}):
+        raise BaconError(f"--tuned has a row '{twice[0]}' of its own: leave that name out of --methods.")
     return cells, without
 
 
@@ -170,20 +173,30 @@ def tuned_name(method: str, dataset: str, ipc: int) -> str:
     return f"{method}-{dataset}-ipc{ipc}.yaml"
 
 
-def _tunable(methods: Mapping[str, Path], tuned: Path) -> set[str]:
-    """Return the methods that have knobs.
+def knobs_of(method: Path, dataset: str, ipc: int, budget: Path) -> Any:
+    """Return what a method's configuration says may be tuned.
 
-    Raises:
-        BaconError: There is no folder of tuned settings, or a method has the name of a row with tuned settings.
+    A file's section replaces those below it, and what the file's section ``for`` holds for the run adds to it.
+
+    Args:
+        method: The method's file.
+        dataset: Catalog name.
+        ipc: Images per class.
+        budget: File of the budget.
+
+    Returns:
+        The section ``tune`` as it was written; None if there is none.
     """
-    if not tuned.is_dir():
-        raise BaconError(
-            f"there is no folder '{tuned}' of tuned settings: give the one that `bacon tune` writes into as --tuned."
-        )
-    layers = {method: config_files.layers(str(path), "--methods") for method, path in methods.items()}
-    found = {method for method, parts in layers.items() if any(KNOBS in part.settings for part in parts)}
-    if twice := sorted(methods.keys() & {f"{method}-tuned" for method in found}):
-        raise BaconError(f"--tuned has a row '{twice[0]}' of its own: leave that name out of --methods.")
+    budgets = [
+        name for layer in config_files.layers(str(budget), "--budget") if (name := config_files.budget_of(layer))
+    ]
+    found: Any = None
+    for layer in config_files.layers(str(method), "--method"):
+        general, *own = config_files.for_data(layer, dataset, ipc, budgets)
+        found = general.settings.get(KNOBS, found)
+        for part in own:
+            more = part.settings.get(KNOBS, {})
+            found = {**(found or {}), **more} if isinstance(more, Mapping) else more
     return found
 
 
@@ -211,7 +224,8 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
     own = {**identity(fit, free), "evaluation": evaluation}
     labels = resolved.get("labels")
     own["labels"] = ",".join(names_in(labels)) if labels else "as the recipe says"
-    own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
+    tested = {name: value for name in TESTING if (value := resolved["trainer"].get(name))}
+    own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"], **tested}
     others = ("acceleration", "whole_epochs")
     own["evaluation"] = identified({name: value for name, value in evaluation.items() if name not in others})
     return json.loads(json.dumps(own, default=str)), evaluation.get("whole_epochs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,11 @@ from bacon_pl.distillers.identity import difference
 from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.pace import duration
 from bacon_pl.runtime import replacing
-from bacon_pl.table.plan import record, tuned_name
-from bacon_pl.table.tuned import HISTORY, value_at
-from bacon_pl.tuning.knobs import SECTION, Knob, read_knobs
-from bacon_pl.tuning.shared_study import finished, load_optuna, points, take_turn
+from bacon_pl.table.plan import knobs_of, record, tuned_name
+from bacon_pl.table.tuned import HISTORY
+from bacon_pl.tuning.checks import fitting, own_places
+from bacon_pl.tuning.knobs import Knob, read_knobs
+from bacon_pl.tuning.shared_study import finished, load_optuna, points, take_turn, under_way
 from bacon_pl.tuning.trials import Trials, hold_out
 
 if TYPE_CHECKING:
@@ -94,18 +95,26 @@ class Tune:
         c = self.config
         if c.trials < 1 or c.ipc < 1:
             raise BaconError(f"--trials and --ipc must be at least 1, got {c.trials} and {c.ipc}.")
+        if c.iterations is not None and c.iterations < 1:
+            raise BaconError(f"--iterations must be at least 1, got {c.iterations}.")
+        if not 0 <= c.seed_everything < 1 << 32:
+            seed = c.seed_everything
+            raise BaconError(f"--seed_everything must be a whole number from 0 to {(1 << 32) - 1}, got {seed}.")
         if not 0 < c.held_out < 1:
             raise BaconError(f"--held_out must be between 0 and 1 (both excluded), got {c.held_out}.")
         name, _, root = c.dataset.partition("=")
         dataset = find(name).name
         file = _overlay(c.method, "methods")
         budget = _overlay(c.budget, "budgets")
-        knobs = _knobs(file, c.method, dataset, c.ipc, budget)
+        knobs = read_knobs(knobs_of(file, dataset, c.ipc, budget), f"the configuration of {c.method}")
+        knobs = fitting(knobs, find(dataset).size)
         out = Path(c.out or f"tuned/{tuned_name(file.stem, dataset, c.ipc)}")
         configs = self._configs(dataset, file, budget)
         settings, _ = record(settings_of, {"fit": configs, "eval": [*configs, f"--distilled={out.parent}"]})
         steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
-        planned = points(knobs, _own(knobs, settings), c.trials, c.seed_everything)
+        methods = [found for layer in config_files.layers(str(file)) if (found := config_files.method_of(layer))]
+        own = own_places(knobs, settings, budget, (dataset, c.ipc, methods[-1:]))
+        planned = points(knobs, own, c.trials, c.seed_everything)
         study = self._study(out, dataset, steps, knobs, settings)
         done = len(finished(study).keys() & set(range(c.trials)))
         print(
@@ -146,13 +155,13 @@ class Tune:
             "method": c.method, "dataset": dataset, "ipc": c.ipc, "budget": c.budget, "iterations": steps,
             "held_out": c.held_out, "seed": c.seed_everything, "knobs": {k.name: repr(k) for k in knobs},
         }  # fmt: skip
-        there = study.user_attrs.get("settings")
+        there, flaw = study.user_attrs.get("settings"), ""
         if there is not None and there != own:
-            changed = ", ".join(name for name in own if there.get(name) != own[name])
-            raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({changed}): give another --out.")
+            flaw = ", ".join(name for name in own if there.get(name) != own[name])
         # The method and the budget may have been edited since. What only one side has may be a newer version's.
-        before = study.user_attrs.get("resolved")
-        if before is not None and (flaw := difference(before, resolved)):
+        elif (before := study.user_attrs.get("resolved")) is not None:
+            flaw = difference(before, resolved)
+        if flaw and (study.get_trials(deepcopy=False) or under_way(out)):
             raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({flaw}): give another --out.")
         study.set_user_attr("settings", own)
         study.set_user_attr("resolved", resolved)
@@ -223,40 +232,6 @@ def _overlay(given: str, group: str) -> Path:
     if Path(given).is_file():
         return Path(given)
     return config_files.find(given if config_files.named(given) else f"{group}/{given}", None, f"--{group[:-1]}")
-
-
-def _knobs(file: Path, method: str, dataset: str, ipc: int, budget: Path) -> list[Knob]:
-    """The method's knobs: a file's section replaces those below it, and what `for` holds for this run adds to it."""
-    found: Any = None
-    budgets = [
-        name for layer in config_files.layers(str(budget), "--budget") if (name := config_files.budget_of(layer))
-    ]
-    for layer in config_files.layers(str(file), "--method"):
-        general, *own = config_files.for_data(layer, dataset, ipc, budgets)
-        found = general.settings.get(SECTION, found)
-        for part in own:
-            more = part.settings.get(SECTION, {})
-            found = {**(found or {}), **more} if isinstance(more, Mapping) else more
-    return read_knobs(found, f"the configuration of {method}")
-
-
-def _own(knobs: Sequence[Knob], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The method's own settings, as Optuna calls them."""
-    for knob in knobs:
-        section, name, *_ = knob.name.split(".")
-        if name not in settings[section]:
-            raise BaconError(
-                f"`{SECTION}` names {knob.name}, but the method has no setting '{section}.{name}' that changes its "
-                "results by more than rounding: leave it out."
-            )
-    first = {knob.name: knob.place(value_at(settings, knob.name)) for knob in knobs}
-    for name, place in first.items():
-        if place is None:
-            raise BaconError(
-                f"the method's own {name}, {value_at(settings, name)}, is none of the values that `{SECTION}` gives "
-                "it: widen its range, for the first trial has the method's own settings."
-            )
-    return first
 
 
 def _values(knobs: Sequence[Knob], trial: FrozenTrial) -> dict[str, Any]:

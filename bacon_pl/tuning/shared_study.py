@@ -7,6 +7,8 @@ makes a point, which the system takes from it when it dies, and stores the trial
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +108,15 @@ class Turn:
     def close(self) -> None:
         """Let others have the point, if it is not finished."""
         self.file.close()
+
+
+def under_way(result: Path) -> bool:
+    """Return whether a process is making a point of the tuning with this result."""
+    for path in result.parent.glob(f".{glob.escape(result.stem)}-*.lock"):
+        with contextlib.suppress(OSError), open(path, "a") as file:
+            if not lock(file):
+                return True
+    return False
 
 
 def take_turn(study: Study, count: int, result: Path) -> Turn | None:

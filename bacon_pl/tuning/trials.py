@@ -13,6 +13,9 @@ from bacon_pl.data.split import stratified_split
 from bacon_pl.errors import BaconError
 from bacon_pl.table.sources import training_images
 
+SIZES = ("batch_real", "pool_batch")
+"""Settings of the data that may be tuned: numbers of real images."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -55,7 +58,7 @@ class Trials:
 
     Args:
         split: The images.
-        data: Settings of the data by name, of which ``batch_real`` and ``pool_batch`` are used.
+        data: Settings of the data by name, of which :data:`SIZES` and ``whitening`` are used.
         ipc: Images per class.
         method: The method's configuration.
         budget: The budget's configuration.
@@ -82,10 +85,11 @@ class Trials:
         """
         kept, held = self.split.kept, self.split.held
         meta = replace(self.split.meta, train_bytes=kept.images.numel())
-        sizes = {name: settings.get(f"data.{name}", self.data[name]) for name in ("batch_real", "pool_batch")}
+        sizes = {name: settings.get(f"data.{name}", self.data[name]) for name in SIZES}
+        whitening = self.data.get("whitening")
         others = {name: value for name, value in settings.items() if name.removeprefix("data.") not in sizes}
         distilled = bacon_pl.distill(
-            InMemoryData(kept, name=meta.name, meta=meta, **sizes),
+            InMemoryData(kept, name=meta.name, meta=meta, whitening=whitening, **sizes),
             self.ipc,
             self.method,
             budget=self.budget,
@@ -94,5 +98,5 @@ class Trials:
             progress=False,
             settings={**others, "validation.every_n_steps": 0},  # what is chosen is chosen by the trial
         )
-        data = InMemoryData(kept, held, meta=meta)
+        data = InMemoryData(kept, held, meta=meta, whitening=whitening)
         return bacon_pl.evaluate(distilled, data, seed=self.seed, progress=False).per_network

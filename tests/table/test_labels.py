@@ -71,15 +71,3 @@ def test_labels_of_one_set_are_not_for_a_table(tmp_path):
     words += ["--evaluation.soft_labels", "{source: folder, folder: labels}"]
     with pytest.raises(BaconError, match="those of one set, and a table makes many: evaluate that set by `bacon eval`"):
         Table(words, settings_of).run()
-
-
-@pytest.mark.parametrize(
-    ("method", "resize", "said"),
-    [("random", 20, "must be from 8, the shorter side of the images, to 16, got 20"), ("mtt", 12, "are whitened")],
-)
-def test_a_table_says_before_its_runs_that_test_images_cannot_be_enlarged(tmp_path, method, resize, said):
-    words = ["--methods", method, "--datasets", "digits", "--ipcs", "1", "--out", str(tmp_path / "table")]
-    words += ["--evaluation.test_resize", str(resize), "--data.whitening", "zca" if method == "mtt" else "null"]
-    with pytest.raises(BaconError, match=said):
-        Table(words, settings_of).run()
-    assert not (tmp_path / "table").exists()

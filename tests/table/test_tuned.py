@@ -90,6 +90,16 @@ def test_nothing_may_change_what_was_tuned(tmp_path):
         tuned.check_kept({"model": {"lr": 0.1}})
 
 
+def test_knobs_for_one_number_of_images_give_second_rows_there(tmp_path):
+    own = tmp_path / "mine.yaml"
+    knobs = {"tune": {"model.lr": {"low": 0.1, "high": 1.0}}}
+    own.write_text(yaml.safe_dump({"extends": "methods/tiles", "for": {"ipc10": knobs}}))
+    (tmp_path / "tuned").mkdir()
+    cells, _, missing = made(tmp_path / "tuned", (str(own),), (1, 10))
+    assert [(cell.method, cell.ipc) for cell in cells] == [("mine", 1), ("mine", 10), ("mine-tuned", 10)]
+    assert list(missing) == cells[2:]
+
+
 def test_a_row_of_the_same_name_and_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(BaconError, match=r"no folder '.*tuned' of tuned settings"):
         made(tmp_path / "tuned")

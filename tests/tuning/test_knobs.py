@@ -4,10 +4,13 @@ import pytest
 import yaml
 
 from bacon_pl import config_files
+from bacon_pl.commands.arguments import CommandLine
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.errors import BaconError
+from bacon_pl.table.plan import knobs_of
+from bacon_pl.table.tuned import value_at
 from bacon_pl.tuning import SECTION, Knob, read_knobs
-from bacon_pl.tuning.command import _knobs as knobs_of
+from bacon_pl.tuning.checks import fitting, own_places
 
 TUNED = [name for name in config_files.names() if SECTION in config_files.layers(name)[-1].settings]
 
@@ -15,7 +18,7 @@ SMALL = config_files.find("budgets/small")
 
 
 def _knobs(file, method, dataset, ipc, budget=SMALL):
-    return knobs_of(file, method, dataset, ipc, budget)
+    return read_knobs(knobs_of(file, dataset, ipc, budget), f"the configuration of {method}")
 
 
 def test_ranges_and_choices():
@@ -55,11 +58,28 @@ def test_a_methods_own_settings_are_among_those_it_can_have(name, schedule):
     dataset, ipc = schedule.split("/ipc")
     knobs = _knobs(config_files.find(name), name, dataset, int(ipc))
     settings = settings_of("fit", [f"--config={schedule}", f"--config={name}", "--config=budgets/small"])
-    for knob in knobs:
-        value = settings
-        for part in knob.name.split("."):
-            value = value[part]
-        assert knob.place(value) is not None, knob.name
+    assert own_places(knobs, settings, SMALL, (dataset, int(ipc), [name])).keys() == {knob.name for knob in knobs}
+
+
+@pytest.mark.parametrize("budget", ["small", "full"])
+@pytest.mark.parametrize("name", TUNED)
+def test_so_are_those_that_configurations_give_for_any_data(name, budget):
+    file, limits = config_files.find(name), config_files.find(f"budgets/{budget}")
+    for schedule in config_files.names():
+        dataset, _, ipc = schedule.partition("/ipc")
+        if not ipc:
+            continue
+        line = CommandLine([f"--config={part}" for part in (schedule, name, f"budgets/{budget}")])
+        for knob in _knobs(file, name, dataset, int(ipc), limits):
+            section, _, rest = knob.name.partition(".")
+            if (value := value_at(line.section(section), rest)) is not None:
+                assert knob.place(value) is not None, (schedule, knob.name, value)
+
+
+def test_tiles_that_are_too_many_for_the_images_are_left_out():
+    knobs = [Knob("model.factor", choices=(1, 2, 3, 4, 6)), Knob("model.lr", 0.1, 1.0)]
+    assert fitting(knobs, (8, 8)) == [Knob("model.factor", choices=(1, 2, 3, 4)), knobs[1]]
+    assert fitting(knobs, (28, 28))[0].choices == (1, 2, 3, 4, 6) == fitting(knobs, None)[0].choices
 
 
 def test_a_method_that_extends_another_has_its_knobs():
@@ -97,7 +117,9 @@ def test_knobs_for_a_budget_are_those_of_what_it_extends_too(tmp_path):
     assert choices == {"small": (1, 2, 4), "medium": (1, 2, 4), "full": (1, 2, 3)}
 
 
-@pytest.mark.parametrize("name", ["dm", "idm", "bacon", "datadam", "iid", "m3d", "ncfm", "best"])
+@pytest.mark.parametrize(
+    "name", ["dm", "idm", "bacon", "datadam", "iid", "m3d", "ncfm", "best", "idm+bacon", "dm+bacon"]
+)
 def test_all_methods_may_have_the_same_tiles_at_one_image_per_class(name):
     knobs = _knobs(config_files.find(f"methods/{name}"), name, "cifar10", 1)
     assert Knob("model.factor", choices=(1, 2, 3, 4, 6)) in knobs

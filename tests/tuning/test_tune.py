@@ -7,6 +7,7 @@ import sys
 import pytest
 import yaml
 
+import bacon_pl
 from bacon_pl.cli import main
 from bacon_pl.data import load_dataset
 from bacon_pl.errors import BaconError
@@ -194,6 +195,8 @@ def test_the_test_images_are_not_opened(folder):
         (["--ipc=7"], "no schedule digits/ipc7"),
         (["--method=methods/tiles"], "names nothing to tune"),
         (["--method=nothing"], "--method"),
+        (["--iterations=0"], "--iterations must be at least 1, got 0"),
+        (["--seed_everything=-1"], "--seed_everything must be a whole number from 0"),
         (["--storage=nothing://x"], "--storage"),
     ],
     ids=str,
@@ -211,12 +214,53 @@ def test_own_settings_out_of_range_are_told(folder):
         tune()
 
 
-@pytest.mark.parametrize("name", ["model.real_chunk", "model.lrr", "data.root"])
-def test_knobs_that_change_no_result_are_told(folder, name):
-    wrong = {**METHOD, "tune": {name: {"choices": [1, 2]}}}
-    (folder / "mine.yaml").write_text(yaml.safe_dump(wrong))
-    with pytest.raises(BaconError, match=f"`tune` names {name}, but the method has no setting '{name}' that changes"):
+@pytest.mark.parametrize(
+    ("name", "knob", "said"),
+    [
+        *(
+            (name, {"choices": [1, 2]}, f"no setting '{name}' that changes")
+            for name in ("model.real_chunk", "model.lrr")
+        ),
+        ("data.whitening", {"choices": [None, "zca"]}, "all trials have the same data"),
+        ("model.factor", {"low": 1, "high": 3}, "is a whole number, 1: give it choices"),
+        ("model.momentum", {"low": 0.0, "high": 0.9}, "'tiny' have 0.25 whatever is chosen"),
+    ],
+)
+def test_knobs_that_cannot_be_tuned_are_told_before_the_first_trial(folder, name, knob, said):
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**METHOD, "tune": {name: knob}}))
+    (folder / "tiny.yaml").write_text("trainer: {max_steps: 4}\nmodel: {momentum: 0.25}\n")
+    with pytest.raises(BaconError, match=said):
         tune()
+    assert not (folder / "tuned").exists()
+
+
+def test_what_was_corrected_before_the_first_trial_is_no_other_tuning(folder, monkeypatch):
+    def fails(*_):
+        raise BaconError("no such data")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bacon_pl.tuning.command.hold_out", fails)
+        with pytest.raises(BaconError, match="no such data"):
+            tune("--held_out=0.3")
+    tune("--trials=1")
+    with pytest.raises(BaconError, match="holds trials of other settings .held_out"):
+        tune("--trials=1", "--held_out=0.3")
+
+
+def test_trials_are_in_the_space_of_the_methods_runs(folder, monkeypatch):
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**METHOD, "data": {**METHOD["data"], "whitening": "zca"}}))
+    seen = []
+    evaluate = bacon_pl.evaluate
+    monkeypatch.setattr(bacon_pl, "evaluate", lambda *args, **more: seen.append(args[0]) or evaluate(*args, **more))
+    tune("--trials=1")
+    assert seen[0].meta.whitening is not None
+
+
+def test_digits_are_tuned_without_the_tiles_that_they_are_too_small_for(folder, capsys):
+    more = {**METHOD, "tune": {"model.factor": {"choices": [1, 6]}}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(more))
+    tune("--trials=3")
+    assert "factor 6" not in capsys.readouterr().out
 
 
 def test_a_table_has_both_settings_side_by_side(folder, capsys):
