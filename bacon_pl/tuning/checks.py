@@ -51,6 +51,8 @@ def own_places(knobs: Sequence[Knob], settings: Mapping[str, Any], budget: Path,
         BaconError: A knob changes no result, trials or the budget would change it back, or the method's own value is
             none that it may have.
     """
+    layers = config_files.layers(str(budget), "--budget")
+    above = [part for layer in layers for part in config_files.for_data(layer, *run)]
     first = {}
     for knob in knobs:
         section, name, *_ = knob.name.split(".")
@@ -64,13 +66,12 @@ def own_places(knobs: Sequence[Knob], settings: Mapping[str, Any], budget: Path,
                 f"`{SECTION}` names {knob.name}, but the method has no setting '{section}.{name}' that changes its "
                 "results by more than rounding: leave it out."
             )
-        for layer in config_files.layers(str(budget), "--budget"):
-            for part in config_files.for_data(layer, *run):
-                if (fixed := value_at(part.settings, knob.name)) is not None:
-                    raise BaconError(
-                        f"`{SECTION}` names {knob.name}, but runs with the budget '{budget.stem}' have "
-                        f"{one_line(fixed, 80)} whatever is chosen: leave one of the two out."
-                    )
+        fixed = [value for part in above if (value := value_at(part.settings, knob.name)) is not None]
+        if fixed:
+            raise BaconError(
+                f"`{SECTION}` names {knob.name}, but runs with the budget '{budget.stem}' have "
+                f"{one_line(fixed[-1], 80)} whatever is chosen: leave one of the two out."
+            )
         value = value_at(settings, knob.name)
         if isinstance(value, int) and not isinstance(value, bool) and not knob.choices:
             raise BaconError(f"`{SECTION}`: {knob.name} is a whole number, {value}: give it choices, not a range.")
