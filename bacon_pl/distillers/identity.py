@@ -15,6 +15,9 @@ _BEFORE: dict[str, Any] = {
     **dict.fromkeys(TESTING),
 }
 
+# Lightning's short names of precisions.
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+
 # Settings of the data that may change when a run is resumed, because they do not affect the results.
 _FREE = ("root", "download", "eval_batch")
 
@@ -36,7 +39,7 @@ def identity(config: Mapping[str, Any], free: Collection[str] = ()) -> dict[str,
     if "validation" in config:
         kept["validation"] = config["validation"]
     if precision := config.get("trainer", {}).get("precision"):
-        kept["trainer"] = {"precision": str(precision)}
+        kept["trainer"] = {"precision": _PRECISIONS.get(str(precision), str(precision))}
     return kept
 
 

@@ -61,3 +61,13 @@ def test_what_changes_accuracies_is_not_added_to_a_run_that_is_there(tmp_path, a
     write_record(tmp_path, after)
     with pytest.raises(BaconError, match="holds a run with other settings"):
         check_record(tmp_path, before)
+
+
+@pytest.mark.parametrize(("none", "given"), [("", "32"), ("bf16-mixed", "bf16")])
+def test_two_names_of_a_precision_are_one(tmp_path, none, given):
+    def own(name):
+        words = ["--config=mnist/ipc1", "--config=methods/random", *([f"--trainer.precision={name}"] if name else [])]
+        return record(settings_of, {"fit": words, "eval": [*words, "--distilled=set"]})[0]
+
+    write_record(tmp_path, own(none))
+    check_record(tmp_path, own(given))
