@@ -40,7 +40,7 @@ Space = Literal["normalized", "pixels"]
 class DistributionMatching(Distiller):
     """Optimizes a few synthetic images per class such that networks map them to similar features as the real images.
 
-    BACON (arXiv 2406.01112), IDM (arXiv 2307.01736) and DM (arXiv 2110.04181) are settings of this class; they differ
+    BACON (arXiv 2406.01112), IDM (arXiv 2307.09742) and DM (arXiv 2110.04181) are settings of this class; they differ
     in objective, networks, partition and step. One iteration draws real images, applies the same augmentation to real
     and synthetic images, runs both through a network of the pool, compares the results, updates the synthetic images,
     and trains the pool.

@@ -24,7 +24,7 @@ _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Weight of the cross-entropy that IDM (arXiv 2307.01736) and BACON (arXiv 2406.01112) add to the loss.
+    """Weight of the cross-entropy that IDM (arXiv 2307.09742) and BACON (arXiv 2406.01112) add to the loss.
 
     Args:
         weight: Positive factor of the term.

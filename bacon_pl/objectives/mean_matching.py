@@ -1,4 +1,4 @@
-"""The objective of DM (arXiv 2110.04181) and IDM (arXiv 2307.01736)."""
+"""The objective of DM (arXiv 2110.04181) and IDM (arXiv 2307.09742)."""
 
 from __future__ import annotations
 
