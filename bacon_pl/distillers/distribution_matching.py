@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 from jsonargparse import lazy_instance
 from torch import Tensor
 
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
-from bacon_pl.data.images import by_channel
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.bound_log import BoundLog, LoggedBound
 from bacon_pl.distillers.calibration import TERM, calibrate
 from bacon_pl.distillers.capture import capture_parts
 from bacon_pl.distillers.checks import check_pixels
-from bacon_pl.distillers.image_optimizer import image_optimizer
+from bacon_pl.distillers.image_optimizer import image_optimizer, make_image_optimizer
 from bacon_pl.distillers.matching import Matching
 from bacon_pl.distillers.pairs import PairPool, PairSettings
 from bacon_pl.distillers.pool import NetworkPool, PoolSettings
@@ -70,7 +68,8 @@ class DistributionMatching(Distiller):
             in [0, 1], as for M3D and NCFM. The same learning rate means different steps in the two spaces.
         clip_gradient: Largest allowed norm of an image's gradient; longer gradients are scaled down to it. 0 turns
             clipping off.
-        clamp_pixels: Clamp the images to the range between black and white after every step.
+        clamp_pixels: Clamp the images to the range between black and white after every iteration. Where SGD takes a
+            step per class, momentum may move them out of it by a little until a class's next turn.
         per_class_steps: Follow the published schedule of one step per class, computed as one equivalent step; false
             takes one plain step for all classes.
         pool: Settings of the network pool, which is used if there are no ``pairs``.
@@ -196,7 +195,7 @@ class DistributionMatching(Distiller):
     def configure_optimizers(self) -> Any:
         """Return the optimizer of the images with the schedule of its learning rate."""
         check_pixels(self.meta, self.space, self.clamp_pixels)
-        return scheduled(image_optimizer(self), self.schedule, self.trainer.max_steps)
+        return scheduled(make_image_optimizer(self), self.schedule, self.trainer.max_steps)
 
     def prepare(self) -> None:
         """Create the pool and the matching on the images' device; train missing reference networks and pairs.
@@ -289,19 +288,23 @@ class DistributionMatching(Distiller):
         network_id = self.pool.matched(t)
         accuracy = self.pool.accuracy(network_id).clone()
         flags = self.pool.model.plan.flags
+        moved = image_optimizer(self).approach()
         with flags():
             terms, gradient = self.matching.match(batch, network_id, accuracy)
         # Checked before they affect the images.
         gradients = [gradient, *self.matching.ascent.gradients()]
-        self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": gradients}, True)
+        self.check_finite({**{name: [value] for name, value in terms.items()}, "gradient": gradients}, not moved)
         with self.profile("update"):
             self.update(gradient)
             self.matching.ascent.step()
         if self.pairs is not None and self.pairs.calibration:
+            image_optimizer(self).approach()
             with self.profile("calibration"), flags():
                 terms[TERM], gradient = calibrate(self, t, self.pairs.calibration)
                 self.check_finite({TERM: [terms[TERM]], "gradient": [gradient]})
                 self.update(gradient)
+        if self.clamp_pixels:
+            image_optimizer(self).clamp(*self.meta.limits(self.images.dtype, self.device))
         with self.profile("pool"):
             self.train_pool(batch)
         observe(self._schedulers(), terms)
@@ -309,7 +312,7 @@ class DistributionMatching(Distiller):
         self.bound_log.write(self.loggers)
 
     def update(self, gradient: Tensor) -> None:
-        """Update the images by one step, with the configured clipping and clamping.
+        """Update the images by one step, with the configured clipping.
 
         Args:
             gradient: Gradient of the loss with respect to the images, (C·ipc, ch, H, W); it is clipped in place.
@@ -317,16 +320,9 @@ class DistributionMatching(Distiller):
         if self.clip_gradient > 0:
             norms = gradient.flatten(1).norm(dim=1).clamp(min=self.clip_gradient)
             gradient.mul_((self.clip_gradient / norms).view(-1, 1, 1, 1))
-        if self.space == "pixels" and self.optimizer == "sgd":  # a pixel is std times a normalized one
-            gradient = gradient / by_channel(tuple(self.meta.std), gradient.dtype, gradient.device).square()
         # Not by backward(): a data-parallel wrapper would average, and round, a gradient that is already complete.
         self.images.grad = gradient
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        optimizer.step()
-        if self.clamp_pixels:
-            with torch.no_grad():
-                self.images.clamp_(*self.meta.limits(self.images.dtype, self.device))
+        image_optimizer(self).step()
 
     def train_pool(self, batch: IterationBatch) -> None:
         """Train the networks selected for this iteration, each on one device, and send them to the other devices."""

@@ -13,11 +13,11 @@ from bacon_pl import rng
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
-from bacon_pl.data.images import by_channel
 from bacon_pl.distillers.base import Distiller
-from bacon_pl.distillers.batched_sgd import batched_sgd
+from bacon_pl.distillers.batched_sgd import ImageSGD
 from bacon_pl.distillers.checks import check_pixels
 from bacon_pl.distillers.distribution_matching import Space
+from bacon_pl.distillers.image_optimizer import image_optimizer
 from bacon_pl.distillers.matched_network import MatchedNetwork, NetworkSettings
 from bacon_pl.distillers.weight_gradients import WeightGradients
 from bacon_pl.distributed import all_reduce_sum, broadcast, own_share
@@ -137,10 +137,8 @@ class GradientMatching(Distiller):
             BaconError: The images are whitened, and a setting is about pixels.
         """
         check_pixels(self.meta, self.space, self.clamp_pixels)
-        lr, momentum = self.lr, self.momentum
-        if self.per_class_steps:
-            lr, momentum = batched_sgd(lr, momentum, self.meta.num_classes)
-        return torch.optim.SGD([self.images], lr=lr, momentum=momentum)
+        std = self.meta.std if self.space == "pixels" else None
+        return ImageSGD(self.images, self.meta.num_classes, self.lr, self.momentum, self.per_class_steps, std)
 
     def prepare(self) -> None:
         """Create the passes and the place of the networks, on the images' device.
@@ -199,7 +197,7 @@ class GradientMatching(Distiller):
         t = batch.iteration
         self.matched.advance(t)
         if self.clamp_pixels and self.networks.is_new(t):
-            self.clamp()
+            image_optimizer(self).clamp(*self.meta.limits(self.images.dtype, self.device))
         if self.matched.has_batch_norm:
             self.matched.see(self._for_statistics(batch))
         distances, gradient = self.match(batch)
@@ -285,37 +283,9 @@ class GradientMatching(Distiller):
         Args:
             gradient: Gradient of the loss by the images, (C·ipc, ch, H, W).
         """
-        if self.space == "pixels":  # a pixel is std times a normalized one
-            gradient = gradient / by_channel(tuple(self.meta.std), gradient.dtype, gradient.device).square()
         # Not by backward(): a data-parallel wrapper would average, and round, a gradient that is already complete.
         self.images.grad = gradient
-        self._sgd().step()
-
-    def _sgd(self) -> torch.optim.Optimizer:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        return optimizer
-
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """Clamp the images between black and white.
-
-        With one step per class, the images that this module holds are those at which gradients are computed, each class
-        at its turn. What is clamped is where the published algorithm has them at the end of a round, from where the
-        steps of the classes before it then move them by their momentum.
-        """
-        black, white = self.meta.limits(self.images.dtype, self.device)
-        ahead = self._ahead()
-        self.images.copy_((self.images + ahead).clamp_(black, white) - ahead)
-
-    def _ahead(self) -> Tensor:
-        """Return by how much the steps of earlier classes move each image until its class's turn, with minus sign."""
-        velocity = self._sgd().state.get(self.images, {}).get("momentum_buffer")
-        if velocity is None or not self.per_class_steps:
-            return torch.zeros_like(self.images)
-        m, c = self.momentum, torch.arange(self.meta.num_classes, device=self.device, dtype=self.images.dtype)
-        shares = m ** (len(c) - c) * (1 - m**c) / (1 - m)
-        return self.lr * shares.repeat_interleave(self.ipc).view(-1, 1, 1, 1) * velocity
+        image_optimizer(self).step()
 
     def train_network(self, batch: IterationBatch) -> None:
         """Train the network on one device and send it to the others.

@@ -1,30 +1,34 @@
-"""The optimizer of the synthetic images in distribution matching."""
+"""The optimizers of synthetic images: SGD, or AdamW in distribution matching."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from bacon_pl.distillers.batched_sgd import batched_sgd
+from bacon_pl.distillers.batched_sgd import ImageSGD
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
 
 if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
     from bacon_pl.distillers.distribution_matching import DistributionMatching
 
 
-def image_optimizer(distiller: DistributionMatching) -> torch.optim.Optimizer:
+def make_image_optimizer(distiller: DistributionMatching) -> ImageSGD | PixelAdamW:
     """Make the optimizer, which takes all classes' steps at once if the schedule is one step per class.
 
     Args:
         distiller: The distiller with the images and the settings.
     """
     d = distiller
-    lr, momentum, classes = d.lr, d.momentum, d.meta.num_classes
-    if d.optimizer == "adamw":
-        mean, std = (d.meta.mean, d.meta.std) if d.space == "pixels" else ((0.0,), (1.0,))
-        decay, each = d.weight_decay, d.per_class_steps
-        return PixelAdamW(d.images, mean, std, classes, lr, weight_decay=decay, per_class_steps=each)
-    if d.per_class_steps:
-        lr, momentum = batched_sgd(lr, momentum, classes)
-    return torch.optim.SGD([d.images], lr=lr, momentum=momentum)
+    classes, each = d.meta.num_classes, d.per_class_steps
+    if d.optimizer == "sgd":
+        return ImageSGD(d.images, classes, d.lr, d.momentum, each, d.meta.std if d.space == "pixels" else None)
+    mean, std = (d.meta.mean, d.meta.std) if d.space == "pixels" else ((0.0,), (1.0,))
+    return PixelAdamW(d.images, mean, std, classes, d.lr, weight_decay=d.weight_decay, per_class_steps=each)
+
+
+def image_optimizer(module: LightningModule) -> ImageSGD | PixelAdamW:
+    """Return the one optimizer of a distiller, that of its images."""
+    optimizer = module.optimizers(use_pl_optimizer=False)
+    assert isinstance(optimizer, (ImageSGD, PixelAdamW))
+    return optimizer

@@ -19,10 +19,11 @@ FEW_CLASSES = 16
 class PixelAdamW(torch.optim.Optimizer):
     """AdamW on pixels in [0, 1] of images that are kept in normalized space.
 
-    Where steps are taken per class, one call of :meth:`step` does what one step of the whole tensor after each class's
-    gradient does, with the other classes' gradients zero: a class takes zero-gradient steps before and after its own
-    one, which move it by its running averages alone. A class's gradient depends on its own images only, so all
-    gradients may be computed at once. Of many classes the zero-gradient steps are summed in closed form, which is exact
+    Where steps are taken per class, a round does what one step of the whole tensor after each class's gradient does,
+    with the other classes' gradients zero: class c takes c zero-gradient steps, which move it by its running averages
+    alone, then its own step, and then zero-gradient steps to the end of the round. :meth:`approach` takes those before
+    the own ones. A class's gradient depends on its own images only, so all gradients may be computed at once after it,
+    and :meth:`step` takes the others. Of many classes the zero-gradient steps are summed in closed form, which is exact
     but for ``eps``.
 
     Args:
@@ -56,50 +57,96 @@ class PixelAdamW(torch.optim.Optimizer):
         self.per_class_steps = per_class_steps
 
     @torch.no_grad()
+    def approach(self) -> bool:
+        """Move every class to where it is when its turn comes, and its gradient is taken: once before each step.
+
+        Returns:
+            Whether the images have been moved.
+        """
+        if not self.per_class_steps:
+            return False
+        (group,) = self.param_groups
+        images, state, pixels, mean, square = self._opened(group)
+        begun = state["step"]
+        if self.num_classes > FEW_CLASSES:
+            turn = np.arange(self.num_classes)
+            self._coast(pixels, mean, square, turn, begun + 0 * turn, group)
+        else:
+            for before in range(self.num_classes - 1):
+                rest = slice(before + 1, None)
+                self._substep(pixels[rest], None, mean[rest], square[rest], begun + before + 1, group)
+        self._close(images, pixels)
+        return True
+
+    @torch.no_grad()
+    def clamp(self, low: Tensor, high: Tensor) -> None:
+        """Clamp the images, which it holds as they are at the end of a round.
+
+        Args:
+            low: Lowest values, to go with the images.
+            high: Highest values.
+        """
+        self.param_groups[0]["params"][0].clamp_(low, high)
+
+    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Take the steps of all classes.
+        """Take the own steps of all classes, and those that are left of the round.
 
         Args:
             closure: Not supported.
         """
         (group,) = self.param_groups
+        images, state, pixels, mean, square = self._opened(group)
+        assert images.grad is not None
+        gradient = (images.grad / self.statistics[1]).unflatten(0, (self.num_classes, -1))
+        begun, classes = state["step"], self.num_classes if self.per_class_steps else 1
+        state["step"] = begun + classes
+        if classes > FEW_CLASSES:
+            self._all_turns(pixels, gradient, mean, square, begun, group)
+        elif classes == 1:
+            self._substep(pixels, gradient, mean, square, begun + 1, group)
+        else:
+            for turn in range(classes):
+                for rows, own in ((slice(turn), None), (slice(turn, turn + 1), gradient[turn])):
+                    self._substep(pixels[rows], own, mean[rows], square[rows], begun + turn + 1, group)
+        self._close(images, pixels)
+
+    def _opened(self, group: dict[str, Any]) -> tuple[Tensor, dict[str, Any], Tensor, Tensor, Tensor]:
+        """Return the images, their state, a copy in pixels, and both running averages; the last three by class."""
         (images,) = group["params"]
         state = self.state[images]
         if not state:
             state.update(step=0, mean=torch.zeros_like(images), square=torch.zeros_like(images))
         mean, std = self.statistics
-        pixels = images * std + mean
-        gradient = images.grad / std
-        if self.per_class_steps and self.num_classes > FEW_CLASSES:
-            self._all_turns(pixels, gradient, state, group)
-        elif self.per_class_steps:
-            for turn in range(self.num_classes):
-                own = torch.zeros_like(gradient)
-                rows = slice(turn * len(images) // self.num_classes, (turn + 1) * len(images) // self.num_classes)
-                own[rows] = gradient[rows]
-                self._substep(pixels, own, state, group)
-        else:
-            self._substep(pixels, gradient, state, group)
-        images.copy_((pixels - mean) / std)
+        parts = (images * std + mean, state["mean"], state["square"])
+        pixels, averages, squares = (t.unflatten(0, (self.num_classes, -1)) for t in parts)
+        return images, state, pixels, averages, squares
+
+    def _close(self, images: Tensor, pixels: Tensor) -> None:
+        mean, std = self.statistics
+        images.copy_((pixels.flatten(0, 1) - mean) / std)
 
     @staticmethod
-    def _substep(pixels: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _substep(
+        pixels: Tensor, gradient: Tensor | None, mean: Tensor, square: Tensor, number: int, group: dict[str, Any]
+    ) -> None:
+        """Take the step of a number; None is a gradient of zero."""
         beta1, beta2 = group["betas"]
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - beta1)
-        state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        if gradient is None:
+            mean.mul_(beta1)
+            square.mul_(beta2)
+        else:
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         pixels.mul_(1 - group["lr"] * group["weight_decay"])
-        correction = math.sqrt(1 - beta2 ** state["step"])
-        root = (state["square"].sqrt() / correction).add_(group["eps"])
-        pixels.addcdiv_(state["mean"], root, value=-group["lr"] / (1 - beta1 ** state["step"]))
+        root = (square.sqrt() / math.sqrt(1 - beta2**number)).add_(group["eps"])
+        pixels.addcdiv_(mean, root, value=-group["lr"] / (1 - beta1**number))
 
-    def _all_turns(self, pixels: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Do what a step per class does, in three passes over the tensor."""
-        classes, begun = self.num_classes, state["step"]
-        pixels, gradient = (t.unflatten(0, (classes, -1)) for t in (pixels, gradient))
-        mean, square = (state[name].unflatten(0, (classes, -1)) for name in ("mean", "square"))
-        turn = np.arange(classes)
-        self._coast(pixels, mean, square, turn, begun + 0 * turn, group)
+    def _all_turns(
+        self, pixels: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, begun: int, group: dict[str, Any]
+    ) -> None:
+        """Take the own steps of all classes and those after them, in two passes over the tensor."""
+        turn = np.arange(self.num_classes)
         beta1, beta2 = group["betas"]
         mean.lerp_(gradient, 1 - beta1)
         square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -108,8 +155,7 @@ class PixelAdamW(torch.optim.Optimizer):
         correction = _column(np.sqrt(1 - beta2**number), mean)
         pixels.mul_(1 - group["lr"] * group["weight_decay"])
         pixels.sub_(rate * mean / ((square.sqrt() / correction).add_(group["eps"])))
-        self._coast(pixels, mean, square, classes - 1 - turn, number, group)
-        state["step"] = begun + classes
+        self._coast(pixels, mean, square, self.num_classes - 1 - turn, number, group)
 
     @staticmethod
     def _coast(

@@ -15,6 +15,7 @@ def test_steps_per_class_match_golden(golden):
         with torch.no_grad():
             images.clamp_(0, 1)
         for gradient in gradients:
+            optimizer.approach()
             images.grad = gradient.view_as(images)
             optimizer.step()
         torch.testing.assert_close(images.detach().view(3, 5), after, rtol=1e-12, atol=1e-14)
@@ -32,6 +33,7 @@ def test_it_is_torchs_adamw_on_pixels(per_class):
     ours = PixelAdamW(images, mean, std, 3, lr=0.01, weight_decay=0.1, per_class_steps=per_class)
     for _ in range(5):
         gradient = torch.randn(start.shape, generator=generator, dtype=torch.float64)
+        ours.approach()
         images.grad = gradient * scale  # by the normalized images
         ours.step()
         for turn in range(3 if per_class else 1):
@@ -52,6 +54,7 @@ def test_the_closed_form_of_many_classes_is_the_steps_one_by_one(monkeypatch):
         images = torch.nn.Parameter(start.clone())
         optimizer = PixelAdamW(images, (0.5,), (0.3,), 20, lr=0.01, weight_decay=0.1, eps=1e-18)
         for gradient in gradients:
+            optimizer.approach()
             images.grad = gradient
             optimizer.step()
         found.append((images.detach().clone(), optimizer.state[images]))
