@@ -158,6 +158,11 @@ class DistributionMatching(Distiller):
         if schedule not in (None, *get_args(ImageSchedule)):
             raise unknown_name("--model.schedule", str(schedule), get_args(ImageSchedule))
         self.objective = made(objective)
+        if (images := ipc * factor**2) < self.objective.fewest:
+            raise BaconError(
+                f"--model.ipc {ipc} with --model.factor {factor} has {images} image of a class, but some terms of "
+                f"{type(self.objective).__name__} need {self.objective.fewest}, tiles counted: raise one of the two."
+            )
         if reference is not None and not self.objective.uses_reference:
             raise BaconError(
                 f"--model.reference gives networks that {type(self.objective).__name__} does not read: set it to null, "

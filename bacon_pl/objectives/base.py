@@ -27,10 +27,12 @@ class Objective(Configured, ABC):
             in order; otherwise it may get any subset of them, depending on memory and devices.
         uses_reference: Whether the terms read the embeddings of the synthetic images by a reference network, as
             ``reference`` (C, m, d') in ``syn``, if the method has such networks. They must work without, too.
+        fewest: Number of synthetic images of a class, tiles counted, below which a term has no gradient.
     """
 
     cross_class: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = False
+    fewest: ClassVar[int] = 1
 
     def keep(self, trace: Trace) -> dict[str, Tensor]:
         """Select the results of a network's pass that are compared; by default the embeddings, as ``z`` (B, d).

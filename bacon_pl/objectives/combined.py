@@ -54,6 +54,11 @@ class Combined(Objective):
         return any(objective.uses_reference for objective in self.objectives)
 
     @property
+    def fewest(self) -> int:  # type: ignore[override]
+        """The largest of the objectives' numbers of images below which a term has no gradient."""
+        return max(objective.fewest for objective in self.objectives)
+
+    @property
     def keeps_embeddings_alone(self) -> bool:
         """Whether all objectives compare only embeddings."""
         return all(objective.keeps_embeddings_alone for objective in self.objectives)

@@ -42,6 +42,7 @@ class IID(Objective):
     """
 
     uses_reference = True
+    fewest = 2
 
     def __init__(self, covariance: float = 0.03, center: float = 0.01, rows: int = 1) -> None:
         for name, value in (("covariance", covariance), ("center", center)):

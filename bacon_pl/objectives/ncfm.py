@@ -145,7 +145,8 @@ class NCFM(Objective):
         # As a difference the phase keeps its digits: its own formula takes small differences of products.
         phase = (whole - amplitude).clamp(min=1e-12)
         mixed = self.amplitude * amplitude + (1 - self.amplitude) * phase
-        return {"characteristic": self.weight * mixed.sqrt().mean(1)}
+        # With no share of the phase it can be 0, where a root has no gradient.
+        return {"characteristic": self.weight * mixed.clamp(min=1e-24).sqrt().mean(1)}
 
     def _function(self, z: Tensor, t: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Real and imaginary part of each class's characteristic function, (C, n, d) → (C, k) each."""

@@ -18,6 +18,7 @@ CELLS = {
     "ncfm-sampler": [*product(PHOTOS, (1, 10, 50))],
 }
 DEEPER = ("datadam", "ncfm", "ncfm-sampler")
+DSA = {"color", "crop", "cutout", "flip", "scale", "rotate"}
 
 
 @pytest.mark.parametrize(("method", "name", "ipc"), thinned([(m, *c) for m, cells in CELLS.items() for c in cells], 4))
@@ -34,6 +35,18 @@ def test_every_cell_of_a_methods_paper_resolves_to_its_published_frame(method, n
     steps = (model["optimizer"], model["lr"], model["momentum"], model["weight_decay"], model.get("schedule"))
     where = model["space"], model["clamp_pixels"], model["per_class_steps"]
     objective = model["objective"]["init_args"]
+    started = (model["factor"], model["start"]["images"], model["start"]["scaling"])
+    augment = model["augment"]["class_path"].rpartition(".")[2], groups(model["augment"])
+    if method in ("datadam", "iid", "iid-dm"):
+        assert started == (2 if method == "iid" else 1, "tiles", "bilinear")
+        assert (augment[0], set(augment[1])) == ("DSA", DSA - {"flip"} if name == "svhn" else DSA)
+    else:
+        assert started == (2, "tiles", "nearest") and augment == ("Chain", ["color", "crop", "cutout"])
+    if method.startswith("iid"):
+        reference = model["reference"]
+        assert reference["network"]["class_path"].endswith(".ResNet18") and reference.get("augment") is None
+        assert (reference["count"], reference["epochs"], reference["batch_size"]) == (10, 40, 256)
+        assert (reference["lr"], reference["momentum"], reference["weight_decay"]) == (0.01, 0.9, 5e-4)
     match method:
         case "datadam":
             assert steps == ("sgd", 1.0, 0.5, 0.0, None) and where == ("normalized", False, False)
@@ -53,7 +66,11 @@ def test_every_cell_of_a_methods_paper_resolves_to_its_published_frame(method, n
             sgd = ("sgd", 0.01, 0.5, 0.0, "plateau")
             assert steps == (sgd if (name, ipc) == ("cifar100", 10) else adamw)
             assert where == ("pixels", True, True) and data["batch_real"] == 1024
-            assert (model["pairs"]["count"], model["pairs"]["epochs"]) == (20, 60)
+            pairs = model["pairs"]
+            assert (pairs["count"], pairs["epochs"], pairs["calibration"]) == (20, 60, 1.0)
+            assert groups(pairs["augment"]) == ["color", "crop"]
+            assert pairs["mixing"]["class_path"].endswith(".CutMix")
+            assert pairs["mixing"]["init_args"]["probability"] == 0.5
     assert (model.get("reference") is not None) == method.startswith("iid")
 
 

@@ -16,6 +16,8 @@ PUBLISHED = {
     "recipes/rded": (3, 300, 50, "adamw", 0.001, "cosine", "teacher"),
     "recipes/sre2l": (3, 400, 128, "adamw", 0.001, "cosine", "teacher"),
     "recipes/ncfm": (10, 2000, 128, "adamw", 0.001, "milestones", None),
+    "recipes/m3d": (5, 1000, 64, "sgd", 0.01, "step", None),
+    "recipes/datadam": (10, 1801, 64, "sgd", 0.01, "milestones", None),
     "recipes/ddranking": (5, 300, 256, "sgd", 0.01, "step", "teacher"),
 }
 
@@ -56,6 +58,30 @@ def test_rdeds_batches_grow_with_the_set(schedule, batch, depth, test_resize):
     assert (found["batch_size"], found["network"]["init_args"]["depth"]) == (batch, depth)
     assert found.get("test_resize") == test_resize
     assert found["network"]["init_args"]["norm"] == "batch"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "schedule", "epochs", "depth", "norm"),
+    [
+        ("ncfm", "tiny_imagenet/ipc1", 2000, 4, "instance"),
+        ("ncfm", "tiny_imagenet/ipc10", 300, 4, "instance"),
+        ("ncfm", "tiny_imagenet/ipc50", 40, 4, "instance"),
+        ("ncfm", "cifar100/ipc10", 2000, 3, "instance"),
+        ("datadam", "tiny_imagenet/ipc10", 1801, 4, "batch"),
+        ("datadam", "cifar10/ipc10", 1801, 3, "batch"),
+        ("m3d", "svhn/ipc10", 1000, 3, "instance"),
+    ],
+)
+def test_networks_and_epochs_are_those_of_the_dataset(recipe, schedule, epochs, depth, norm):
+    found = evaluation(schedule, f"recipes/{recipe}")
+    network = found["network"]["init_args"]
+    assert (found["epochs"], network["depth"], network["norm"]) == (epochs, depth, norm)
+
+
+def test_m3d_mixes_every_batch_and_half_of_those_of_digits():
+    for schedule, epochs, probability in (("mnist/ipc10", 1500, 0.5), ("cifar10/ipc10", 1000, 1.0)):
+        found = evaluation(schedule, "recipes/m3d")
+        assert (found["epochs"], found["mixing"]["init_args"]["probability"]) == (epochs, probability)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

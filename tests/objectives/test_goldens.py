@@ -198,6 +198,17 @@ def test_ncfm_sampling_network(golden):
     close(network.layers(data["sampler_noise"]).repeat(SHARE, 1), data["sampler_t"])
 
 
+@pytest.mark.parametrize("amplitude", [0.0, 0.5, 1.0])
+def test_ncfm_has_a_gradient_where_synthetic_and_real_images_are_the_same(amplitude):
+    z = torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0))
+    objective = NCFM(amplitude=amplitude, frequencies=64)
+    real = {"z": z, **objective.draw({"z": z}, 0, "draws", 0)}
+    syn = z.clone().requires_grad_()
+    found = objective.terms({"z": syn}, real)["characteristic"]
+    (gradient,) = torch.autograd.grad(found.sum(), syn)
+    assert torch.isfinite(found).all() and torch.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize(("name", "amplitude"), [("half", 0.5), ("amplitude", 0.9), ("phase", 0.1)])
 def test_ncfm_scales_multiply_frequencies(golden, name, amplitude):
     data = golden("ncfm_loss")
