@@ -186,7 +186,7 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="bacon_pl-") as scratch:
         folder = Path(out) if out is not None else Path(scratch) / "evaluation"
         run_settings: dict[str, Any] = {
-            "evaluation": {**(given.config.get("evaluation") or {}), **recipe},
+            "evaluation": {**_recorded(given, "evaluation"), **recipe},
             "trainer": {"enable_progress_bar": progress, **({} if out is not None else {"logger": False})},
         }
         source = "a set in memory" if isinstance(distilled, DistilledSet) else os.fspath(distilled)
@@ -205,12 +205,18 @@ def _needs_teacher(distilled: DistilledSet, labels: Sequence[Labels], settings: 
     """Return whether an evaluation of the set alone needs a teacher, and so real training images."""
     if labels and "soft" not in labels:
         return False
-    recorded = {"evaluation": distilled.config.get("evaluation") or {}}
+    recorded = {"evaluation": _recorded(distilled, "evaluation")}
     recipe = config_files.laid_over(recorded, nested(settings or {})).get("evaluation")
     soft = recipe.get("soft_labels") if isinstance(recipe, Mapping) else None
     if not isinstance(soft, Mapping):  # none, or a text that only the command reads, which checks once more
         return "soft" in labels and distilled.soft_labels is None
     return soft.get("source") not in ("stored", "folder")
+
+
+def _recorded(distilled: DistilledSet, section: str) -> Mapping[str, Any]:
+    """Return a section of the settings that a set records; none if its maker has put something else there."""
+    found = distilled.config.get(section)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _check_folder(command: Fit | Eval, out: Any) -> None:
@@ -220,7 +226,7 @@ def _check_folder(command: Fit | Eval, out: Any) -> None:
 
 def _test_data(data: Any, train: Any, root: Any, distilled: DistilledSet) -> tuple[list[Any], Any]:
     """Return settings of the test data, and a function that makes its DataModule, or None if the settings suffice."""
-    recorded = {k: v for k, v in (distilled.config.get("data") or {}).items() if k in _OF_FILES}
+    recorded = {k: v for k, v in _recorded(distilled, "data").items() if k in _OF_FILES}
     meta = distilled.meta
     if train is not None and (data is None or isinstance(data, (str, os.PathLike, DataModule))):
         raise BaconError("train=... goes with test images in memory; other data bring their training images.")

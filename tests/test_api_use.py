@@ -10,6 +10,7 @@ from torch import nn
 
 import bacon_pl
 from bacon_pl.data import DataModule, load_dataset
+from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import MLP, Network
 from tests.test_api import QUICK, SMALL
@@ -126,6 +127,20 @@ def test_networks_of_ones_own_need_no_types(made):
     assert found.numbers["config"]["evaluation"]["network"]["init_args"] == {"width": 3}
     with pytest.raises(BaconError, match="the network Broken cannot be run .*'classifier'"):
         bacon_pl.evaluate(made, epochs=1, progress=False, settings={"evaluation.network": f"{__name__}.Broken"})
+
+
+def test_sections_of_a_set_that_are_no_settings_are_not_read(made, images):
+    own = DistilledSet(made.images, made.labels, made.meta, config={"evaluation": "my notes", "data": ["digits"]})
+    for data in ("digits", images[1]):
+        found = bacon_pl.evaluate(own, data, **QUICK)
+        assert found.numbers["config"]["evaluation"]["num_networks"] == QUICK["num_networks"]
+    with pytest.raises(BaconError, match="give the data"):
+        bacon_pl.evaluate(own, **QUICK)
+
+
+def test_test_images_that_are_none_are_told_of(made, images):
+    with pytest.raises(BaconError, match="there are no images"):
+        bacon_pl.evaluate(made, images[1].subset(torch.arange(0)), **QUICK)
 
 
 def test_a_last_batch_of_one_image_is_told_of(made):

@@ -107,8 +107,9 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--shared",
         type=str | None,
         default=None,
-        help="Folder for the accuracies of trainings that only --scores needs. Those that another evaluation has left "
-        "there, on all real images or on random ones by the same recipe and seed, are not made again.",
+        help="Folder for the accuracies of trainings on all real images or on random ones that only --scores needs. "
+        "Those that another evaluation has left there, by the same recipe and seed, are not made again. The scores "
+        "name their accuracies, and the other results leave them out.",
     )
     parser.add_argument(
         "--bound",

@@ -21,8 +21,9 @@ class Made:
     """What the trainings of an evaluation gave.
 
     Attributes:
-        run_results: Results of the trainings that this evaluation made, in their order.
-        accuracies: Accuracies in percent, (K,), of all trainings, also of those that another evaluation made.
+        run_results: Results of the trainings, in their order, without those that evaluations share: what is reported
+            must not depend on which of them came first, or whether one was killed in between.
+        accuracies: Accuracies in percent, (K,), of all trainings.
         module: Module of the first training, that of the main architecture on the distilled set.
         loggers: Loggers of the first training.
     """
@@ -54,7 +55,7 @@ def train_all(
     for i, run in enumerate(comparison.runs, 1):
         with contextlib.ExitStack() as stack:
             path, there = None, None
-            if shared is not None and run in comparison.only_scored:
+            if shared is not None and run in comparison.shareable:
                 path, there = stack.enter_context(shared.turn(comparison, run))
             if there is not None:
                 made.accuracies[run] = there
@@ -71,9 +72,10 @@ def train_all(
             if made.module is None:
                 made.module, made.loggers = module, trainer.loggers
             result = comparison.result(run, module)
-            made.run_results.append(result)
             made.accuracies[run] = result.accuracies
             if shared is not None and path is not None:
                 shared.keep(path, comparison, run, result.accuracies)
+            else:
+                made.run_results.append(result)
             say(f"[{i}/{number}] {run_line(result)} ({duration(time.monotonic() - begun)})")
     return made

@@ -164,7 +164,7 @@ def pixels_of(image: Image.Image) -> Tensor:
 
 
 def load_files(
-    root: Path, files: Sequence[ImageFile], options: LoadOptions, channels: int | None = None
+    root: Path, files: Sequence[ImageFile], options: LoadOptions, channels: int | None = None, part: str = ""
 ) -> tuple[Tensor, Tensor]:
     """Decode image files, or read the decoded images from the cache.
 
@@ -173,6 +173,8 @@ def load_files(
         files: Files to read, in order; at least one.
         options: Loading options, of which ``image_size`` and ``on_bad_image`` are used.
         channels: 3 converts all images to RGB; None gives one channel if every image is gray, else three.
+        part: Name of the part of the dataset that the files are, if they are not all of it: it has a file of its own
+            in the cache, so that neither takes the place of the other.
 
     Returns:
         ``(images, kept)``: images are uint8 (n, ch, H, W); kept, (n,) int64, are their positions in ``files``. There
@@ -182,7 +184,8 @@ def load_files(
         BaconError: A file cannot be read, or the images differ in size and no ``image_size`` is given.
     """
     # Options that change the result are part of the place; the state of the files is the fingerprint.
-    place = repr((os.path.realpath(root), options.image_size, options.on_bad_image, channels))
+    of_part = (part,) if part else ()
+    place = repr((os.path.realpath(root), options.image_size, options.on_bad_image, channels, *of_part))
     state = hashlib.blake2b(digest_size=16)
     for file in files:
         line = f"{file.path}\0{file.size}\0{file.mtime_ns}\0{file.label}\n"

@@ -73,7 +73,7 @@ def _load_split(options: LoadOptions, held_out: str) -> tuple[LabeledImages, Lab
     if options.test:
         files += _list_classes(root, f"{held_out}/", names)
     # One call for both splits, since they must have the same channels and size.
-    images, kept = load_files(root, files, options)
+    images, kept = load_files(root, files, options, part="" if options.test else "train")
     labels = torch.tensor([file.label for file in files])[kept]
     n_train = int((kept < n_train).sum())
     train = LabeledImages(images[:n_train], labels[:n_train], tuple(names))

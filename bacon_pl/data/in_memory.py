@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -42,8 +43,20 @@ def labeled_images(data: Any, class_names: Sequence[str] | None = None, *, every
     own = data.class_names if isinstance(data, LabeledImages) else getattr(data, "classes", None)
     if class_names is not None and own is not None:
         check_order(tuple(map(str, own)), tuple(class_names))
-    if isinstance(data, LabeledImages):
-        return data if class_names is None else dataclasses.replace(data, class_names=tuple(class_names))
+    if not isinstance(data, LabeledImages):
+        found = _converted(data, class_names, own)
+    else:
+        found = data if class_names is None else dataclasses.replace(data, class_names=tuple(class_names))
+    if not len(found):
+        raise BaconError(f"there are no images: {_FORMS}.")
+    if every_class and not bool((counts := found.counts).all()):
+        name = found.class_names[int((counts == 0).nonzero()[0])]
+        raise BaconError(f"the class '{name}' has no images: labels must be 0, 1, … without a gap.")
+    return found
+
+
+def _converted(data: Any, class_names: Sequence[str] | None, own: Any) -> LabeledImages:
+    """Convert images and labels; ``own`` are the data's own names of the classes, or None."""
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images, labels = _tensor(data[0], "images"), _tensor(data[1], "labels")
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
@@ -68,12 +81,7 @@ def labeled_images(data: Any, class_names: Sequence[str] | None = None, *, every
     names = tuple(map(str, class_names or range(int(labels.max()) + 1)))
     if int(labels.max()) >= len(names):
         raise BaconError(f"labels go up to {int(labels.max())}, but there are names for {len(names)} classes.")
-    found = LabeledImages(_bytes(images), labels, names)
-    if every_class and not bool((counts := found.counts).all()):
-        raise BaconError(
-            f"the class '{names[int((counts == 0).nonzero()[0])]}' has no images: labels must be 0, 1, … without a gap."
-        )
-    return found
+    return LabeledImages(_bytes(images), labels, names)
 
 
 def check_order(own: tuple[str, ...], names: tuple[str, ...]) -> None:
@@ -146,8 +154,10 @@ class InMemoryData(DataModule):
             whitening=whitening,
         )
         given = train or test
-        if given is None or (train is None and meta is None):
+        if given is None or (not train and meta is None):
             raise BaconError("there are no training images: give some, or test images together with their meta.")
+        if not len(given):
+            raise BaconError("there are no images: give training images, test images, or both.")
         for other in (train, test):
             if other is not None and other.images.shape[1:] != given.images.shape[1:]:
                 raise BaconError(
@@ -215,10 +225,21 @@ def _collected(data: Any) -> tuple[Tensor, Tensor]:
                 f"image {index} of the dataset is {tuple(images[-1].shape)}, the first {tuple(images[0].shape)}: scale "
                 "them to one size (and one number of channels) first."
             )
-        labels.append(int(item[1]))
+        labels.append(_label(item[1], index))
     if not images:
         raise BaconError(f"there are no images: {_FORMS}.")
     return torch.stack(images), torch.tensor(labels)
+
+
+def _label(value: Any, index: int) -> int:
+    try:  # a fraction is no class by rounding; some datasets give arrays of one number
+        one: Any = value.item() if isinstance(value, (Tensor, np.ndarray)) else value
+        return operator.index(one)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BaconError(
+            f"the label of item {index} of the dataset is {one_line(value, 40)} ({_kind(value)}), not a whole number: "
+            "give the number of its class, from 0."
+        ) from error
 
 
 def _picture(image: Any, index: int) -> Tensor:

@@ -49,7 +49,7 @@ def load_tiny_imagenet(options: LoadOptions) -> tuple[LabeledImages, LabeledImag
     if options.test:
         files += _validation_files(root, label_of)
 
-    images, kept = load_files(root, files, options, channels=3)
+    images, kept = load_files(root, files, options, channels=3, part="" if options.test else "train")
     labels = torch.tensor([file.label for file in files])[kept]
     n_train = int((kept < n_train).sum())
     names = _class_names(root, wnids)

@@ -171,6 +171,11 @@ class Comparison:
         return [run for run in self.runs if run not in self._compared]
 
     @property
+    def shareable(self) -> list[Run]:
+        """Those of the runs that only the scores need and that evaluations of other sets need, too."""
+        return [run for run in self.only_scored if run.training_set != "distilled"]
+
+    @property
     def scored_runs(self) -> dict[str, Run]:
         """The runs that the robust scores need, by argument of :func:`~bacon_pl.evaluation.scores.robust_scores`."""
         return {

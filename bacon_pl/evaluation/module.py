@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bacon_pl.device_log import DeviceLog
 from bacon_pl.distributed import all_reduce_sum
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.evaluation.run_result import RunResult, Variant
 from bacon_pl.learners import Learners, accuracies, spread
 
@@ -85,8 +85,20 @@ class EvalModule(DeviceLog):
             self.log("train/loss", losses.mean(), prog_bar=True)
 
     def on_train_end(self) -> None:
-        """Send every network to all processes."""
-        self.learners.broadcast_networks()
+        """Send every network to all processes, and check them: logits that are NaN would all count as class 0.
+
+        Raises:
+            DivergedError: A network has a parameter that is not finite.
+        """
+        learners = self.learners
+        learners.broadcast_networks()
+        for k, network in enumerate(learners.networks, 1):
+            if not all(bool(p.isfinite().all()) for p in network.parameters()):
+                raise DivergedError(
+                    f"network {k} of {len(learners.networks)} ({type(network).__name__}) diverged in its training on "
+                    f"the set '{learners.name}' with the learning rate {learners.recipe.rate:g}: lower "
+                    "--evaluation.lr, or --evaluation.fixed_lr where that of real images is fixed."
+                )
 
     # Test.
 

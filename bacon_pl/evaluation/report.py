@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,15 @@ def _std(values: Tensor) -> float | None:
     return float(spread(values)) if len(values) > 1 else None
 
 
+def _finite(value: Any) -> Any:
+    """Replace numbers that are not finite, for which JSON has no words, by None."""
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _run(run_result: RunResult) -> dict[str, Any]:
     per_class = run_result.per_class
     present = per_class[0].isfinite()  # JSON has no NaN
@@ -54,7 +64,7 @@ def _run(run_result: RunResult) -> dict[str, Any]:
             "mean": [float(m) if p else None for m, p in zip(per_class.mean(0), present, strict=True)],
             "std": [_std(column) if p else None for column, p in zip(per_class.T, present, strict=True)],
         },
-        "final_loss": run_result.loss[:, -1].tolist(),
+        "final_loss": _finite(run_result.loss[:, -1].tolist()),
         "test_curve": {"epochs": list(run_result.curve_epochs), "per_network": run_result.curve.tolist()},
     }
 
@@ -140,8 +150,9 @@ def of_main(run_results: Sequence[RunResult]) -> list[RunResult]:
 
 
 def write_results(path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:
-    """Write results to a JSON file atomically and return its path."""
-    return write_text(path, json.dumps(numbers, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Write results to a JSON file atomically and return its path; numbers that are not finite become null."""
+    text = json.dumps(_finite(numbers), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    return write_text(path, text + "\n")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

@@ -39,7 +39,8 @@ class SharedAccuracies:
         """Describe a training by all that its accuracies depend on, as JSON values."""
         recipe, distilled = comparison.recipe_of(run), comparison.distilled
         soft = recipe.soft_labels
-        file = None if soft is None or soft.teacher is None else soft.teacher.file
+        # They are made by the recipe as it is given, whose network, for one, may be another than that of the run.
+        ensemble = None if soft is None else comparison.teachers
         return {
             **described(comparison.store, comparison.meta, recipe, comparison.seed, "evaluation"),
             **self.facts,
@@ -49,7 +50,7 @@ class SharedAccuracies:
             "networks": recipe.num_networks,
             "cut_tiles": recipe.cut_tiles,
             **identified({"soft_labels": None if soft is None else plain(soft), "test_resize": recipe.test_resize}),
-            "teacher": None if file is None else blake2b(Path(file).expanduser().read_bytes()).hexdigest(),
+            "teacher": None if ensemble is None else [teacher.origin for teacher in ensemble.teachers],
         }
 
     @contextlib.contextmanager

@@ -120,8 +120,11 @@ class Recipe:
             value = getattr(self, name)
             if value != "stored" and not (value > 0 and math.isfinite(value)):
                 raise BaconError(f"--evaluation.{name} must be positive and finite, got {value}.")
-        if not 0 <= self.warmup < 1:
-            raise BaconError(f"--evaluation.warmup must be in [0, 1), got {self.warmup}.")
+        for name in ("momentum", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BaconError(f"--evaluation.{name} must be in [0, 1), got {getattr(self, name)}.")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise BaconError(f"--evaluation.weight_decay must be zero or positive and finite, got {self.weight_decay}.")
         for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in choices:
                 raise unknown_name(name, str(getattr(self, name)), choices)

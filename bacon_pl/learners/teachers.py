@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from bacon_pl.configured import plain
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import network_files as files
-from bacon_pl.learners.fingerprint import TRAINED
+from bacon_pl.learners.fingerprint import TRAINED, described
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.teacher_settings import TeacherSettings
 from bacon_pl.learners.tested import check_above_chance, hits, tested
@@ -151,6 +153,13 @@ class Teacher:
         network = self.network if self._model is not None else _built(self.recipe.network, self.meta)
         return 4 * sum(t.numel() for t in _state(network).values() if t.is_floating_point())
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """All that its labels depend on, as JSON values, whether it is prepared or not."""
+        file = None if self._file is None else blake2b(Path(self._file).expanduser().read_bytes()).hexdigest()
+        own = described(self._store, self.meta, self.recipe, self._seed, self._purpose)
+        return {**own, "number": self._number, "file": file}
+
     def described(self) -> dict[str, Any]:
         """Return what is told of it with results, as JSON values, once it is prepared."""
         trained = self._file is None
@@ -237,4 +246,5 @@ def _state(network: Network) -> dict[str, Tensor]:
 
 def _for_steps(recipe: Recipe, steps: int, store: LabeledImages) -> Recipe:
     """Change the epochs of a recipe such that training on all real images takes at least the given number of steps."""
-    return replace(recipe, epochs=-(-steps // -(-len(store) // recipe.batch_size)))
+    whole = -(-len(store) // recipe.batch_size)
+    return replace(recipe, epochs=-(-steps // min(whole, recipe.epoch_steps or whole)))

@@ -251,6 +251,18 @@ def test_hard_and_soft_labels_stand_side_by_side(forked_cli: ForkedCli, run: Pat
     assert "| network | distilled, soft labels | distilled, hard labels | random real, soft labels |" in page
 
 
+def test_what_is_shared_is_reported_alike_by_who_makes_it_and_who_finds_it(forked_cli: ForkedCli, run: Path) -> None:
+    scored = ("--distilled", "run", "--scores", "true", "--shared", "kept", "--evaluation.soft_labels.steps", 1)
+    said = [evaluate(forked_cli, run.parent, *scored, "--out", out).stdout for out in ("first", "second")]
+    assert [text.count(", kept in kept/") for text in said] == [0, 3]
+    first, second = (json.loads((run.parent / out / "results.json").read_text()) for out in ("first", "second"))
+    assert all(first[part] == second[part] for part in ("runs", "baselines", "scores", "accuracy"))
+    # What a table reads is there, too: the set's accuracy with hard labels, which only the scores need here.
+    assert [(r["training_set"], r["variant"]) for r in second["runs"]] == [
+        ("distilled", "given"), ("distilled", "hard"), ("distilled", "plain")
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -216,6 +216,17 @@ def test_second_start_decodes_nothing(tmp_path: Path, no_decoding) -> None:
         load_dataset("folder", root, image_size=3)  # other options, other entry
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_training_images_alone_do_not_take_the_place_of_all(tmp_path: Path, cache: Path, no_decoding, flat) -> None:
+    root = tree(tmp_path / "d", *([""] if flat else ["train", "test"]))
+    for test in (True, False):
+        load_dataset("folder", root, test=test)
+    assert len(list(cache.iterdir())) == (1 if flat else 2)  # a flat folder is decoded as a whole in any case
+    no_decoding()
+    for test in (True, False):
+        load_dataset("folder", root, test=test)
+
+
 def test_changed_folder_is_decoded_again(tmp_path: Path, cache: Path) -> None:
     root = tree(tmp_path / "d", "train", "test")
     load_dataset("folder", root)
@@ -287,6 +298,7 @@ def test_tiny_imagenet(tiny: Path, no_decoding) -> None:
     assert test.labels.tolist() == [1, 0, 1]
     assert test.images[:, 0, 0, 0].tolist() == [120, 100, 110]
     assert train.images[6, :, 0, 0].tolist() == [60, 60, 60]
+    load_dataset("tiny_imagenet", tiny, test=False)
     no_decoding()
     assert torch.equal(load_dataset("tiny_imagenet", tiny.parent)[0].images, train.images)
 

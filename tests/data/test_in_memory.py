@@ -1,5 +1,7 @@
 """Images that Python code has at hand, as the library's data."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,8 @@ def test_gray_images_may_come_without_channels_and_names_may_be_given():
         (Listed([*PICTURES[:3], PICTURES[3].resize((3, 3))]), "image 3 of the dataset is (3, 3, 3)"),
         (Listed(["picture.png"] * 4), "image 0 of the dataset is a str"),
         (list(BYTES), "item 0 of the dataset is a Tensor"),
+        (LabeledImages(BYTES[:0], LABELS[:0], ("ant", "bee")), "no images"),
+        (LabeledImages(BYTES, 0 * LABELS, ("ant", "bee")), "'bee' has no images"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -83,6 +87,28 @@ def test_other_forms_are_refused(data, said):
     with pytest.raises(BaconError) as refused:
         labeled_images(data)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("whole", [int, np.int64, torch.tensor, lambda label: np.array([label])])
+def test_labels_of_items_are_whole_numbers_of_any_kind(whole):
+    assert labeled_images([(image, whole(int(y))) for image, y in zip(BYTES, LABELS, strict=True)]).labels.equal(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (1.7, "1.7 (a float)"),
+        (torch.tensor(0.9), "tensor(0.9000) (a Tensor)"),
+        (torch.eye(2)[0], "tensor([1., 0.]) (a Tensor)"),
+        ("ant", "ant (a str)"),
+        (None, "None (a NoneType)"),
+    ],
+)
+def test_other_labels_of_items_are_told(label, said):
+    with pytest.raises(
+        BaconError, match=re.escape(f"the label of item 0 of the dataset is {said}, not a whole number")
+    ):
+        labeled_images([(BYTES[0], label)])
 
 
 def test_too_few_names_are_refused():
@@ -113,6 +139,11 @@ def test_sets_that_do_not_go_together_are_refused():
         InMemoryData(train, larger)
     with pytest.raises(BaconError, match="no training images"):
         InMemoryData(None, train)
+    none = LabeledImages(BYTES[:0], LABELS[:0], ("0", "1"))
+    with pytest.raises(BaconError, match="there are no images"):
+        InMemoryData(None, none, meta=META)
+    with pytest.raises(BaconError, match="no training images"):
+        InMemoryData(none, train)
     three = labeled_images((BYTES[:3], [0, 1, 2]))
     with pytest.raises(BaconError, match="images of 3"):
         InMemoryData(train, three)

@@ -9,7 +9,7 @@ import torch
 from bacon_pl.augment import DSA, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.evaluation import EvalModule, results, run_line, summary, write_results
 from bacon_pl.learners import Learners, Recipe, TrainingSet
 from bacon_pl.networks import ConvNet, Network
@@ -156,6 +156,24 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
     assert (numbers["dataset"], numbers["ipc"], numbers["network"], numbers["epochs"]) == ("digits", 1, "ConvNet", 1)
     path = write_results(tmp_path / "results.json", numbers)
     assert json.loads(path.read_text())["accuracy"]["mean"] == pytest.approx(numbers["accuracy"]["mean"])
+
+
+def test_a_network_that_diverged_has_no_accuracy(data, tmp_path):
+    module = EvalModule(Learners(TrainingSet.random(data.train, 2, 2, 0), recipe(lr=1e30), data.meta))
+    said = r"network 1 of 2 \(ConvNet\) diverged in its training on the set 'random' with the learning rate 1e\+30: "
+    with pytest.raises(DivergedError, match=said):
+        trainer(tmp_path, module.learners.total_steps).fit(module)
+
+
+def test_results_are_json_whatever_a_loss_was(data, tmp_path):
+    module = EvalModule(Learners(TrainingSet.whole(data.train), recipe(), data.meta))
+    module.test_step((data.normalize(data.test.images), data.test.labels), 0)
+    module.learners.epoch_loss[0] = float("nan")
+    distilled = DistilledSet(torch.randn(10, 1, 8, 8), torch.arange(10), data.meta)
+    numbers = results(distilled, [module.run_result("ConvNet")], {"limit": float("inf")})
+    assert numbers["runs"][0]["final_loss"] == [None, 0]
+    text = write_results(tmp_path / "results.json", numbers).read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["config"] == {"limit": None}
 
 
 def test_accuracies_keep_the_order_of_the_networks(data):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from bacon_pl.networks import ConvNet
 from tests.patience import PATIENCE
 
 
-def small(channels, size, num_classes):
-    return ConvNet(channels, size, num_classes, width=4, depth=2)
+def small(channels, size, num_classes, width=4):
+    return ConvNet(channels, size, num_classes, width=width, depth=2)
 
 
 RECIPE = Recipe(network=small, num_networks=2, epochs=3)
@@ -42,7 +43,7 @@ def names(folder, data, trainer=None, **changes):
     shared = SharedAccuracies(folder, data.test, trainer or {"precision": "32-true"})
     one = comparison(data, **changes)
     found = {}
-    for run in one.only_scored:
+    for run in one.shareable:
         with shared.turn(one, run) as (path, there):
             assert there is None
         found[run.training_set, run.variant] = path.name
@@ -52,24 +53,22 @@ def names(folder, data, trainer=None, **changes):
 def test_a_name_follows_what_the_accuracies_depend_on(data, tmp_path):
     soft = replace(RECIPE, soft_labels=SoftLabels())
     first = names(tmp_path, data, recipe=soft)
-    whole, given, plain, own = ("whole", "hard"), ("random", "given"), ("random", "plain"), ("distilled", "plain")
-    assert first.keys() == {whole, given, plain, own, ("distilled", "hard")}
-    assert len(set(first.values())) == 5
+    whole, given, plain = ("whole", "hard"), ("random", "given"), ("random", "plain")
+    assert first.keys() == {whole, given, plain}
+    assert len(set(first.values())) == 3
 
     def changed(**changes):
         found = names(tmp_path, data, **{"recipe": soft, **changes})
         return {key for key in found.keys() & first.keys() if found[key] != first[key]}
 
     assert changed() == set()
-    assert changed(fill=1.0) == {own, ("distilled", "hard")}
-    assert changed(ipc=2) == {given, plain, own, ("distilled", "hard")}
+    assert changed(fill=1.0) == set()
+    assert changed(ipc=2) == {given, plain}
     assert changed(recipe=replace(soft, whole_epochs=1)) == {whole}
-    assert changed(recipe=replace(soft, soft_labels=SoftLabels(temperature=2.0))) == {given, plain, own}
-    assert changed(recipe=replace(soft, soft_labels=SoftLabels(teacher=TeacherSettings(epochs=1)))) == {
-        given,
-        plain,
-        own,
-    }
+    assert changed(recipe=replace(soft, soft_labels=SoftLabels(temperature=2.0))) == {given, plain}
+    assert changed(recipe=replace(soft, soft_labels=SoftLabels(teacher=TeacherSettings(epochs=1)))) == {given, plain}
+    # Its network is that of the teachers, and not of what they teach.
+    assert changed(recipe=replace(soft, network=partial(small, width=8))) == {given, plain}
     for changes in ({"seed": 1}, {"recipe": replace(soft, num_networks=3)}, {"trainer": {"precision": "bf16-mixed"}}):
         assert changed(**changes) == first.keys()
 

@@ -88,6 +88,11 @@ def test_networks_that_were_trained_before_these_options_stay_in_use():
         ({"reset_at_milestones": True}, "acts only with --evaluation.schedule milestones"),
         ({"betas": (0.5, 0.9)}, "betas acts only with --evaluation.optimizer adamw"),
         ({"betas": (0.5, 1.0), "optimizer": "adamw"}, r"betas must be two numbers in \[0, 1\)"),
+        ({"momentum": -0.5}, r"--evaluation.momentum must be in \[0, 1\), got -0.5"),
+        ({"momentum": float("nan")}, r"--evaluation.momentum must be in \[0, 1\)"),
+        ({"warmup": 1.0}, r"--evaluation.warmup must be in \[0, 1\)"),
+        ({"weight_decay": -1.0}, "--evaluation.weight_decay must be zero or positive and finite, got -1.0"),
+        ({"weight_decay": float("nan")}, "--evaluation.weight_decay must be zero or positive and finite"),
     ],
 )
 def test_options_act_or_are_refused(settings, message):

@@ -98,6 +98,17 @@ def test_those_of_soft_labels_and_feature_spaces_have_the_draws_that_they_had(da
     )
 
 
+def test_short_epochs_are_as_many_as_the_steps_take(data, monkeypatch):
+    recipe = Recipe(network=SMALL, num_networks=1, epoch_steps=2, coreset_steps=5, batch_size=256, acceleration="off")
+    steps, descend = [], Learners.descend
+    monkeypatch.setattr(Learners, "descend", lambda self, step: (steps.append(step), descend(self, step))[1])
+    feature_spaces(recipe, data.train, data.meta, 0)
+    assert steps == list(range(6))
+    steps.clear()
+    Teacher(replace(recipe, soft_labels=SoftLabels(steps=7)), data.train, data.meta).prepare(CPU)
+    assert steps == list(range(8))
+
+
 def test_a_teacher_sees_neither_held_out_nor_test_images():
     def logits(blank):
         module = DataModule(name="digits", val_fraction=0.2)
