@@ -44,7 +44,7 @@ def main() -> None:
     resolved = settings_of("fit", [f"--config={file}" for file in files])
     changed = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in args.set)}
     iterations = args.iterations or resolved["trainer"]["max_steps"]
-    split = hold_out(name, root or "data", args.held_out)
+    split = hold_out(name, root or "data", args.held_out, resolved["data"])
     begun = time.perf_counter()
     trials = Trials(split, resolved["data"], args.ipc, files[1], files[2], iterations, args.seed)
     accuracies = trials.accuracies(changed)

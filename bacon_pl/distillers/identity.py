@@ -12,6 +12,7 @@ _BEFORE: dict[str, Any] = {
     "upscaling": "bilinear",
     "test_resize": None,
     "precision": "32-true",
+    "networks": "as the recipe says",
     **dict.fromkeys(TESTING),
 }
 

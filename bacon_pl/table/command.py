@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -15,9 +17,8 @@ from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
 from bacon_pl.errors import BaconError, one_line, unknown_name
 from bacon_pl.evaluation import Labels
-from bacon_pl.learners.recipe import check_test_resize
 from bacon_pl.table.numbers import entries
-from bacon_pl.table.options import SECTIONS, split, whole_numbers, without_comments, words_of
+from bacon_pl.table.options import SECTIONS, add_options, split, whole_numbers, without_comments, words_of
 from bacon_pl.table.pages import write
 from bacon_pl.table.plan import (
     Cell,
@@ -28,15 +29,15 @@ from bacon_pl.table.plan import (
     of_seed,
     overlays,
     plan,
+    read_configs,
     record,
 )
 from bacon_pl.table.risk import measure_sets
 from bacon_pl.table.runner import Job, claimed, places, run_all
 from bacon_pl.table.screen import Screen
-from bacon_pl.table.sources import Source, locate
+from bacon_pl.table.sources import Source, check_images, in_own_format, loading, locate
 from bacon_pl.table.tuned import Tuned, tuned_settings, tuning_note
 
-DEFAULT_METHODS = "tiles,dm,idm,bacon"
 SHARED = "shared"
 """Folder, in that of a table, with the accuracies that its evaluations share."""
 
@@ -55,80 +56,16 @@ class Table:
         parser = ArgumentParser(
             prog="bacon table", description=self.__doc__, version=__version__, exit_on_error=False, default_env=False
         )
-        words = str | list[str]
-        parser.add_argument(
-            "--methods",
-            type=words,
-            default=DEFAULT_METHODS,
-            help="Names of configurations (idm stands for methods/idm), groups of configurations (ablation), or YAML "
-            "files.",
-        )
-        parser.add_argument(
-            "--datasets",
-            type=words,
-            default="mnist,fashion_mnist,svhn,cifar10,cifar100,tiny_imagenet",
-            help="Catalog names; NAME=DIR for a dataset that is not in --data.root.",
-        )
-        parser.add_argument("--ipcs", type=str | int | list[int], default="1,10,50", help="Images per class.")
-        parser.add_argument("--repeats", type=int, default=5, help="Distillations of each cell, with one seed each.")
-        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of the first repeat.")
-        parser.add_argument(
-            "--budget",
-            type=str,
-            default="full",
-            help="full: the published schedules; small: a few minutes per run on two CPU cores; or a YAML file.",
-        )
-        parser.add_argument(
-            "--tuned",
-            type=str | None,
-            default=None,
-            help="Folder of tuned settings, METHOD-DATASET-ipcK.yaml, that bacon tune has written: they have rows of "
-            "their own beside those of the methods' own settings.",
-        )
-        parser.add_argument(
-            "--labels",
-            type=words,
-            default=[],
-            help="With which labels every set is evaluated: hard, soft, or hard,soft for both, side by side; by "
-            "default as the evaluation's recipe says.",
-        )
-        parser.add_argument(
-            "--bound",
-            type=bool,
-            default=False,
-            nargs="?",
-            const=True,
-            help="Also measure BACON's bound and the risk of all sets, and say whether it ranks them as accuracy does.",
-        )
-        parser.add_argument(
-            "--scores",
-            type=bool,
-            default=False,
-            nargs="?",
-            const=True,
-            help="Also compute the robust scores LRS and ARS of all sets. Networks on all real images and on random "
-            "ones are trained once for the sets that share them.",
-        )
-        parser.add_argument(
-            "--out", type=str | None, default=None, help="Folder of the table; by default runs/table-<budget>."
-        )
-        parser.add_argument(
-            "--jobs",
-            type=int | None,
-            default=None,
-            help="Number of runs at the same time; by default one per GPU, or one per CPU core if there is no GPU.",
-        )
-        parser.add_argument(
-            "--configs", type=str | None, default=None, help="Folder of configurations; by default that of the package."
-        )
+        add_options(parser)
         self.config = parser.parse_args(own)
-        self.settings = settings
+        known = functools.cache(lambda command, words: settings(command, list(words)))
+        self.settings: Settings = lambda command, words: known(command, tuple(words))  # resolving takes half a second
 
     def run(self) -> None:
         """Make the table.
 
         Raises:
-            BaconError: The arguments are invalid, or runs failed.
+            BaconError: The arguments are invalid, runs failed, or none could be made.
         """
         c = self.config
         if c.repeats < 1:
@@ -137,7 +74,7 @@ class Table:
         configs = config_folder(c.configs)
         budget = budget_file(c.budget, configs)
         out = Path(c.out or f"runs/table-{budget.stem}")
-        given = {find(name).name: (name, root) for name, root in map(self._root, words_of(c.datasets, "--datasets"))}
+        given = self._datasets()
         methods = overlays(words_of(c.methods, "--methods"), configs)
         folder = Path(c.tuned).expanduser() if c.tuned else None
         cells, without = plan(methods, given, whole_numbers(c.ipcs), budget, configs, folder)
@@ -146,10 +83,8 @@ class Table:
             raise BaconError(f"there is nothing to run: {'; '.join(absent)}. `bacon configs` lists the schedules.")
         words = {name: f"{word}={root}" for name, (word, root) in given.items()}
         tuned, reasons = tuned_settings(cells, budget, c.budget, words)
-        sources, without_data = self._sources(cells, given)
-        made = [cell for cell in cells if cell.dataset in sources and cell not in reasons]
-        reasons.update(without_data)
-        jobs = self._jobs(made, seeds, sources, out, tuned)
+        sources: dict[Cell, Source] = {}
+        jobs = self._jobs(cells, seeds, given, sources, reasons, out, tuned)
         for job in jobs:
             check_record(job.folder, job.record)
         notes = [*self._notes(budget, seeds, sources), *tuning_note(list(tuned.values()))]
@@ -164,6 +99,9 @@ class Table:
                 measure_sets(jobs, given, seeds[0], torch.device("cuda" if gpu else "cpu"))
             files = publish()
         print("\n".join(["", files[0].read_text(encoding="utf-8"), *(f"table: {path}" for path in files)]))
+        if not jobs:
+            why = one_line(reasons[cells[0]].rstrip("."), 400)
+            raise BaconError(f"no cell of the table could be run, the first, {cells[0]}, for this reason: {why}.")
         if failed:
             raise BaconError(
                 f"{len(failed)} of {len(jobs)} runs failed, the first in '{failed[0].folder}' "
@@ -200,14 +138,14 @@ class Table:
             raise
         return failed
 
-    def _notes(self, budget: Path, seeds: Sequence[int], sources: dict[str, Source]) -> list[str]:
+    def _notes(self, budget: Path, seeds: Sequence[int], sources: Mapping[Cell, Source]) -> list[str]:
         """Return the notes that explain the table."""
         return [
             f"Budget {budget.stem}{self._changes()}; seeds {', '.join(map(str, seeds))}; bacon_pl {__version__}, "
             f"commit {git_commit() or 'unknown'}.",
             "Networks and schedules are those of `<dataset>/ipc<k>` in `bacon configs`, with the method's and the "
             f"budget's changes; the budget's are:\n\n```yaml\n{without_comments(budget)}\n```",
-            *(f"{source.note}." for source in sources.values() if source.note),
+            *dict.fromkeys(f"{source.note}." for source in sources.values() if source.note),
         ]
 
     def _check_family(self, cell: Cell, own: Mapping[str, Any], source: Source, out: Path) -> None:
@@ -216,9 +154,7 @@ class Table:
         Raises:
             BaconError: An option, or a configuration for every run, selects another family.
         """
-        for section, (option, *value) in self.overrides:
-            word, equals, text = option.partition("=")
-            text = text if equals else value[0]
+        for section, word, text in self._options():
             given = [layer.settings.get("model") for layer in layers(text)] if section == "config" else []
             if word not in ("--model", "--model.class_path") and not any(
                 isinstance(model, str) or (isinstance(model, Mapping) and "class_path" in model) for model in given
@@ -232,71 +168,82 @@ class Table:
                     "--methods tiles,mine.yaml."
                 )
 
-    def _root(self, word: str) -> tuple[str, Path]:
-        name, _, root = word.partition("=")
-        return name, Path(root or self._override("--data.root") or "data").expanduser()
+    def _datasets(self) -> dict[str, tuple[str, Path]]:
+        """Return the word and the folder of each dataset, by its name in the catalog.
 
-    def _sources(
-        self, cells: Sequence[Cell], given: dict[str, tuple[str, Path]]
-    ) -> tuple[dict[str, Source], dict[Cell, str]]:
-        """Find the datasets, and return the reasons for the cells whose dataset is missing."""
-        sources: dict[str, Source] = {}
-        reasons: dict[Cell, str] = {}
-        download = (self._override("--data.download") or "false").lower() == "true"
-        for name in dict.fromkeys(cell.dataset for cell in cells):
-            try:
-                sources[name] = locate(*given[name], download)
-            except BaconError as error:
-                reasons.update({cell: str(error) for cell in cells if cell.dataset == name})
-        return sources, reasons
+        Raises:
+            BaconError: A dataset is unknown, or given twice.
+        """
+        found: dict[str, tuple[str, Path]] = {}
+        for word in words_of(self.config.datasets, "--datasets"):
+            name, _, root = word.partition("=")
+            known = find(name).name
+            if known in found:
+                raise BaconError(
+                    f"--datasets gives {known} twice, the second time as '{word}': leave one out; another folder's "
+                    "images need a table of their own, with another --out."
+                )
+            found[known] = name, Path(root or self._override("--data.root") or "data").expanduser()
+        return found
 
     def _jobs(
         self,
         cells: Sequence[Cell],
         seeds: Sequence[int],
-        sources: dict[str, Source],
+        given: Mapping[str, tuple[str, Path]],
+        sources: dict[Cell, Source],
+        reasons: dict[Cell, str],
         out: Path,
         tuned: Mapping[Cell, Tuned],
     ) -> list[Job]:
-        """Create the jobs of all repeats; settings are resolved once per cell, as repeats differ only in the seed."""
+        """Create the jobs of all repeats; settings are resolved once per cell, as repeats differ only in the seed.
+
+        The data are looked at by a cell's own settings. They are added to ``sources`` or, if they are missing, to
+        ``reasons``, whose cells have no jobs.
+        """
+        cells = [cell for cell in cells if cell not in reasons]
         if cells:
             print(f"resolving the settings of {len(cells)} cell{'s' if len(cells) > 1 else ''} …", flush=True)
-        records, whole_epochs = {}, {}
+        of_all = [text for section, _, text in self._options() if section == "config"]
+        seen: dict[str, Source | str] = {}
+        kept: dict[Cell, dict[str, Any]] = {}
         for cell in cells:
-            arguments = self._arguments(cell, seeds[0], sources[cell.dataset], out)
-            asked = [*arguments["eval"], "--distilled", str(cell.folder(out, seeds[0]))]
-            records[cell], whole_epochs[cell] = record(self.settings, {**arguments, "eval": asked})
-            self._check_family(cell, records[cell], sources[cell.dataset], out)
+            configs = read_configs([*map(str, cell.configs), *of_all])  # before the settings are resolved from them
+            place = given[cell.dataset]
+            named = self._arguments(cell, seeds[0], in_own_format(*place), out)["fit"]
+            data = self.settings("fit", named)["data"]
+            asked = json.dumps([cell.dataset, data["download"], loading(data)])
+            if asked not in seen:
+                try:
+                    seen[asked] = locate(*place, data["download"], loading(data))
+                except BaconError as error:
+                    seen[asked] = str(error)
+            if isinstance(found := seen[asked], str):
+                reasons[cell] = found
+                continue
+            sources[cell] = found
+            arguments = self._arguments(cell, seeds[0], found, out)
+            arguments["eval"] += ["--distilled", str(cell.folder(out, seeds[0]))]
+            own, scoring = record(self.settings, arguments)
+            if found.images:
+                own["data"]["root"] = found.images
+            self._check_family(cell, own, found, out)
             if cell in tuned:
-                tuned[cell].check_kept(records[cell])
-            self._check_images(records[cell], cell, sources[cell.dataset])
+                tuned[cell].check_kept(own)
+            check_images(own["data"], cell.dataset, own["evaluation"].get("test_resize"), found, self.config.bound)
+            kept[cell] = {"record": own, "configs": configs, **scoring}
         return [
             Job(
                 cell,
                 seed,
                 cell.folder(out, seed),
-                self._arguments(cell, seed, sources[cell.dataset], out),
-                of_seed(records[cell], seed),
-                self.config.scores,
-                whole_epochs[cell],
+                self._arguments(cell, seed, sources[cell], out),
+                **{**facts, "record": of_seed(facts["record"], seed)},
+                scored=self.config.scores,
             )
             for seed in seeds
-            for cell in cells
+            for cell, facts in kept.items()
         ]
-
-    def _check_images(self, own: Mapping[str, Any], cell: Cell, source: Source) -> None:
-        """Check that images can be tested, and measured, as they are asked to be.
-
-        Raises:
-            BaconError: They cannot be enlarged so, or ``--bound`` would measure sets on other images than their own.
-        """
-        data = own["data"]
-        side = data.get("image_size")
-        if size := (side, side) if side else find(cell.dataset).size:
-            check_test_resize(own["evaluation"].get("test_resize"), size, bool(data.get("whitening")))
-        for name in ("image_size", "mean", "std"):
-            if self.config.bound and data.get(name) is not None and f"--data.{name}" not in source.arguments:
-                raise BaconError(f"--bound measures sets on the dataset's images as they are: leave out --data.{name}.")
 
     def _arguments(
         self, cell: Cell, seed: int, source: Source, out: Path, overrides: Sequence[tuple[str, list[str]]] | None = None
@@ -317,9 +264,13 @@ class Table:
 
     def _override(self, option: str) -> str | None:
         """Return the value of one of the options for every run, or None; if it is repeated, the last value."""
-        found = [parts[-1].partition("=")[2] if "=" in parts[0] else parts[-1] for _, parts in self.overrides
-                 if parts[0].partition("=")[0] == option]  # fmt: skip
+        found = [text for _, word, text in self._options() if word == option]
         return found[-1] if found else None
+
+    def _options(self) -> list[tuple[str, str, str]]:
+        """Return section, name and value of the options for every run."""
+        split_up = [(section, *parts[0].partition("="), parts[-1]) for section, parts in self.overrides]
+        return [(section, word, text if equals else last) for section, word, equals, text, last in split_up]
 
     @property
     def _labels(self) -> list[str]:

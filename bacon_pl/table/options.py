@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser
+
 from bacon_pl.errors import BaconError
 from bacon_pl.settings_text import names_in
 
@@ -20,6 +22,78 @@ SECTIONS = {
     "image_grid": ("fit",),
     "evaluation": ("eval",),
 }
+
+DEFAULT_METHODS = "tiles,dm,idm,bacon"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add the table's own options."""
+    words = str | list[str]
+    parser.add_argument(
+        "--methods",
+        type=words,
+        default=DEFAULT_METHODS,
+        help="Names of configurations (idm stands for methods/idm), groups of configurations (ablation), or YAML "
+        "files.",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=words,
+        default="mnist,fashion_mnist,svhn,cifar10,cifar100,tiny_imagenet",
+        help="Catalog names; NAME=DIR for a dataset that is not in --data.root.",
+    )
+    parser.add_argument("--ipcs", type=str | int | list[int], default="1,10,50", help="Images per class.")
+    parser.add_argument("--repeats", type=int, default=5, help="Distillations of each cell, with one seed each.")
+    parser.add_argument("--seed_everything", type=int, default=0, help="Seed of the first repeat.")
+    parser.add_argument(
+        "--budget",
+        type=str,
+        default="full",
+        help="full: the published schedules; small: a few minutes per run on two CPU cores; or a YAML file.",
+    )
+    parser.add_argument(
+        "--tuned",
+        type=str | None,
+        default=None,
+        help="Folder of tuned settings, METHOD-DATASET-ipcK.yaml, that bacon tune has written: they have rows of "
+        "their own beside those of the methods' own settings.",
+    )
+    parser.add_argument(
+        "--labels",
+        type=words,
+        default=[],
+        help="With which labels every set is evaluated: hard, soft, or hard,soft for both, side by side; by "
+        "default as the evaluation's recipe says.",
+    )
+    parser.add_argument(
+        "--bound",
+        type=bool,
+        default=False,
+        nargs="?",
+        const=True,
+        help="Also measure BACON's bound and the risk of all sets, and say whether it ranks them as accuracy does.",
+    )
+    parser.add_argument(
+        "--scores",
+        type=bool,
+        default=False,
+        nargs="?",
+        const=True,
+        help="Also compute the robust scores LRS and ARS of all sets. Networks on all real images and on random "
+        "ones are trained once for the sets that share them.",
+    )
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="Folder of the table; by default runs/table-<budget>."
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int | None,
+        default=None,
+        help="Number of runs at the same time; by default one per GPU, or one per CPU core if there is no GPU.",
+    )
+    parser.add_argument(
+        "--configs", type=str | None, default=None, help="Folder of configurations; by default that of the package."
+    )
 
 
 def split(args: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:

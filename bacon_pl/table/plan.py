@@ -200,7 +200,7 @@ def knobs_of(method: Path, dataset: str, ipc: int, budget: Path) -> Any:
     return found
 
 
-def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], int | None]:
+def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Collect the settings of distillation and evaluation that identify a cell's run.
 
     Args:
@@ -208,8 +208,11 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
         arguments: Arguments of ``fit`` and of ``eval``.
 
     Returns:
-        The settings as JSON values; and, as they change no accuracy of a table, not among them, the passes of an
-        evaluation over all real images (None: as many as over a set).
+        The settings as JSON values; and those of the scores, which are not among them because they change no accuracy:
+        the passes of an evaluation over all real images (None: as many as over a set), and the weights.
+
+    Raises:
+        BaconError: The settings are invalid, or the labels of one set would be those of all.
     """
     fit = dict(settings("fit", arguments["fit"]))
     resolved = settings("eval", arguments["eval"])
@@ -222,13 +225,26 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
     module, _, name = fit["model"]["class_path"].rpartition(".")
     free = getattr(importlib.import_module(module), name).free_settings  # settings has imported it already
     own = {**identity(fit, free), "evaluation": evaluation}
-    labels = resolved.get("labels")
-    own["labels"] = ",".join(names_in(labels)) if labels else "as the recipe says"
+    for option in ("labels", "networks"):
+        own[option] = ",".join(names_in(resolved.get(option) or [])) or "as the recipe says"
     tested = {name: value for name in TESTING if (value := resolved["trainer"].get(name))}
     own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"], **tested}
     others = ("acceleration", "whole_epochs")
     own["evaluation"] = identified({name: value for name, value in evaluation.items() if name not in others})
-    return json.loads(json.dumps(own, default=str)), evaluation.get("whole_epochs")
+    scoring = {"whole_epochs": evaluation.get("whole_epochs"), "score_weights": resolved["score_weights"]}
+    return json.loads(json.dumps(own, default=str)), scoring
+
+
+def read_configs(given: Iterable[str]) -> dict[str, str]:
+    """Return what configurations hold, by what names each.
+
+    Args:
+        given: Paths, names, or settings as YAML text.
+
+    Raises:
+        BaconError: A file is missing or is not a YAML file with settings.
+    """
+    return {one: repr([layer.settings for layer in config_files.layers(one)]) for one in given}
 
 
 def of_seed(own: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from bacon_pl.evaluation import VIEWS, bounds, markdown_table, write_text
 from bacon_pl.learners import Learners, Recipe, TrainingSet, feature_spaces
 from bacon_pl.selection import Embed
 from bacon_pl.table.runner import Job
-from bacon_pl.table.sources import training_images
+from bacon_pl.table.sources import loading, training_images
 
 if TYPE_CHECKING:
     from bacon_pl.table.numbers import Entry
@@ -57,7 +57,8 @@ def measure_sets(jobs: Iterable[Job], sources: Mapping[str, tuple[str, Path]], s
     for dataset, by_recipe in waiting.items():
         number = sum(map(len, by_recipe.values()))
         print(f"measuring the bound and the risk of {number} set{'s' * (number != 1)} of {dataset} …", flush=True)
-        store, meta = training_images(*sources[dataset])
+        first = next(iter(by_recipe.values()))[0]
+        store, meta = training_images(*sources[dataset], loading(first.record["data"]))
         store = store.to(device)
         for recipe, own in by_recipe.items():
             views: dict[DatasetMeta, dict[str, Embed]] = {}

@@ -12,16 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from bacon_pl.distilled_set import FILE_NAME
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 from bacon_pl.runtime import PARENT, lock
-from bacon_pl.table.plan import Cell, write_record
+from bacon_pl.table.plan import Cell, read_configs, write_record
 from bacon_pl.threads import available_cores
 
 RESULTS = "results.json"
@@ -40,6 +40,8 @@ class Job:
         record: Settings that must stay the same when the run is resumed.
         scored: Whether the results need robust scores.
         whole_epochs: Passes over all real images that the scores need; None: as many as over a set.
+        score_weights: Weights of the scores; None if any will do.
+        configs: What its configurations held when the record was made, by what names each.
     """
 
     cell: Cell
@@ -49,6 +51,8 @@ class Job:
     record: Mapping[str, Any]
     scored: bool = False
     whole_epochs: int | None = None
+    score_weights: Mapping[str, float] | None = None
+    configs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -59,9 +63,25 @@ class Job:
         try:
             numbers = json.loads(path.read_text(encoding="utf-8"))
             passes = numbers["config"]["evaluation"].get("whole_epochs")
-            return numbers["scores"] is not None and passes == self.whole_epochs
+            weights = numbers["config"].get("score_weights", self.score_weights)
+            return (
+                numbers["scores"] is not None and passes == self.whole_epochs and self.score_weights in (None, weights)
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return True  # who reads them says what is wrong
+
+    def changed(self) -> str | None:
+        """Return which configuration has changed since the record was made, if one has.
+
+        Raises:
+            BaconError: A configuration cannot be read any more.
+        """
+        now = read_configs(self.configs)
+        found = next((given for given in now if now[given] != self.configs[given]), None)
+        return found and (
+            f"the configuration '{one_line(found, 80)}', or one that it extends, has changed since this table began: "
+            "give the same command again"
+        )
 
     def steps(self) -> list[tuple[str, list[str]]]:
         """Return the names and arguments of the commands that must still be run."""
@@ -191,6 +211,8 @@ def run_all(
                 flaw = _run(job, place, held, running, stopping, begun)
             except OSError as error:
                 flaw = f"{error.strerror}: {error.filename}"
+            except BaconError as error:
+                flaw = str(error)
             if not stopping.is_set():
                 with one_at_a_time:
                     after(job, flaw, time.monotonic() - begun)
@@ -231,12 +253,15 @@ def _run(
     begun: float,
 ) -> str | None:
     """Run the remaining commands of a job and return an error message, or None."""
-    write_record(job.folder, job.record)
     # The processes end together with this one, so that a killed table can be restarted immediately.
     environment = {**os.environ, **place.environment, PARENT: str(os.getpid())}
     for name, arguments in job.steps():
         if stopping.is_set():
             return None
+        # The command reads the files anew, and its results would stand under the record of what they held before.
+        if flaw := job.changed():
+            return flaw
+        write_record(job.folder, job.record)
         command = [sys.executable, "-m", "bacon_pl", name, *arguments]
         with open(job.folder / f"{name}.log", "ab") as log:
             log.write(f"$ {shlex.join(['bacon', name, *arguments])}\n".encode(errors="backslashreplace"))

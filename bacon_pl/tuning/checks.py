@@ -10,11 +10,37 @@ from typing import Any
 from bacon_pl import config_files
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.partition import allowed_factors
-from bacon_pl.table.tuned import value_at
+from bacon_pl.table.tuned import HISTORY, value_at
 from bacon_pl.tuning.knobs import SECTION, Knob
 from bacon_pl.tuning.trials import SIZES
 
 FACTOR = "model.factor"
+HEADER = "# trial  seconds  accuracy  settings"
+"""The line above the trials in a result."""
+
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+def check_out(out: Path, below: Sequence[config_files.Layer]) -> None:
+    """Check that a result can be written, and replaces nothing but a result.
+
+    Args:
+        out: The file.
+        below: The method's files, which the result extends.
+
+    Raises:
+        BaconError: It is no name of a configuration, or that of a folder or of a file which is no result.
+    """
+    if out.suffix not in _SUFFIXES:
+        raise BaconError(f"--out is the configuration that is written: give a name that ends in .yaml, not '{out}'.")
+    if out.is_dir():
+        raise BaconError(f"--out '{out}' is a folder: give a file in it, such as '{out / 'tuned.yaml'}'.")
+    if any(layer.path is not None and layer.path.resolve() == out.resolve() for layer in below):
+        raise BaconError(f"--out '{out}' would replace the method, which the result extends: give another name.")
+    # Earlier versions wrote the history as comments alone.
+    if out.exists() and HISTORY not in config_files.read(out, "--out") and HEADER not in out.read_text("utf-8"):
+        raise BaconError(f"--out '{out}' is no result of bacon tune, and would be replaced: give another name.")
 
 
 def fitting(knobs: Sequence[Knob], size: tuple[int, int] | None) -> list[Knob]:

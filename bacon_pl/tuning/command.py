@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +22,16 @@ from bacon_pl.errors import BaconError, DivergedError
 from bacon_pl.pace import duration
 from bacon_pl.runtime import replacing
 from bacon_pl.table.plan import knobs_of, record, tuned_name
+from bacon_pl.table.sources import told_apart
 from bacon_pl.table.tuned import HISTORY
-from bacon_pl.tuning.checks import fitting, own_places
+from bacon_pl.tuning.checks import HEADER, check_out, fitting, own_places
 from bacon_pl.tuning.knobs import Knob, read_knobs
-from bacon_pl.tuning.shared_study import finished, load_optuna, points, take_turn, under_way
+from bacon_pl.tuning.shared_study import Turn, finished, load_optuna, opening, points, take_turn, under_way
 from bacon_pl.tuning.trials import Trials, hold_out
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-
-_HEADER = "# trial  seconds  accuracy  settings"
 
 
 class Tune:
@@ -107,15 +106,23 @@ class Tune:
         file = _overlay(c.method, "methods")
         budget = _overlay(c.budget, "budgets")
         knobs = read_knobs(knobs_of(file, dataset, c.ipc, budget), f"the configuration of {c.method}")
-        knobs = fitting(knobs, find(dataset).size)
         out = Path(c.out or f"tuned/{tuned_name(file.stem, dataset, c.ipc)}")
+        below = config_files.layers(str(file))
+        check_out(out, below)
         configs = self._configs(dataset, file, budget)
         settings, _ = record(settings_of, {"fit": configs, "eval": [*configs, f"--distilled={out.parent}"]})
         steps = c.iterations or max(1, int(settings["trainer"]["max_steps"]) // 2)
-        methods = [found for layer in config_files.layers(str(file)) if (found := config_files.method_of(layer))]
+        side = settings["data"].get("image_size")
+        knobs = fitting(knobs, (side, side) if side else find(dataset).size)
+        methods = [found for layer in below if (found := config_files.method_of(layer))]
         own = own_places(knobs, settings, budget, (dataset, c.ipc, methods[-1:]))
         planned = points(knobs, own, c.trials, c.seed_everything)
-        study = self._study(out, dataset, steps, knobs, settings)
+        split = None
+        if find(dataset).num_classes is None:  # its name does not say which images it holds
+            split = hold_out(dataset, root or "data", c.held_out, settings["data"])
+            settings["data"]["root"] = told_apart(split.kept, split.held)
+        marks = {"settings": self._own(dataset, steps, knobs), "resolved": settings}
+        study = self._study(out, marks)
         done = len(finished(study).keys() & set(range(c.trials)))
         print(
             f"{done} of {c.trials} trials are there, in {self._storage(out)}; knobs: "
@@ -123,9 +130,9 @@ class Tune:
             flush=True,
         )
         if done < c.trials:
-            split = hold_out(dataset, root or "data", c.held_out)
+            split = split or hold_out(dataset, root or "data", c.held_out, settings["data"])
             trials = Trials(split, settings["data"], c.ipc, file, budget, steps, c.seed_everything)
-            self._fill(study, planned, knobs, trials, out)
+            self._fill(study, marks, planned, knobs, trials, out)
         written = -1
         while written < (there := len(finished(study))):  # others may have ended theirs meanwhile
             self._write(out, study, knobs, file)
@@ -141,37 +148,55 @@ class Tune:
     def _storage(self, out: Path) -> str:
         return self.config.storage or f"sqlite:///{out.with_suffix('.db')}"
 
-    def _study(self, out: Path, dataset: str, steps: int, knobs: Sequence[Knob], resolved: dict[str, Any]) -> Study:
-        optuna = load_optuna()
+    def _own(self, dataset: str, steps: int, knobs: Sequence[Knob]) -> dict[str, Any]:
+        """The settings of all trials of a study, as they are given."""
         c = self.config
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            study: Study = optuna.create_study(
-                storage=self._storage(out), study_name=out.stem, direction="maximize", load_if_exists=True
-            )
-        except Exception as error:  # whatever a database raises
-            raise BaconError(f"cannot open --storage {self._storage(out)} ({error}): give another one.") from error
-        own = {
+        return {
             "method": c.method, "dataset": dataset, "ipc": c.ipc, "budget": c.budget, "iterations": steps,
             "held_out": c.held_out, "seed": c.seed_everything, "knobs": {k.name: repr(k) for k in knobs},
         }  # fmt: skip
-        there, flaw = study.user_attrs.get("settings"), ""
-        if there is not None and there != own:
-            flaw = ", ".join(name for name in own if there.get(name) != own[name])
-        # The method and the budget may have been edited since. What only one side has may be a newer version's.
-        elif (before := study.user_attrs.get("resolved")) is not None:
-            flaw = difference(before, resolved)
-        if flaw and (study.get_trials(deepcopy=False) or under_way(out)):
-            raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({flaw}): give another --out.")
-        study.set_user_attr("settings", own)
-        study.set_user_attr("resolved", resolved)
+
+    def _study(self, out: Path, marks: Mapping[str, Any]) -> Study:
+        """Open the study and mark it as one of these settings, unless it holds trials of others."""
+        optuna = load_optuna()
+        with opening(out):  # Optuna lays a database out without a lock
+            try:
+                study: Study = optuna.create_study(
+                    storage=self._storage(out), study_name=out.stem, direction="maximize", load_if_exists=True
+                )
+            except Exception as error:  # whatever a database raises
+                raise BaconError(f"cannot open --storage {self._storage(out)} ({error}): give another one.") from error
+            flaw = _flaw(study, marks)
+            if flaw and (study.get_trials(deepcopy=False) or under_way(out)):
+                raise BaconError(f"'{self._storage(out)}' holds trials of other settings ({flaw}): give another --out.")
+            for name, value in marks.items():
+                study.set_user_attr(name, value)
         return study
 
+    def _turn(self, study: Study, marks: Mapping[str, Any], count: int, out: Path) -> Turn | None:
+        """Take a turn, unless a tuning with other settings has taken the study before its first trial."""
+        with opening(out):  # so that the other one sees either this turn, or its own marks are seen here
+            turn = take_turn(study, count, out)
+            if flaw := _flaw(study, marks):
+                if turn is not None:
+                    turn.close()
+                raise BaconError(
+                    f"another tuning, of other settings ({flaw}), has begun in '{self._storage(out)}' meanwhile: "
+                    "give another --out."
+                )
+        return turn
+
     def _fill(
-        self, study: Study, planned: Sequence[FrozenTrial], knobs: Sequence[Knob], trials: Trials, out: Path
+        self,
+        study: Study,
+        marks: Mapping[str, Any],
+        planned: Sequence[FrozenTrial],
+        knobs: Sequence[Knob],
+        trials: Trials,
+        out: Path,
     ) -> None:
         """Run the trials that are missing and that no other process is running."""
-        while (turn := take_turn(study, len(planned), out)) is not None:
+        while (turn := self._turn(study, marks, len(planned), out)) is not None:
             with closing(turn):
                 begun = time.monotonic()
                 chosen = _values(knobs, planned[turn.point])
@@ -204,7 +229,7 @@ class Tune:
             f"# Command: bacon tune {shlex.join(self.words)}",
             f"# Version {bacon_pl.__version__}, commit {git_commit() or 'unknown'}; {own['iterations']} iterations a "
             f"trial. The test images were not loaded.",
-            _HEADER,
+            HEADER,
         ]
         for point, trial in done.items():
             said = ", ".join(f"{name} {_short(value)}" for name, value in _values(knobs, trial).items())
@@ -232,6 +257,16 @@ def _overlay(given: str, group: str) -> Path:
     if Path(given).is_file():
         return Path(given)
     return config_files.find(given if config_files.named(given) else f"{group}/{given}", None, f"--{group[:-1]}")
+
+
+def _flaw(study: Study, marks: Mapping[str, Any]) -> str:
+    """Say in which settings a study is another; what only one side has may be a newer version's."""
+    there = study.user_attrs
+    old, new = there.get("settings", {}), marks["settings"]
+    if flaw := ", ".join(name for name in new if name in old and old[name] != new[name]):
+        return flaw
+    # The method and the budget may have been edited since.
+    return difference(there["resolved"], marks["resolved"]) if "resolved" in there else ""
 
 
 def _values(knobs: Sequence[Knob], trial: FrozenTrial) -> dict[str, Any]:

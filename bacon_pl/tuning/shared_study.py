@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _POINT = "point"
+_PATIENCE = 60.0  # seconds in which another process has opened the study
 
 
 def load_optuna() -> Any:
@@ -110,6 +113,47 @@ class Turn:
         self.file.close()
 
 
+@contextlib.contextmanager
+def opening(result: Path) -> Iterator[None]:
+    """Let one process at a time open a study, mark it as its own, or take a turn in it.
+
+    Args:
+        result: The file of the tuning's result, beside which the lock lies.
+
+    Raises:
+        BaconError: No file can be written there, or another process holds the lock for very long.
+    """
+    path = result.with_name(f".{result.name}.opening")  # no name of a turn's lock, whatever other results are called
+    give_up = time.monotonic() + _PATIENCE
+    while True:
+        with _lock_file(path) as file:
+            if lock(file) and _is_there(path, file):
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                return
+        if time.monotonic() > give_up:
+            raise BaconError(f"another process has kept '{path}' locked: end it, or give another --out.")
+        time.sleep(0.05)
+
+
+def _is_there(path: Path, file: IO[Any]) -> bool:
+    """Return whether an open file is still that of a path: who had locked it may have removed it meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+def _lock_file(path: Path) -> IO[Any]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a")
+    except OSError as error:
+        raise BaconError(f"cannot write '{path}' ({error.strerror or error}): give another --out.") from error
+
+
 def under_way(result: Path) -> bool:
     """Return whether a process is making a point of the tuning with this result."""
     for path in result.parent.glob(f".{glob.escape(result.stem)}-*.lock"):
@@ -137,11 +181,7 @@ def take_turn(study: Study, count: int, result: Path) -> Turn | None:
     for point in range(count):
         if point in done:
             continue
-        path = result.with_name(f".{result.stem}-{point}.lock")
-        try:
-            file = open(path, "a")  # noqa: SIM115
-        except OSError as error:
-            raise BaconError(f"cannot write '{path}' ({error.strerror or error}): give another --out.") from error
+        file = _lock_file(result.with_name(f".{result.stem}-{point}.lock"))
         if lock(file) and point not in finished(study):
             return Turn(point, file)
         file.close()

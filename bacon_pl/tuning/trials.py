@@ -11,7 +11,7 @@ import bacon_pl
 from bacon_pl.data import DatasetMeta, InMemoryData, LabeledImages
 from bacon_pl.data.split import stratified_split
 from bacon_pl.errors import BaconError
-from bacon_pl.table.sources import training_images
+from bacon_pl.table.sources import loading, training_images
 
 SIZES = ("batch_real", "pool_batch")
 """Settings of the data that may be tuned: numbers of real images."""
@@ -32,7 +32,7 @@ class Split:
     held: LabeledImages
 
 
-def hold_out(dataset: str, root: str, share: float) -> Split:
+def hold_out(dataset: str, root: str, share: float, data: Mapping[str, Any]) -> Split:
     """Read a dataset's training images and hold a share of every class out, the same images every time.
 
     The test images are not loaded.
@@ -41,11 +41,12 @@ def hold_out(dataset: str, root: str, share: float) -> Split:
         dataset: Catalog name.
         root: Folder of the data.
         share: Share of the images that are held out, in (0, 1).
+        data: Settings of the data by name, of which those count by which images are read.
 
     Raises:
         BaconError: The data are missing or damaged, or no image would be held out.
     """
-    train, meta = training_images(dataset, Path(root).expanduser())
+    train, meta = training_images(dataset, Path(root).expanduser(), loading(data))
     kept, held = stratified_split(train.labels, share, 0, "tuning split")
     if not len(held):
         raise BaconError(f"--held_out {share} holds no image of {dataset} out: give a larger share.")

@@ -55,7 +55,7 @@ def planned(args, monkeypatch):
     def settings(which, words):
         return known.setdefault(which, known.get(which) or settings_of(which, words))
 
-    monkeypatch.setattr(command, "locate", lambda dataset, root, download: Source(("--data.root", str(root))))
+    monkeypatch.setattr(command, "locate", lambda dataset, root, *_: Source(("--data.root", str(root))))
     monkeypatch.setattr(command, "run_all", lambda *_: None)
     Table(args, settings=settings).run()
 

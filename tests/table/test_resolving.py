@@ -11,6 +11,7 @@ from bacon_pl.commands.settings import settings_of
 from bacon_pl.config_files import folder
 from bacon_pl.errors import BaconError
 from bacon_pl.table import Table, command
+from bacon_pl.table.options import DEFAULT_METHODS
 from bacon_pl.table.plan import budget_file, config_folder, of_seed, overlays, record
 
 GIVEN = ["--datasets", "digits", "--ipcs", "1", "--budget", "small"]
@@ -88,4 +89,4 @@ def test_methods_and_budgets_are_names_of_configurations_or_files(tmp_path):
 
 
 def test_the_default_methods_are_there():
-    assert overlays(command.DEFAULT_METHODS.split(","), config_folder(None))
+    assert overlays(DEFAULT_METHODS.split(","), config_folder(None))

@@ -151,14 +151,20 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
 
 
 def test_missing_data_and_schedules_are_listed(tmp_path, capsys):
-    main(["table", "--out", str(tmp_path), "--methods", "dm,bacon", "--datasets", "svhn,tiny_imagenet",
-          "--ipcs", "1,5,50", "--data.root", str(tmp_path / "nowhere")])  # fmt: skip
+    with pytest.raises(SystemExit) as stop:
+        main(["table", "--out", str(tmp_path), "--methods", "dm,bacon", "--datasets", "svhn,tiny_imagenet",
+              "--ipcs", "1,5,50", "--data.root", str(tmp_path / "nowhere")])  # fmt: skip
+    told = capsys.readouterr()
+    assert stop.value.code == 2
+    assert (
+        "no cell of the table could be run, the first, dm on svhn, ipc 1, for this reason: SVHN not found" in told.err
+    )
     page = (tmp_path / "table.md").read_text()
     assert "tiny_imagenet, ipc 5: there is no schedule tiny_imagenet/ipc5.yaml" in page
     assert page.count("SVHN not found") == 4 and page.count("TinyImageNet not found") == 4
     assert [row["mean"] for row in rows(tmp_path)] == [""] * 8
     assert all(row["reason"] for row in rows(tmp_path))
-    assert "0 runs" in capsys.readouterr().out
+    assert "0 runs" in told.out
 
 
 # Plan, numbers and pages.
