@@ -68,8 +68,7 @@ class DistributionMatching(Distiller):
             in [0, 1], as for M3D and NCFM. The same learning rate means different steps in the two spaces.
         clip_gradient: Largest allowed norm of an image's gradient; longer gradients are scaled down to it. 0 turns
             clipping off.
-        clamp_pixels: Clamp the images to the range between black and white after every iteration. Where SGD takes a
-            step per class, momentum may move them out of it by a little until a class's next turn.
+        clamp_pixels: Clamp the images to the range between black and white after every iteration.
         per_class_steps: Follow the published schedule of one step per class, computed as one equivalent step; false
             takes one plain step for all classes.
         pool: Settings of the network pool, which is used if there are no ``pairs``.
@@ -158,7 +157,7 @@ class DistributionMatching(Distiller):
         if schedule not in (None, *get_args(ImageSchedule)):
             raise unknown_name("--model.schedule", str(schedule), get_args(ImageSchedule))
         self.objective = made(objective)
-        if (images := ipc * factor**2) < self.objective.fewest:
+        if 0 < (images := ipc * factor**2) < self.objective.fewest:
             raise BaconError(
                 f"--model.ipc {ipc} with --model.factor {factor} has {images} image of a class, but some terms of "
                 f"{type(self.objective).__name__} need {self.objective.fewest}, tiles counted: raise one of the two."
