@@ -35,6 +35,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> BaconError:
     return BaconError(f"unknown {kind} '{one_line(name, 80)}'.{hint} Known: {', '.join(shown)}{others}.")
 
 
+class TooFewImagesError(BaconError):
+    """A method means nothing with so few images of a class. A table leaves such cells out and makes the others."""
+
+
 class DivergedError(BaconError):
     """A loss, a gradient or an image is not finite.
 

@@ -59,6 +59,10 @@ class ImageSGD(torch.optim.SGD):
             lr, momentum = batched_sgd(lr, *self.turns)
         super().__init__([images], lr=lr, momentum=momentum)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; torch's own leaves out what it does not know."""
+        return {**super().__getstate__(), "turns": self.turns, "std": self.std}
+
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Take the steps of all classes.
 

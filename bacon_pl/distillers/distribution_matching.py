@@ -23,7 +23,7 @@ from bacon_pl.distillers.pool import NetworkPool, PoolSettings
 from bacon_pl.distillers.reference import Reference, ReferenceNetworks
 from bacon_pl.distillers.schedules import ImageSchedule, observe, scheduled
 from bacon_pl.distributed import broadcast, shard
-from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.errors import BaconError, TooFewImagesError, unknown_name
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, Capture, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
 from bacon_pl.networks.acceleration import Work
@@ -158,7 +158,7 @@ class DistributionMatching(Distiller):
             raise unknown_name("--model.schedule", str(schedule), get_args(ImageSchedule))
         self.objective = made(objective)
         if 0 < (images := ipc * factor**2) < self.objective.fewest:
-            raise BaconError(
+            raise TooFewImagesError(
                 f"--model.ipc {ipc} with --model.factor {factor} has {images} image of a class, but some terms of "
                 f"{type(self.objective).__name__} need {self.objective.fewest}, tiles counted: raise one of the two."
             )

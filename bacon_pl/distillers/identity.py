@@ -40,7 +40,7 @@ def identity(config: Mapping[str, Any], free: Collection[str] = ()) -> dict[str,
     if "validation" in config:
         kept["validation"] = config["validation"]
     if precision := config.get("trainer", {}).get("precision"):
-        kept["trainer"] = {"precision": _PRECISIONS.get(str(precision), str(precision))}
+        kept["trainer"] = {"precision": str(precision)}
     return kept
 
 
@@ -65,6 +65,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "--
     known = _BEFORE.keys() & (old.keys() | new.keys())
     for name in sorted(old.keys() | new.keys() if strict else (old.keys() & new.keys()) | known):
         a, b = (run.get(name, _BEFORE.get(name, "not given")) for run in (old, new))
+        if name == "precision":
+            a, b = (_PRECISIONS.get(str(value), str(value)) for value in (a, b))
         if isinstance(a, dict) and isinstance(b, dict):
             found += [part for part in [difference(a, b, f"{prefix}{name}.")] if part]
         elif a != b:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bacon_pl.distillers.batched_sgd import ImageSGD
 from bacon_pl.distillers.pixel_adamw import PixelAdamW
+from bacon_pl.errors import BaconError
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -28,7 +29,15 @@ def make_image_optimizer(distiller: DistributionMatching) -> ImageSGD | PixelAda
 
 
 def image_optimizer(module: LightningModule) -> ImageSGD | PixelAdamW:
-    """Return the one optimizer of a distiller, that of its images."""
+    """Return the one optimizer of a distiller, that of its images.
+
+    Raises:
+        BaconError: A subclass has given another one, which does not take the steps of all classes at once.
+    """
     optimizer = module.optimizers(use_pl_optimizer=False)
-    assert isinstance(optimizer, (ImageSGD, PixelAdamW))
+    if not isinstance(optimizer, (ImageSGD, PixelAdamW)):
+        raise BaconError(
+            f"configure_optimizers of {type(module).__name__} must give an ImageSGD or a PixelAdamW of its images, got "
+            f"{type(optimizer).__name__}: override update() for steps of another kind."
+        )
     return optimizer

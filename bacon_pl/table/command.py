@@ -15,7 +15,7 @@ from bacon_pl import __version__
 from bacon_pl.config_files import layers
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import git_commit
-from bacon_pl.errors import BaconError, one_line, unknown_name
+from bacon_pl.errors import BaconError, TooFewImagesError, one_line, unknown_name
 from bacon_pl.evaluation import Labels
 from bacon_pl.table.numbers import entries
 from bacon_pl.table.options import SECTIONS, add_options, split, whole_numbers, without_comments, words_of
@@ -211,7 +211,11 @@ class Table:
             configs = read_configs([*map(str, cell.configs), *of_all])  # before the settings are resolved from them
             place = given[cell.dataset]
             named = self._arguments(cell, seeds[0], in_own_format(*place), out)["fit"]
-            data = self.settings("fit", named)["data"]
+            try:
+                data = self.settings("fit", named)["data"]
+            except TooFewImagesError as error:
+                reasons[cell] = str(error)
+                continue
             asked = json.dumps([cell.dataset, data["download"], loading(data)])
             if asked not in seen:
                 try:

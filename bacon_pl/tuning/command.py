@@ -265,6 +265,8 @@ def _flaw(study: Study, marks: Mapping[str, Any]) -> str:
     old, new = there.get("settings", {}), marks["settings"]
     if flaw := ", ".join(name for name in new if name in old and old[name] != new[name]):
         return flaw
+    if "resolved" in there and "root" in marks["resolved"]["data"] and "root" not in there["resolved"]["data"]:
+        return "the images, which an earlier version did not record"
     # The method and the budget may have been edited since.
     return difference(there["resolved"], marks["resolved"]) if "resolved" in there else ""
 

@@ -1,5 +1,7 @@
 """Steps of all classes at once, against torch's optimizers one class after another with gradients of the places."""
 
+import copy
+
 import pytest
 import torch
 
@@ -84,6 +86,18 @@ def test_sgd_takes_each_gradient_where_its_class_is_at_its_turn(clamped):
     ahead = lr * m ** (CLASSES - c) * (1 - m**c) / (1 - m) * velocity
     torch.testing.assert_close(in_pixels(begun + ahead), pixels.detach(), rtol=0, atol=1e-12)
     assert (pixels < 0).any() or (pixels > 1).any()
+
+
+def test_a_copy_goes_on_alike():
+    start, target = start_and_target()
+    images = normalized(start)
+    ours = ImageSGD(images, CLASSES, 0.1, 0.7, std=STD)
+    all_at_once(ours, images, target, clamped=True)
+    other = copy.deepcopy(ours)
+    (others,) = other.param_groups[0]["params"]
+    all_at_once(ours, images, target, clamped=True)
+    all_at_once(other, others, target, clamped=True)
+    assert torch.equal(images, others) and images is not others
 
 
 def test_one_step_for_all_classes_is_torchs_sgd():

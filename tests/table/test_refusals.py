@@ -63,11 +63,20 @@ def test_what_changes_accuracies_is_not_added_to_a_run_that_is_there(tmp_path, a
         check_record(tmp_path, before)
 
 
-@pytest.mark.parametrize(("none", "given"), [("", "32"), ("bf16-mixed", "bf16")])
-def test_two_names_of_a_precision_are_one(tmp_path, none, given):
+@pytest.mark.parametrize(("before", "after"), [("", "32"), ("bf16-mixed", "bf16"), ("bf16", "bf16-mixed")])
+def test_two_names_of_a_precision_are_one(tmp_path, before, after):
     def own(name):
         words = ["--config=mnist/ipc1", "--config=methods/random", *([f"--trainer.precision={name}"] if name else [])]
         return record(settings_of, {"fit": words, "eval": [*words, "--distilled=set"]})[0]
 
-    write_record(tmp_path, own(none))
-    check_record(tmp_path, own(given))
+    write_record(tmp_path, own(before))
+    check_record(tmp_path, own(after))
+
+
+def test_a_method_that_needs_more_images_is_left_out_where_there_are_fewer(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("bacon_pl.table.command.run_all", lambda jobs, *_: given.extend(jobs))
+    words = ["--methods", "random,iid-dm", "--datasets", "digits", "--ipcs", "1", "--repeats", "1"]
+    Table([*words, "--budget", "small", "--out", str(tmp_path / "table")], settings_of).run()
+    assert [job.cell.method for job in given] == ["random"]
+    assert "some terms of IID need 2, tiles counted" in (tmp_path / "table" / "table.md").read_text()
