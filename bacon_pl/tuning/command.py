@@ -224,8 +224,8 @@ class Tune:
             _put(settings, name, value)
         own = study.user_attrs["settings"]
         lines = [
-            f"# {file.stem} tuned for {own['dataset']}, {own['ipc']} images per class: trial {number} of "
-            f"{len(done)}, {best.value:.1f} % on held-out training images.",
+            f"# {file.stem} tuned for {own['dataset']}, {own['ipc']} image{'s' * (own['ipc'] != 1)} per class: trial "
+            f"{number} of {len(done)}, {best.value:.1f} % on held-out training images.",
             f"# Command: bacon tune {shlex.join(self.words)}",
             f"# Version {bacon_pl.__version__}, commit {git_commit() or 'unknown'}; {own['iterations']} iterations a "
             f"trial. The test images were not loaded.",
