@@ -102,6 +102,33 @@ def lock(file: IO[Any]) -> bool:
 
 
 @contextlib.contextmanager
+def held_file(path: Path) -> Iterator[bool]:
+    """Lock a file for this process during a block; it is made for that, and removed at the end of the block.
+
+    Args:
+        path: The file, in a folder that exists.
+
+    Yields:
+        Whether the lock was acquired; False if another process holds it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with open(path, "a") as file:
+        taken = lock(file)
+        try:  # a process that has just ended may have removed the file after it was opened here
+            taken = taken and os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except FileNotFoundError:
+            taken = False
+        try:
+            yield taken
+        finally:
+            if taken:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+@contextlib.contextmanager
 def held(folder: Path) -> Iterator[bool]:
     """Lock a folder for this process during a block; the folder is created if it does not exist.
 
@@ -118,18 +145,10 @@ def held(folder: Path) -> Iterator[bool]:
         OSError: The folder cannot be created or written.
     """
     made = [part for part in (folder, *folder.parents) if not part.exists()]
-    path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(path, "a") as file:
-            # A process that has just ended may have removed the file after it was opened here.
-            taken = lock(file) and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-            try:
-                yield taken
-            finally:
-                if taken:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+        with held_file(folder / ".lock") as taken:
+            yield taken
     finally:
         with contextlib.suppress(OSError):  # stops at the first folder that is not empty
             for part in made:

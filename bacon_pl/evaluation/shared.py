@@ -45,8 +45,8 @@ class SharedAccuracies:
             **described(comparison.store, comparison.meta, recipe, comparison.seed, "evaluation"),
             **self.facts,
             "training_set": run.training_set,
-            "distilled": distilled.checksum if run.training_set == "distilled" else None,
-            "ipc": None if run.training_set in ("distilled", "whole") else distilled.ipc,
+            "distilled": None,  # sets of one's own are not shared, but kept files are named by all keys
+            "ipc": None if run.training_set == "whole" else distilled.ipc,
             "networks": recipe.num_networks,
             "cut_tiles": recipe.cut_tiles,
             **identified({"soft_labels": None if soft is None else plain(soft), "test_resize": recipe.test_resize}),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from bacon_pl.errors import BaconError
-from bacon_pl.runtime import lock
+from bacon_pl.runtime import held_file, lock
 from bacon_pl.tuning.knobs import Knob
 
 if TYPE_CHECKING:
@@ -126,32 +125,22 @@ def opening(result: Path) -> Iterator[None]:
     path = result.with_name(f".{result.name}.opening")  # no name of a turn's lock, whatever other results are called
     give_up = time.monotonic() + _PATIENCE
     while True:
-        with _lock_file(path) as file:
-            if lock(file) and _is_there(path, file):
-                try:
-                    yield
-                finally:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+        with contextlib.ExitStack() as stack:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                taken = stack.enter_context(held_file(path))
+            except OSError as error:
+                raise _unwritable(path, error) from error
+            if taken:
+                yield
                 return
         if time.monotonic() > give_up:
             raise BaconError(f"another process has kept '{path}' locked: end it, or give another --out.")
         time.sleep(0.05)
 
 
-def _is_there(path: Path, file: IO[Any]) -> bool:
-    """Return whether an open file is still that of a path: who had locked it may have removed it meanwhile."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False
-
-
-def _lock_file(path: Path) -> IO[Any]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "a")
-    except OSError as error:
-        raise BaconError(f"cannot write '{path}' ({error.strerror or error}): give another --out.") from error
+def _unwritable(path: Path, error: OSError) -> BaconError:
+    return BaconError(f"cannot write '{path}' ({error.strerror or error}): give another --out.")
 
 
 def under_way(result: Path) -> bool:
@@ -181,7 +170,11 @@ def take_turn(study: Study, count: int, result: Path) -> Turn | None:
     for point in range(count):
         if point in done:
             continue
-        file = _lock_file(result.with_name(f".{result.stem}-{point}.lock"))
+        path = result.with_name(f".{result.stem}-{point}.lock")
+        try:
+            file = open(path, "a")  # noqa: SIM115
+        except OSError as error:
+            raise _unwritable(path, error) from error
         if lock(file) and point not in finished(study):
             return Turn(point, file)
         file.close()
