@@ -17,10 +17,16 @@ from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluation import Baseline, Labels, Results
-from bacon_pl.settings_text import names_in, nested
+from bacon_pl.settings_text import laid_over, names_in, nested
 
 _SCHEDULE = 10
 """Images per class of the schedule that is used if a dataset has none for the requested number."""
+
+_OF_DISTILL = {
+    "seed_everything": "seed", "overwrite": "overwrite", "ckpt_path": "resume", "model.ipc": "ipc", "data.name": "data",
+    "trainer.default_root_dir": "out",
+}  # fmt: skip
+"""Settings that arguments of :func:`distill` are for."""
 
 _OF_FILES = (
     "root", "image_size", "mean", "std", "test_fraction", "val_fraction", "split_seed", "on_bad_image", "whitening",
@@ -85,7 +91,9 @@ def distill(
     """
     if resume and out is None:
         raise BaconError("resume=True needs out=..., the folder of the run that is to go on.")
-    check_settings(settings, {"seed_everything": "seed", "overwrite": "overwrite", "ckpt_path": "resume"})
+    if_given = {"trainer.max_steps": ("iterations", iterations), "data.root": ("root", root)}
+    twice = {name: argument for name, (argument, value) in if_given.items() if value is not None}
+    check_settings(settings, _OF_DISTILL | twice)
     own, images = _data(data, root, ipc)
     if images is not None:
         check_unread(settings, data)
@@ -170,12 +178,13 @@ def evaluate(
         1
     """
     own_arguments = ("distilled", "out", "networks", "baselines", "labels", "scores", "bound", "overwrite")
-    check_settings(settings, {"seed_everything": "seed", **{name: name for name in own_arguments}})
+    recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
+    of_recipe = {f"evaluation.{name}": name for name in recipe}
+    check_settings(settings, {"seed_everything": "seed", **{name: name for name in own_arguments}, **of_recipe})
     given = distilled if isinstance(distilled, DistilledSet) else DistilledSet.load(distilled)
     own, images = _test_data(data, train, root, given)
     if images is not None:
-        check_unread(settings, data)
-    recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
+        check_unread(settings, data, ["eval_batch"])
     needy = [name for name, asked in (("scores", scores), ("bound", bound), ("baselines", bool(baselines))) if asked]
     in_memory = data is not None and images is not None and not isinstance(data, DataModule)
     if in_memory and train is None and (needy or _needs_teacher(given, labels, settings)):
@@ -206,7 +215,7 @@ def _needs_teacher(distilled: DistilledSet, labels: Sequence[Labels], settings: 
     if labels and "soft" not in labels:
         return False
     recorded = {"evaluation": _recorded(distilled, "evaluation")}
-    recipe = config_files.laid_over(recorded, nested(settings or {})).get("evaluation")
+    recipe = laid_over(recorded, nested(settings or {})).get("evaluation")
     soft = recipe.get("soft_labels") if isinstance(recipe, Mapping) else None
     if not isinstance(soft, Mapping):  # none, or a text that only the command reads, which checks once more
         return "soft" in labels and distilled.soft_labels is None
@@ -241,6 +250,8 @@ def _test_data(data: Any, train: Any, root: Any, distilled: DistilledSet) -> tup
     if isinstance(data, (str, os.PathLike)):
         there = recorded if meta.name == "folder" else {}
         return [{"data": {**there, "name": "folder", "root": os.fspath(data)}}], None
+    if root is not None:
+        raise BaconError("root=... is for datasets of the catalog: leave it out, the images are in memory.")
     test = labeled_images(data, meta.class_names, every_class=False)
     real = None if train is None else labeled_images(train, meta.class_names)
     return [], lambda given: InMemoryData(real, test, name=meta.name, meta=meta, eval_batch=given.eval_batch)
@@ -288,4 +299,4 @@ def _of_memory(given: Any) -> dict[str, Any]:
 
 def _overlay(given: str | os.PathLike[str], group: str) -> list[str]:
     name = os.fspath(given)
-    return [name if Path(name).is_file() else f"{group}/{name}"]
+    return [str(config_files.overlay(name, group) or f"{group}/{name}")]

@@ -31,7 +31,8 @@ _NETWORKS = "networks"
 _FINGERPRINT = re.compile(r"[0-9a-f]{24}")
 _NETWORK = re.compile(r"network(\d+)-epoch(\d+)\.safetensors")
 _OF_NETWORKS = re.compile(rf"lock|about\.json|tested\.json|{_NETWORK.pattern}|network\d+\.unfinished|\..+\.part")
-_PART = re.compile(r".+-[0-9a-f]{16}.{8}\.tmp|tmp.{8}", re.DOTALL)
+# What is being written: the cache's own files, those of safetensors, and those of `runtime.replacing`.
+_PART = re.compile(r".+-[0-9a-f]{16}.{8}\.tmp|tmp.{8}|\.tmp\w{6}|\..+\.part", re.DOTALL)
 # Names that file systems and desktops create in any folder.
 _OF_THE_SYSTEM = frozenset(("lost+found",))
 _LONGEST_HEADER = 1 << 20
@@ -287,7 +288,7 @@ def _entry(item: os.DirEntry[str]) -> Entry | None:
     if _PICKS.fullmatch(item.name):
         device, picked = _picked(path)
         return Entry(path, "measured", device, None, state.st_size, state.st_mtime, picked)
-    if item.name.endswith(".tmp") and _PART.fullmatch(item.name):
+    if _PART.fullmatch(item.name):
         return Entry(path, "part", item.name, None, state.st_size, state.st_mtime)
     if not (images := _IMAGES.fullmatch(item.name)):
         return None

@@ -15,6 +15,7 @@ from bacon_pl.distillers import Distiller
 from bacon_pl.errors import BaconError
 from bacon_pl.learners import Learners, Recipe, TrainingSet
 from bacon_pl.loggers import log_image
+from bacon_pl.networks.base import state_of
 
 PICTURE_NAME = "distilled.png"
 
@@ -195,5 +196,5 @@ class ValidationAccuracy(Callback):
 
 def _learned_beside(module: Distiller) -> dict[str, Tensor]:
     """Return the tensors of a synthetic set, by name, that make up the distilled set together with the images."""
-    held = {**dict(module.synthetic.named_parameters()), **dict(module.synthetic.named_buffers())}
+    held = state_of(module.synthetic)
     return {name: tensor for name, tensor in held.items() if name != "images"}

@@ -106,6 +106,18 @@ def named(name: str, root: Path | None = None) -> Path | None:
     return path if inside and path.is_file() else None
 
 
+def overlay(given: str, group: str, root: Path | None = None) -> Path | None:
+    """Return a file by its path, or a configuration by its name within a group or its full name; None if there is none.
+
+    Args:
+        given: ``dm``, ``methods/dm``, or a path.
+        group: ``methods`` or ``budgets``.
+        root: Folder of the configurations; by default the package's.
+    """
+    path = Path(given).expanduser()
+    return path if path.is_file() else named(f"{group}/{given}", root) or named(given, root)
+
+
 def find(given: str, beside: Path | None = None, option: str = "--config") -> Path:
     """Find a configuration: an existing file with this path, or else the package's configuration with this name.
 
@@ -286,7 +298,7 @@ def _anchored(value: Any, start: Path) -> Any:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two configurations, where the second overrides the first, with the rules of the command line.
+    """Merge two configurations, where the second overrides the first (see :func:`settings_text.laid_over`).
 
     If the second selects another family of methods, only the settings of :data:`OF_THE_DATA` of the first model remain.
     """
@@ -296,21 +308,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     if other.get("class_path", model.get("class_path")) != model.get("class_path"):
         stays = {name: value for name, value in model.items() if name in OF_THE_DATA}
         below = {**below, "model": {**stays, "class_path": other["class_path"]}}
-    return dict(laid_over(below, above))
-
-
-def laid_over(below: Any, above: Any) -> Any:
-    """Merge two values of settings, where the second overrides the first; arguments of different classes do not mix.
-
-    Options of a class that is named below with its ``init_args`` become such arguments.
-    """
-    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
-        return above
-    if "class_path" in above and above["class_path"] != below.get("class_path"):
-        return above
-    if "init_args" in below and not {"class_path", "init_args", "dict_kwargs"} & above.keys():
-        above = {"init_args": above}
-    return {**below, **{name: laid_over(below.get(name), value) for name, value in above.items()}}
+    return dict(settings_text.laid_over(below, above))
 
 
 def headline(path: Path) -> str:

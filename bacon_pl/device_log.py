@@ -41,6 +41,6 @@ class DeviceLog(pl.LightningModule):
             if isinstance(value, numbers.Real):
                 value = torch.full((), float(value), device=self.device)
             if prog_bar and isinstance(value, Tensor):
-                self.shown[name] = value.detach().clone()
+                self.shown[name] = value.detach().reshape(()).clone()
                 prog_bar = False
         super().log(name, value, prog_bar, *args, **kwargs)

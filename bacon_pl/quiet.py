@@ -32,14 +32,15 @@ def quietly() -> Iterator[None]:
     """Suppress these messages during a ``with`` block."""
     kernels = logging.getLogger(_KERNELS)
     level = kernels.level
+    added = [logger for name in _LOGGERS if is_news not in (logger := logging.getLogger(name)).filters]
     with warnings.catch_warnings():
         quiet()
         try:
             yield
         finally:
             kernels.setLevel(level)
-            for name in _LOGGERS:
-                logging.getLogger(name).removeFilter(is_news)
+            for logger in added:  # what was suppressed before stays so
+                logger.removeFilter(is_news)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,9 @@ from jsonargparse import get_loader
 
 from bacon_pl.errors import BaconError, one_line
 
+FLAG: Any = {"type": bool, "default": False, "nargs": "?", "const": True}
+"""What an option takes that is switched on by its name alone, and off by ``--NAME false``."""
+
 GIVE = "give a YAML file such as --print_config writes, or a name that `bacon configs` lists"
 
 _MOST_BYTES = 1 << 20  # settings have a few thousand bytes; a longer file was given by mistake
@@ -122,21 +125,44 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
         value = nested(value) if isinstance(value, Mapping) and not {"class_path"} & value.keys() else value
         for part in reversed(name.split(".")):
             value = {part: value}
-        found = _within(found, value)
+        found = laid_over(found, value)
     return found
 
 
-def _within(below: Any, above: Any) -> Any:
-    """Merge two values of settings; options of a class that is named by ``below`` become its arguments."""
-    if not isinstance(above, Mapping) or "class_path" in above:
+def value_at(settings: Mapping[str, Any], name: str) -> Any:
+    """Return a setting by its dotted name; None if it does not exist."""
+    value: Any = settings
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """Merge two values of settings, where the second overrides the first.
+
+    As on the command line, options beside or above the name of a class become its arguments, and a class that is named
+    again, by its full name or the short one, keeps those that it has. Arguments of different classes do not mix.
+
+    Args:
+        below: The value to override.
+        above: The value that overrides it, wherever it says anything.
+    """
+    if not isinstance(above, Mapping):
         return above
     if isinstance(below, str):
-        return {"class_path": below, "init_args": dict(above)}
+        below = {"class_path": below}
     if not isinstance(below, Mapping):
         return above
-    if "class_path" in below and not {"init_args", "dict_kwargs"} & above.keys():
-        return {**below, "init_args": _within(below.get("init_args"), above)}
-    return {**below, **{name: _within(below.get(name), value) for name, value in above.items()}}
+    if "class_path" in above and _class_name(above) != _class_name(below):
+        return above
+    alone = "init_args" in below or below.keys() == {"class_path"}  # else its arguments stand beside the name
+    if alone and not {"class_path", "init_args", "dict_kwargs"} & above.keys():
+        above = {"init_args": above}
+    return {**below, **{name: laid_over(below.get(name), value) for name, value in above.items()}}
+
+
+def _class_name(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("class_path")).rpartition(".")[2]
 
 
 def _spread(settings: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def run(s: Settings, networks: int) -> dict[str, Any]:
 
     def step(program: StatelessNetwork) -> tuple[Tensor, ...]:
         if device.type == "cpu" and program.plan.compiled:  # the CPU's kernels know one network only
-            (fused.unload if program.batched else fused.load)()
+            (fused.unload if program.way == "batched" else fused.load)()
         _, logits = program.side_by_side(weights, x)
         losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none").mean(1)
         return torch.autograd.grad(losses.sum(), list(weights.values()))
@@ -46,7 +46,7 @@ def run(s: Settings, networks: int) -> dict[str, Any]:
     programs = {}
     for batched in (True, False):
         program = StatelessNetwork(made[0], plan)
-        program.batched = batched
+        program.way = "batched" if batched else "in turn"
         step(program)
         programs["together" if batched else "one after another"] = program
     seconds: dict[str, list[float]] = {name: [] for name in programs}

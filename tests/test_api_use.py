@@ -92,7 +92,13 @@ def test_names_may_be_one_text(made, images):
     ("data", "settings", "said"),
     [
         ("digits", {"seed_everything": 7}, r"seed_everything is an argument of this function: give seed=\.\.\.\."),
-        (TENSORS, {"data.root": "x"}, "data.root is for a dataset's files, not for images in memory"),
+        ("digits", {"model.ipc": 2}, r"model\.ipc is an argument of this function: give ipc="),
+        (
+            "digits",
+            {"trainer": {"default_root_dir": "x"}},
+            r"default_root_dir is an argument of this function: give out=",
+        ),
+        (TENSORS, {"data.root": "x"}, r"data\.root does not apply to images in memory"),
         ("./nowhere", {}, "there is no folder './nowhere'"),
         ("nowhere", {}, r"unknown dataset 'nowhere'.* A folder of that name is not there, either\."),
         ("digits", {"evaluation.epochs": "abc"}, "--evaluation.epochs must be a whole number, got abc"),
@@ -109,9 +115,43 @@ def test_what_would_not_be_read_is_refused(data, settings, said):
         bacon_pl.distill(data, 1, progress=False, settings=settings)
 
 
+def test_the_number_of_iterations_is_given_once():
+    assert bacon_pl.distill("digits", 1, progress=False, settings=SMALL | {"trainer.max_steps": 1}).ipc == 1
+    with pytest.raises(BaconError, match=r"trainer\.max_steps is an argument of this function: give iterations="):
+        bacon_pl.distill("digits", 1, iterations=2, settings={"trainer.max_steps": 1})
+
+
 def test_arguments_of_an_evaluation_are_no_settings(made):
     with pytest.raises(BaconError, match="labels is an argument of this function: give labels="):
         bacon_pl.evaluate(made, settings={"labels": "soft"})
+    with pytest.raises(BaconError, match=r"evaluation\.epochs is an argument of this function: give epochs="):
+        bacon_pl.evaluate(made, epochs=1, settings={"evaluation": {"epochs": 2}})
+
+
+@pytest.mark.parametrize("setting", [{"data.mean": [0.9]}, {"data.whitening": "zca"}, {"data.split_seed": 7}])
+def test_settings_of_data_do_not_change_test_images_in_memory(made, images, setting):
+    with pytest.raises(BaconError, match=rf"the setting {next(iter(setting))} does not apply to images in memory"):
+        bacon_pl.evaluate(made, images[1], settings=setting)
+    with pytest.raises(BaconError, match="root=... is for datasets of the catalog"):
+        bacon_pl.evaluate(made, images[1], root="nowhere")
+    quick = QUICK | {"settings": QUICK["settings"] | {"data.eval_batch": 7}}
+    assert len(bacon_pl.evaluate(made, images[1], **quick).per_network) == quick["num_networks"]
+
+
+@pytest.mark.parametrize("name", ["bacon", "methods/random", "schedules/../methods/random"])
+def test_methods_have_their_names_or_full_ones(name):
+    if ".." in name:
+        with pytest.raises(BaconError, match="unknown configuration"):
+            bacon_pl.distill("digits", 1, name, iterations=1, progress=False)
+    else:
+        settings = SMALL if name == "bacon" else {}
+        assert bacon_pl.distill("digits", 1, name, iterations=1, progress=False, settings=settings).method in name
+
+
+def test_checkpoints_of_ones_own_stand_beside_the_runs(tmp_path):
+    own = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": str(tmp_path / "own")}}
+    bacon_pl.distill("digits", 1, out=tmp_path / "run", **BRIEF | {"settings": SMALL | {"trainer.callbacks": [own]}})
+    assert list((tmp_path / "own").glob("*.ckpt")) and (tmp_path / "run/checkpoints").is_dir()
 
 
 def test_options_of_the_recipes_network_are_its_arguments():

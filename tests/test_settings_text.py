@@ -9,7 +9,7 @@ import pytest
 
 from bacon_pl import config_files
 from bacon_pl.errors import BaconError
-from bacon_pl.settings_text import nested
+from bacon_pl.settings_text import laid_over, nested
 from tests.paths import ROOT
 
 # Each name stands for nine of the one before: a billion values in a few lines.
@@ -119,6 +119,8 @@ def test_text_of_any_length_is_no_path():
         {"model": {"network": "MLP"}, "model.network.width": 8},
         {"model.network": {"class_path": "MLP"}, "model.network.width": 8},
         {"model.network": {"class_path": "MLP", "init_args": {"width": 4}}, "model.network.init_args.width": 8},
+        {"model.network": "MLP", "model.network.init_args.width": 8},
+        {"model.network.init_args": {"width": 8}, "model.network": "MLP"},
     ],
 )
 def test_options_of_a_class_may_stand_beside_its_name(given):
@@ -127,3 +129,23 @@ def test_options_of_a_class_may_stand_beside_its_name(given):
 
 def test_nested_settings_are_merged():
     assert nested({"a": {"c": 2}, "a.b": 1, "d.e.f": None}) == {"a": {"c": 2, "b": 1}, "d": {"e": {"f": None}}}
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "found"),
+    [
+        ("MLP", {"width": 8}, {"class_path": "MLP", "init_args": {"width": 8}}),
+        ({"class_path": "MLP", "width": 4}, {"width": 8}, {"class_path": "MLP", "width": 8}),
+        (
+            {"class_path": "ConvNet", "init_args": {"width": 4}},
+            {"class_path": "bacon_pl.networks.ConvNet", "init_args": {"depth": 2}},
+            {"class_path": "bacon_pl.networks.ConvNet", "init_args": {"width": 4, "depth": 2}},
+        ),
+        ({"class_path": "ConvNet", "init_args": {"width": 4}}, {"class_path": "MLP"}, {"class_path": "MLP"}),
+        ({"class_path": "MLP"}, "ConvNet", "ConvNet"),
+        ({"a": {"b": 1}}, {"a": None}, {"a": None}),
+        (3, {"a": 1}, {"a": 1}),
+    ],
+)
+def test_settings_are_laid_over_others(below, above, found):
+    assert laid_over(below, above) == found

@@ -1,1 +1,1 @@
-"""The commands ``fit``, ``eval``, ``configs`` and ``cache``, one file each."""
+"""The commands ``fit``, ``eval``, ``teach``, ``configs`` and ``cache``, one file each."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from bacon_pl.config_files import (
     budget_of,
     for_data,
     is_own,
-    laid_over,
     layers,
     method_of,
     parsed,
     read,
 )
 from bacon_pl.errors import BaconError, one_line
+from bacon_pl.settings_text import laid_over
 
 CLASS_PATH = "--model.class_path"
 FIRST = "give first"
@@ -217,13 +218,14 @@ class CommandLine:
                 return f"It stands in {part.where}."
         return ""
 
+    def sections(self, name: str) -> list[Mapping[str, Any]]:
+        """Return one section of each configuration that has it, of which later ones override earlier ones."""
+        found = (part.settings.get(name) for part in self.parts if isinstance(part, Layer))
+        return [section for section in found if isinstance(section, Mapping)]
+
     def section(self, name: str) -> dict[str, Any]:
-        """Return one section of the configurations, where later ones override earlier ones."""
-        found: dict[str, Any] = {}
-        for part in self.parts:
-            if isinstance(part, Layer) and isinstance(part.settings.get(name), Mapping):
-                found = dict(laid_over(found, part.settings[name]))
-        return found
+        """Return one section of all configurations together."""
+        return dict(reduce(laid_over, self.sections(name), {}))
 
     def given(self) -> Iterator[tuple[str, Any]]:
         """Yield every setting as (dotted name, value), with ``init_args`` and similar levels left out of the names."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.bound import BoundSettings
@@ -15,21 +16,31 @@ from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluation import ScoreWeights
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
+from bacon_pl.settings_text import FLAG
 
 
-def check_recipe(settings: Mapping[str, Any]) -> None:
-    """Check settings of a recipe, which the command that uses them reads much later.
+def recipe_of(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge and check settings of a recipe, which the command that uses them reads much later.
 
     Args:
-        settings: The section ``evaluation`` of configurations.
+        sections: The section ``evaluation`` of each configuration, of which later ones override earlier ones.
+
+    Returns:
+        What is set, as ``bacon eval`` reads it from the same configurations; classes by their full names.
 
     Raises:
         argparse.ArgumentError: A setting does not exist, or has a value of another kind.
         BaconError: A value is out of range.
     """
+    if not sections:
+        return {}
     parser = CommandParser(exit_on_error=False, default_env=False)
     parser.add_class_arguments(Recipe, "evaluation")
-    parser.instantiate_classes(parser.parse_object({"evaluation": dict(settings)}))
+    found = None
+    for section in sections:
+        found = parser.parse_object({"evaluation": dict(section)}, cfg_base=found, defaults=False)
+    parser.instantiate_classes(found)
+    return dict(yaml.safe_load(parser.dump(found, skip_none=False))["evaluation"])
 
 
 def check_dataset(distilled: DistilledSet, name: str, given: Iterable[tuple[str, Any]]) -> None:
@@ -73,7 +84,7 @@ def add_options(parser: LightningArgumentParser) -> None:
         "the folder of the set's run; for a set that is not in the folder of a run, in evaluations/ in "
         "--trainer.default_root_dir or runs/.",
     )
-    parser.add_argument("--overwrite", type=bool, default=False, help="Replace existing results in that folder.")
+    parser.add_argument("--overwrite", **FLAG, help="Replace existing results in that folder.")
     parser.add_argument(
         "--baselines",
         type=str | list[str],
@@ -98,8 +109,7 @@ def add_options(parser: LightningArgumentParser) -> None:
     )
     parser.add_argument(
         "--scores",
-        type=bool,
-        default=False,
+        **FLAG,
         help="Compute the robust scores of DD-Ranking, including the additional runs that they need.",
     )
     parser.add_class_arguments(ScoreWeights, "score_weights")
@@ -113,16 +123,12 @@ def add_options(parser: LightningArgumentParser) -> None:
     )
     parser.add_argument(
         "--bound",
-        type=bool,
-        default=False,
-        nargs="?",
-        const=True,
+        **FLAG,
         help="Compute BACON's bound and the risk of the set in the feature spaces of three networks.",
     )
     parser.add_class_arguments(BoundSettings, "bound_settings")
     parser.add_argument(
         "--figures",
-        type=bool,
-        default=False,
+        **FLAG,
         help="Also draw figures of accuracies, learning curves, confusion, embeddings and the images.",
     )

@@ -14,7 +14,7 @@ from bacon_pl.checkpoint_files import iterations_done
 from bacon_pl.checkpoints import Checkpoints, claimed
 from bacon_pl.commands.arguments import CLASS_PATH
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
-from bacon_pl.commands.evaluate_options import check_recipe
+from bacon_pl.commands.evaluate_options import recipe_of
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.configured import class_path
 from bacon_pl.data import DataModule
@@ -26,6 +26,7 @@ from bacon_pl.opening import Opening
 from bacon_pl.partition import check_factor
 from bacon_pl.preflight import check_writable
 from bacon_pl.progress import planned, progress, with_progress
+from bacon_pl.settings_text import FLAG
 from bacon_pl.traces import leave_no_trace
 
 
@@ -66,7 +67,7 @@ class Fit(LightningCommand):
             help="Resume from a checkpoint: a checkpoint file; a run's folder, for its newest checkpoint; or 'last', "
             "for the newest checkpoint in --trainer.default_root_dir, if there is one.",
         )
-        parser.add_argument("--overwrite", type=bool, default=False, help="Replace an existing run in that folder.")
+        parser.add_argument("--overwrite", **FLAG, help="Replace an existing run in that folder.")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the Trainer with callbacks that show the progress."""
@@ -108,13 +109,13 @@ class Fit(LightningCommand):
         self.check()
         # Options for resuming are not recorded, so that a resumed run gives the same file as an uninterrupted one.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
-        if recipe := self.command_line.section("evaluation"):  # record the intended recipe of the evaluation
+        if recipe := recipe_of(self.command_line.sections("evaluation")):  # record the intended one
             self.model.config["evaluation"] = recipe
         root, config = Path(self.trainer.default_root_dir), self.config
         zero = self.trainer.is_global_zero
         with claimed(root, config.ckpt_path, config.overwrite, exclusive=zero) as checkpoint:
-            checkpoints = self.trainer.checkpoint_callback
-            assert isinstance(checkpoints, Checkpoints)
+            # The Trainer's own property has the first checkpoint callback, which may be one of the user's.
+            checkpoints = next(one for one in self.trainer.checkpoint_callbacks if isinstance(one, Checkpoints))
             checkpoints.replaces = config.overwrite and checkpoint is None
             self.model.overwrite = config.overwrite
             self.connect_loggers(root, checkpoint)
@@ -154,11 +155,10 @@ class Fit(LightningCommand):
                 "distillation is counted in iterations: give --trainer.max_steps N, at least 1, as schedules such as "
                 "--config mnist/ipc10 do, and neither --trainer.max_epochs 0 nor --trainer.limit_train_batches 0."
             )
-        if recipe := self.command_line.section("evaluation"):
-            try:
-                check_recipe(recipe)
-            except argparse.ArgumentError as error:
-                raise BaconError(self._placed(explain(error, [], ""))) from error
+        try:
+            recipe_of(self.command_line.sections("evaluation"))
+        except argparse.ArgumentError as error:
+            raise BaconError(self._placed(explain(error, [], ""))) from error
         factor = self.config.model.get("factor")
         if isinstance(factor, int) and (size := self.datamodule.known_size):
             check_factor(size, factor, "--model.factor")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from bacon_pl.configured import plain
 from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError, StoppedError, TimeUpError
 from bacon_pl.quiet import quietly, silenced
-from bacon_pl.settings_text import nested
+from bacon_pl.settings_text import nested, value_at
 
 IN_MEMORY = ("mean", "std", "val_fraction", "batch_real", "pool_batch", "eval_batch", "split_seed", "whitening")
 """Settings of the data that also apply to images in memory."""
@@ -30,23 +30,39 @@ def arguments_of(layers: list[Any], *more: Mapping[str, Any] | None) -> list[str
 
 
 def check_settings(settings: Mapping[str, Any] | None, arguments: Mapping[str, str]) -> None:
-    """Fail if settings hold what an argument of the function is for, which would override it."""
-    for name in nested(settings or {}):
-        if name in arguments:
-            raise BaconError(f"the setting {name} is an argument of this function: give {arguments[name]}=....")
+    """Fail if settings hold what an argument of the function is for, which they would override.
+
+    Args:
+        settings: The settings, nested or with dotted names.
+        arguments: Names of the function's arguments by dotted name of the setting.
+
+    Raises:
+        BaconError: They do.
+    """
+    given = nested(settings or {})
+    for name, argument in arguments.items():
+        if value_at(given, name) is not None:
+            raise BaconError(f"the setting {name} is an argument of this function: give {argument}=....")
 
 
-def check_unread(settings: Mapping[str, Any] | None, data: Any) -> None:
-    """Fail if settings of the data are not read, because the images are given, and are not what is done anyway."""
+def check_unread(settings: Mapping[str, Any] | None, data: Any, read: Collection[str] = IN_MEMORY) -> None:
+    """Fail if settings of the data are not read, because the images are given, and are not what is done anyway.
+
+    Args:
+        settings: The settings, nested or with dotted names.
+        data: The images.
+        read: Settings of the data that apply to images in memory all the same.
+
+    Raises:
+        BaconError: They are not read.
+    """
     given = nested(settings or {}).get("data")
     for name, value in given.items() if isinstance(given, Mapping) else ():
         if isinstance(data, DataModule):
             if getattr(data, name, None) != value:
                 raise BaconError(f"the setting data.{name} is that of the DataModule: give it there.")
-        elif name not in IN_MEMORY:
-            raise BaconError(
-                f"the setting data.{name} is for a dataset's files, not for images in memory: leave it out."
-            )
+        elif name not in read:
+            raise BaconError(f"the setting data.{name} does not apply to images in memory here: leave it out.")
 
 
 @contextlib.contextmanager

@@ -128,6 +128,7 @@ def _write(path: Path, fingerprint: str, tensors: dict[str, Tensor], info: dict[
     os.close(handle)
     try:
         save_file(tensors, temporary, metadata={KEY: json.dumps(facts)})
+        os.chmod(temporary, 0o644)  # a cache may be shared, and temporary files are their owner's alone
         os.replace(temporary, path)  # atomic: no reader ever sees half a file
         _note(path)
     except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -109,17 +109,19 @@ def _constants(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return scale and shift of :func:`normalize`, (ch, 1, 1) each; cached on the device, as a copy would sync."""
-    scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64)
-    return scale.to(device, dtype).view(-1, 1, 1), shift.to(device, dtype).view(-1, 1, 1)
+    with torch.inference_mode(False):  # as in :func:`by_channel`
+        scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64)
+        return scale.to(device, dtype).view(-1, 1, 1), shift.to(device, dtype).view(-1, 1, 1)
 
 
 @functools.lru_cache(maxsize=64)
 def _limits(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    ends = (torch.full((len(mean), 1, 1), value, dtype=torch.uint8, device=device) for value in (0, 255))
-    black, white = (normalize(pixels, mean, std, dtype) for pixels in ends)
+    with torch.inference_mode(False):  # as in :func:`by_channel`
+        ends = (torch.full((len(mean), 1, 1), value, dtype=torch.uint8, device=device) for value in (0, 255))
+        black, white = (normalize(pixels, mean, std, dtype) for pixels in ends)
     return black, white
 
 
@@ -153,7 +155,6 @@ class LabeledImages:
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
-    _class_table: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -198,7 +199,7 @@ class LabeledImages:
         """Return the images at the positions ``index`` (int64, any length), in that order."""
         return LabeledImages(self.images[index], self.labels[index], self.class_names)
 
-    @property
+    @cached_property
     def class_table(self) -> tuple[Tensor, Tensor]:
         """Positions of the images of each class.
 
@@ -206,11 +207,9 @@ class LabeledImages:
             ``(index, valid)``, both (C, n_max): int64 positions in ``images``, and a bool mask that is False past the
             end of classes with fewer than n_max images, where the positions are 0.
         """
-        if self._class_table is None:
-            counts = self.counts
-            order = torch.argsort(self.labels, stable=True)
-            valid = torch.arange(int(counts.max()), device=order.device) < counts[:, None]
-            index = torch.zeros(valid.shape, dtype=torch.int64, device=order.device)
-            index[valid] = order
-            self._class_table = (index, valid)
-        return self._class_table
+        counts = self.counts
+        order = torch.argsort(self.labels, stable=True)
+        valid = torch.arange(int(counts.max()), device=order.device) < counts[:, None]
+        index = torch.zeros(valid.shape, dtype=torch.int64, device=order.device)
+        index[valid] = order
+        return index, valid

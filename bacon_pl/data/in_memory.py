@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -40,9 +40,9 @@ def labeled_images(data: Any, class_names: Sequence[str] | None = None, *, every
         BaconError: The data has another form, images differ in size, pixels or labels are out of range, or the
             dataset's own classes are those of ``class_names`` in another order.
     """
-    own = data.class_names if isinstance(data, LabeledImages) else getattr(data, "classes", None)
+    own = data.class_names if isinstance(data, LabeledImages) else _own_names(data)
     if class_names is not None and own is not None:
-        check_order(tuple(map(str, own)), tuple(class_names))
+        check_order(own, tuple(class_names))
     if not isinstance(data, LabeledImages):
         found = _converted(data, class_names, own)
     else:
@@ -55,13 +55,20 @@ def labeled_images(data: Any, class_names: Sequence[str] | None = None, *, every
     return found
 
 
-def _converted(data: Any, class_names: Sequence[str] | None, own: Any) -> LabeledImages:
+def _own_names(data: Any) -> tuple[str, ...] | None:
+    """Return the names of a dataset's classes, which it may have in a list or an array; None if it has none."""
+    own = getattr(data, "classes", None)
+    own = own.tolist() if isinstance(own, (Tensor, np.ndarray)) else own
+    return tuple(map(str, own)) if isinstance(own, Iterable) and not isinstance(own, str) else None
+
+
+def _converted(data: Any, class_names: Sequence[str] | None, own: tuple[str, ...] | None) -> LabeledImages:
     """Convert images and labels; ``own`` are the data's own names of the classes, or None."""
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images, labels = _tensor(data[0], "images"), _tensor(data[1], "labels")
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         images, labels = _collected(data)
-        class_names = class_names or own
+        class_names = own if class_names is None else class_names
     else:
         raise BaconError(f"cannot take images from {_kind(data)}: {_FORMS}.")
     images = images[:, None] if images.ndim == 3 else images
@@ -78,7 +85,7 @@ def _converted(data: Any, class_names: Sequence[str] | None, own: Any) -> Labele
     labels = labels.to("cpu", torch.int64)
     if int(labels.min()) < 0:
         raise BaconError(f"labels must count from 0, got {int(labels.min())}.")
-    names = tuple(map(str, class_names or range(int(labels.max()) + 1)))
+    names = tuple(map(str, range(int(labels.max()) + 1) if class_names is None else class_names))
     if int(labels.max()) >= len(names):
         raise BaconError(f"labels go up to {int(labels.max())}, but there are names for {len(names)} classes.")
     return LabeledImages(_bytes(images), labels, names)
@@ -164,6 +171,8 @@ class InMemoryData(DataModule):
                     f"training images are {_shape(given)} and test images {_shape(other)}: give images of one size."
                 )
         check_whitening(whitening, given.images[0].numel(), name)
+        if meta is not None and (mean is not None or std is not None):
+            raise BaconError("mean and std stand in meta, too: give them there, or leave meta out.")
         names = meta.class_names if meta else given.class_names
         if meta is not None and tuple(given.images.shape[1:]) != (meta.channels, *meta.size):
             wanted = "×".join(map(str, (meta.channels, *meta.size)))

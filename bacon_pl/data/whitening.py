@@ -223,5 +223,6 @@ def _by_rows(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 @functools.lru_cache(maxsize=8)
 def _constants(whitening: Whitening, which: str, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the mean and a matrix, kept on the device, since a copy in every step would let a GPU wait."""
-    held = whitening.matrices()
-    return held["mean"].to(device, dtype), held[which].to(device, dtype)
+    with torch.inference_mode(False):  # what a test has made first may be needed for a gradient later
+        held = whitening.matrices()
+        return held["mean"].to(device, dtype), held[which].to(device, dtype)

@@ -37,8 +37,8 @@ def start_images(
         upscaling: How tiles will be scaled up, which must be that of another set, if one is read.
 
     Returns:
-        (C·ipc, ch, H, W), class by class, in normalized pixel space, in torch's default type and on the device of
-        ``store``.
+        (C·ipc, ch, H, W), class by class, normalized or whitened as ``meta`` says, in torch's default type and on the
+        device of ``store``.
 
     Raises:
         BaconError: A class has fewer than ``ipc`` images, the factor does not divide the size, or the other set cannot

@@ -56,6 +56,11 @@ class PixelAdamW(torch.optim.Optimizer):
         self.num_classes = num_classes
         self.per_class_steps = per_class_steps
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; torch's own leaves out what it does not know."""
+        own = {name: getattr(self, name) for name in ("statistics", "num_classes", "per_class_steps")}
+        return {**super().__getstate__(), **own}
+
     @torch.no_grad()
     def approach(self) -> bool:
         """Move every class to where it is when its turn comes, and its gradient is taken: once before each step.

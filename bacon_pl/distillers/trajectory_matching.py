@@ -260,9 +260,11 @@ class TrajectoryMatching(Distiller):
         losses, by_step_size = (torch.zeros(together, dtype=images.dtype, device=self.device) for _ in range(2))
         by_images = images.new_zeros(together, *images.shape)
         by_labels = None if self.labels != "learned" or soft is None else soft.new_zeros(together, *soft.shape)
+        # The labels that the set keeps are those of the first expert, whichever process has it.
+        told = None if self.labels != "expert" else self._told(t, 0, images.detach())
         for place in own_share(together):
             with self.profile("match"):
-                found = self._match(t, place, images.detach())
+                found = self._match(t, place, images.detach(), told if place == 0 else None)
             losses[place], by_images[place], by_step_size[place] = found.loss, found.images, found.step_size
             if by_labels is not None and found.labels is not None:
                 by_labels[place] = found.labels
@@ -273,9 +275,9 @@ class TrajectoryMatching(Distiller):
         if self.factor > 1:
             (gradient,) = torch.autograd.grad(images, self.images, gradient)
         self.check_finite({"trajectory": [loss], "gradient": [gradient, gradient_step_size, *rest]}, True)
-        if self.labels == "expert" and soft is not None:
+        if told is not None and soft is not None:
             with torch.no_grad():
-                soft.copy_(self._told(t, 0, images.detach()))
+                soft.copy_(told)
         with self.profile("update"):
             self.images.grad, step_size.grad = gradient, gradient_step_size.to(step_size.dtype)
             if soft is not None and rest:
@@ -308,14 +310,14 @@ class TrajectoryMatching(Distiller):
         number, epoch = self._drawn(t, place)
         return self._experts[0].logits(number, epoch + self.expert_epochs, images)
 
-    def _match(self, t: int, place: int, images: Tensor) -> Matched:
-        """The loss and gradients of one student."""
+    def _match(self, t: int, place: int, images: Tensor, told: Tensor | None) -> Matched:
+        """The loss and gradients of one student; ``told`` is what its expert says of the images, if that is known."""
         number, epoch = self._drawn(t, place)
         labels = self.synthetic.expanded()[1]
         if self.labels == "learned" and self.synthetic.soft_labels is not None:
             labels = self.synthetic.soft_labels
         elif self.labels == "expert":
-            labels = self._told(t, place, images)
+            labels = self._told(t, place, images) if told is None else told
 
         def view(x: Tensor, step: int) -> Tensor:
             return self.augment.per_image(x, self.seed, "student augment", t, place, step)

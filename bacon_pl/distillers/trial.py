@@ -12,6 +12,7 @@ from torch.func import functional_call
 from bacon_pl import rng
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import Network, Read, embedding
+from bacon_pl.networks.base import state_of
 from bacon_pl.objectives import Objective, Readings
 
 
@@ -82,6 +83,5 @@ def draws(template: Network, image: tuple[int, int, int]) -> bool:
 
 def _tried(template: Network, x: Tensor, read: Read) -> Any:
     """Return the result of a pass that does not change the network's running statistics."""
-    state = {**dict(template.named_parameters()), **dict(template.named_buffers())}
     with torch.no_grad():
-        return functional_call(template, {name: t.clone() for name, t in state.items()}, (x, read))
+        return functional_call(template, {name: t.clone() for name, t in state_of(template).items()}, (x, read))

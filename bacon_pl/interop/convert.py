@@ -15,6 +15,7 @@ from bacon_pl.interop.meta import dataset_meta
 from bacon_pl.interop.pixels import PixelSpace
 from bacon_pl.interop.sets import is_ours, open_set
 from bacon_pl.interop.write import Layout, write_set, written
+from bacon_pl.settings_text import FLAG
 
 
 def add_source_options(parser: ArgumentParser) -> None:
@@ -82,10 +83,7 @@ class Convert:
         add_source_options(parser)
         parser.add_argument(
             "--canvases",
-            type=bool | None,
-            default=None,
-            nargs="?",
-            const=True,
+            **FLAG | {"type": bool | None, "default": None},
             help="Keep the tiles of a partitioned set on their canvases, for programs that cut them out themselves. By "
             "default tiles are cut out, except for .safetensors.",
         )
@@ -96,7 +94,7 @@ class Convert:
             help="Project whose layout is written: dc, idc or ncfm (a .pt file); mtt, tesla, ftd or datm (a folder "
             "with images_best.pt, labels_best.pt and lr_best.pt); sre2l or rded (a folder of numbered class folders).",
         )
-        parser.add_argument("--overwrite", type=bool, default=False, help="Replace an existing target.")
+        parser.add_argument("--overwrite", **FLAG, help="Replace an existing target.")
         self.config = parser.parse_args(list(args))
 
     def run(self) -> None:

@@ -14,6 +14,7 @@ from bacon_pl.distilled_set import StoredLabels
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.stored_batches import augmented, check_stored
 from bacon_pl.learners.training_set import TrainingSet
+from bacon_pl.networks.placing import placed
 from bacon_pl.partition import cut_out
 
 ALL = "every network"
@@ -140,8 +141,8 @@ class Batches(nn.Module):
         """Return the augmented batch of a network and step (see :meth:`batch`); mixed labels are (B, C)."""
         if self.stored is not None:
             labels = self.stored.batch(*divmod(step, self.steps_per_epoch))
-            x = self.at(labels.images.to(self.index.device))
-            return augmented(x, labels), labels.logits.to(x.device)
+            x = self.at(placed(labels.images, self.index.device))
+            return augmented(x, labels), placed(labels.logits, x.device)
         x, y = self.batch(network_id, step)
         augment, where = self.recipe.augment, (self._who(network_id), step)
         if augment.on_pixels:

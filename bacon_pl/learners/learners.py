@@ -22,6 +22,7 @@ from bacon_pl.learners.optimizers import make_optimizer
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training_set import TrainingSet
 from bacon_pl.networks import Network, StatelessNetwork, Work, picks, resolve_acceleration
+from bacon_pl.networks.base import state_of
 
 if TYPE_CHECKING:  # teachers are learners themselves
     from bacon_pl.learners.labeler import Labeler
@@ -213,7 +214,7 @@ class Learners(Batches):
         numbers = [self.numbers[i] for i in self.share]
         x, y = self.augmented_batches(numbers, step)
         networks = [self.networks[k] for k in self.share]
-        states = [_state(network) for network in networks]
+        states = [state_of(network) for network in networks]
         stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
         keys = [(self.seed, "forward", k, step) for k in numbers]
         try:
@@ -262,7 +263,7 @@ class Learners(Batches):
             self.broadcast_networks()
             # Always a copy: to("cpu") would return the parameter itself if it is already on the CPU.
             self.snapshots[epochs] = [
-                {name: t.detach().to("cpu", copy=True) for name, t in _state(network).items()}
+                {name: t.detach().to("cpu", copy=True) for name, t in state_of(network).items()}
                 for network in self.networks
             ]
 
@@ -273,7 +274,7 @@ class Learners(Batches):
         """Compute the logits (B, C) of a network in its current state for normalized images (B, ch, H, W)."""
         self._network.template.eval()
         with self._network.plan.flags():
-            logits = self._network(_state(self.networks[network_id]), x)[1]
+            logits = self._network(state_of(self.networks[network_id]), x)[1]
         self._network.template.train()
         return logits
 
@@ -339,7 +340,3 @@ class Learners(Batches):
         hits = self.hits(images, labels, batch_size)
         all_reduce_sum([hits])
         return 100 * (hits / len(labels))
-
-
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    return dict(network.named_parameters()) | dict(network.named_buffers())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,21 @@ def fact(path: Path, name: str) -> Any:
             return json.loads((file.metadata() or {})[_KEY]).get(name)
     except (OSError, SafetensorError, ValueError, KeyError, AttributeError):
         return None
+
+
+def digest_of(path: str) -> str:
+    """Return a hash of somebody else's file of a network.
+
+    Raises:
+        BaconError: It cannot be read.
+    """
+    try:
+        return blake2b(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise BaconError(
+            f"the teacher '{one_line(path, 200)}' cannot be read ({error.strerror}): give the file of a state dict "
+            "that safetensors.torch.save_file has written."
+        ) from error
 
 
 def read_plain(path: str, expected: Shapes) -> dict[str, Tensor]:

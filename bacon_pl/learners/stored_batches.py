@@ -11,6 +11,7 @@ from bacon_pl.augment.crops import resized_crops
 from bacon_pl.distilled_set import BatchLabels, StoredLabels
 from bacon_pl.errors import BaconError
 from bacon_pl.learners.recipe import Recipe
+from bacon_pl.networks.placing import placed
 
 _COMPARED = 1000
 """Labels that are compared with the classes of their images, as far as there are so many."""
@@ -106,11 +107,11 @@ def augmented(x: Tensor, labels: BatchLabels) -> Tensor:
         (B, ch, H, W).
     """
     size = (x.shape[-2], x.shape[-1])
-    x = resized_crops(x, _within(labels.crop_boxes(size), size).to(x.device), size)
-    x = torch.where(labels.flipped.to(x.device).view(-1, 1, 1, 1), x.flip(-1), x)
+    x = resized_crops(x, placed(_within(labels.crop_boxes(size), size), x.device), size)
+    x = torch.where(placed(labels.flipped, x.device).view(-1, 1, 1, 1), x.flip(-1), x)
     if labels.partner is None:
         return x
-    other = x[labels.partner.to(x.device)]
+    other = x[placed(labels.partner, x.device)]
     if labels.box is None:
         assert labels.lam is not None
         return torch.lerp(other, x, labels.lam)

@@ -5,10 +5,9 @@ Both are kept as files (see :func:`~bacon_pl.learners.trained_networks`), so tha
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from bacon_pl.learners.teacher_settings import TeacherSettings
 from bacon_pl.learners.tested import check_above_chance, hits, tested
 from bacon_pl.learners.trained import TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, Network, NetworkFactory, StatelessNetwork, Work, resolve_acceleration
+from bacon_pl.networks.base import state_of
 from bacon_pl.selection import Embed
 
 
@@ -70,7 +70,8 @@ class Teacher:
         self.meta = meta
         self.accuracy: float | None = None
         self._store, self._seed, self._purpose = store, seed, purpose
-        self._number, self._count, self._file = number, count, file
+        self._number, self._count = number, count
+        self._file = None if file is None else os.path.expanduser(file)
         self._trained: TrainedNetworks | None = None
         self._model: StatelessNetwork | None = None
         self._fingerprint = ""
@@ -101,7 +102,7 @@ class Teacher:
             state = self._trained.state(self._number)
             self._fingerprint = self._trained.fingerprint
         else:
-            state = files.read_plain(self._file, files.shapes(_state(template)))
+            state = files.read_plain(self._file, files.shapes(state_of(template)))
             self._fingerprint = f"{files.checksum(state):08x}"
         template.load_state_dict(state)
         self.network = template.to(device)
@@ -119,7 +120,7 @@ class Teacher:
         if self._model is None:
             raise BaconError("a teacher must be prepared before it labels images: call prepare(device).")
         with self._model.plan.flags():
-            found: Tensor = self._model(_state(self.network), x.float())[1]
+            found: Tensor = self._model(state_of(self.network), x.float())[1]
         return found.to(x.dtype)
 
     def test(self, images: LabeledImages) -> float:
@@ -145,18 +146,18 @@ class Teacher:
     @property
     def state(self) -> dict[str, Tensor]:
         """Parameters and buffers by name, where the network is."""
-        return _state(self.network)
+        return state_of(self.network)
 
     @property
     def bytes(self) -> int:
         """Bytes of its parameters and buffers as float32, which count as storage if it labels images on the fly."""
         network = self.network if self._model is not None else _built(self.recipe.network, self.meta)
-        return 4 * sum(t.numel() for t in _state(network).values() if t.is_floating_point())
+        return 4 * sum(t.numel() for t in state_of(network).values() if t.is_floating_point())
 
     @property
     def origin(self) -> dict[str, Any]:
         """All that its labels depend on, as JSON values, whether it is prepared or not."""
-        file = None if self._file is None else blake2b(Path(self._file).expanduser().read_bytes()).hexdigest()
+        file = None if self._file is None else files.digest_of(self._file)
         own = described(self._store, self.meta, self.recipe, self._seed, self._purpose)
         return {**own, "number": self._number, "file": file}
 
@@ -238,10 +239,6 @@ def _built(factory: NetworkFactory, meta: DatasetMeta) -> Network:
     """Build a network of float32 numbers, whose weights are going to be replaced."""
     with rng.seeded(0, "built"):
         return factory(meta.channels, meta.size, meta.num_classes).float()
-
-
-def _state(network: Network) -> dict[str, Tensor]:
-    return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
 def _for_steps(recipe: Recipe, steps: int, store: LabeledImages) -> Recipe:

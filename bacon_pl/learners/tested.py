@@ -38,11 +38,11 @@ def hits(logits: Logits, images: LabeledImages, meta: DatasetMeta, batch_size: i
         meta: Description of the dataset.
         batch_size: Images classified at once.
     """
-    found = 0
+    found = []
     for x, y in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True):
         predicted = logits(meta.normalize(x, torch.float32)).argmax(1)
-        found += int((predicted == y.to(predicted.device)).sum())
-    return found
+        found.append((predicted == y.to(predicted.device)).sum())
+    return int(torch.stack(found).sum()) if found else 0  # read from the device only once
 
 
 def check_above_chance(logits: Logits, store: LabeledImages, meta: DatasetMeta, file: str) -> None:

@@ -30,6 +30,7 @@ from bacon_pl.learners import network_files as files
 from bacon_pl.learners.fingerprint import FORMAT, TRAINED, described
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training import Training
+from bacon_pl.networks.base import state_of
 from bacon_pl.runtime import replacing
 
 MADE = ("format", "fingerprint", "dataset", "version", "commit", "created")
@@ -173,7 +174,7 @@ def trained_networks(
     with _float32():
         with rng.seeded(seed, "trained networks"):
             template = recipe.network(meta.channels, meta.size, meta.num_classes)
-        expected = files.shapes(dict(template.named_parameters()) | dict(template.named_buffers()))
+        expected = files.shapes(state_of(template))
         networks = TrainedNetworks(place, count, wanted, facts, files.stored(expected, storage))
         if networks.missing():
             about = {"format": FORMAT, "fingerprint": fingerprint, "dataset": meta.name, **facts_of_all}

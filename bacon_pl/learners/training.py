@@ -19,6 +19,7 @@ from bacon_pl.learners.learners import Learners
 from bacon_pl.learners.recipe import Recipe
 from bacon_pl.learners.training_set import TrainingSet
 from bacon_pl.networks import Network
+from bacon_pl.networks.base import state_of
 from bacon_pl.pace import Pace, duration
 
 if TYPE_CHECKING:  # which is made by what stands here
@@ -120,7 +121,7 @@ class Training:
         """Write the networks as they are; first one process, then those that do not see its files."""
         learners.broadcast_networks()
         states = {
-            number: self.networks.stored(dict(network.named_parameters()) | dict(network.named_buffers()))
+            number: self.networks.stored(state_of(network))
             for number, network in zip(learners.numbers, learners.networks, strict=True)
             if epoch in missing[number]
         }
@@ -148,7 +149,7 @@ class Training:
         """Save the state of this process's networks after so many epochs."""
         for i in learners.share:
             network, number = learners.networks[i], learners.numbers[i]
-            held = {f"network.{name}": t for name, t in [*network.named_parameters(), *network.named_buffers()]}
+            held = {f"network.{name}": t for name, t in state_of(network).items()}
             for j, p in enumerate(network.parameters()):
                 state: dict[str, Any] = optimizer.state.get(p, {})
                 held |= {f"optimizer.{j}.{key}": t for key, t in state.items() if isinstance(t, Tensor)}
@@ -161,7 +162,7 @@ class Training:
             network, number = learners.networks[i], learners.numbers[i]
             held = files.read(self.networks.unfinished(number), self.networks.facts(number, epochs))
             with torch.no_grad():
-                for name, t in [*network.named_parameters(), *network.named_buffers()]:
+                for name, t in state_of(network).items():
                     t.copy_(held[f"network.{name}"])
             for j, p in enumerate(network.parameters()):
                 prefix = f"optimizer.{j}."

@@ -102,3 +102,8 @@ def _drops(module: nn.Module) -> bool:
     # Torchvision's StochasticDepth is recognized by its name, which avoids an import.
     drops = isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth"
     return drops and bool(module.p)
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a network by name, not copied; with buffers that a state dict leaves out."""
+    return dict(network.named_parameters()) | dict(network.named_buffers())

@@ -69,15 +69,6 @@ class StatelessNetwork:
             self._run = torch.compile(self._run, dynamic=False)
             self._run_many = torch.compile(self._run_many, dynamic=False)
 
-    @property
-    def batched(self) -> bool:
-        """Whether :meth:`side_by_side` runs the networks as one batched program, and not in turn."""
-        return self.way == "batched"
-
-    @batched.setter
-    def batched(self, batched: bool) -> None:
-        self.way = "batched" if batched else "in turn"
-
     def _plain(self, weights: Mapping[str, Tensor], x: Tensor, read: Read) -> Any:
         if self.plan.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from bacon_pl.errors import BaconError
-from bacon_pl.settings_text import names_in
+from bacon_pl.settings_text import FLAG, names_in
 
 # Sections of the settings of fit and eval. Their options on the command line are passed to every run.
 SECTIONS = {
@@ -67,18 +67,12 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bound",
-        type=bool,
-        default=False,
-        nargs="?",
-        const=True,
+        **FLAG,
         help="Also measure BACON's bound and the risk of all sets, and say whether it ranks them as accuracy does.",
     )
     parser.add_argument(
         "--scores",
-        type=bool,
-        default=False,
-        nargs="?",
-        const=True,
+        **FLAG,
         help="Also compute the robust scores LRS and ARS of all sets. Networks on all real images and on random "
         "ones are trained once for the sets that share them.",
     )

@@ -86,7 +86,7 @@ def overlays(names: Iterable[str], configs: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in names:
         folder = configs / name
-        if file := _overlay(name, "methods", configs):
+        if file := config_files.overlay(name, "methods", configs):
             paths = [file]
         elif folder.is_dir() or Path(name).is_dir():
             paths = sorted((folder if folder.is_dir() else Path(name)).glob("*.yaml"))
@@ -102,20 +102,13 @@ def overlays(names: Iterable[str], configs: Path) -> dict[str, Path]:
     return found
 
 
-def _overlay(name: str, group: str, configs: Path) -> Path | None:
-    """Find a file by its path, or a configuration by its name within a group or by its full name."""
-    if Path(name).is_file():
-        return Path(name)
-    return config_files.named(f"{group}/{name}", configs) or config_files.named(name, configs)
-
-
 def budget_file(name: str, configs: Path) -> Path:
     """Find the file of a budget: a path, or the name of a configuration (``small`` stands for ``budgets/small``).
 
     Raises:
         BaconError: There is no such budget.
     """
-    if path := _overlay(name, "budgets", configs):
+    if path := config_files.overlay(name, "budgets", configs):
         return path
     raise unknown_name("budget", name, config_files.names(configs / "budgets"))
 

@@ -11,6 +11,7 @@ from typing import Any
 from bacon_pl import config_files
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluation import markdown_table
+from bacon_pl.settings_text import value_at
 from bacon_pl.table.plan import Cell
 
 HISTORY = "tuned"
@@ -80,14 +81,6 @@ class Tuned:
                     f"'{self.path}' tunes {name} to {value}, but an option of this table, or its budget, sets it to "
                     f"{one_line(found, 80)}: leave that out, or leave out --tuned."
                 )
-
-
-def value_at(settings: Mapping[str, Any], name: str) -> Any:
-    """Return a setting by its dotted name; None if it does not exist."""
-    value: Any = settings
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def tuned_settings(

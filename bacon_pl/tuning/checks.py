@@ -10,7 +10,8 @@ from typing import Any
 from bacon_pl import config_files
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.partition import allowed_factors
-from bacon_pl.table.tuned import HISTORY, value_at
+from bacon_pl.settings_text import value_at
+from bacon_pl.table.tuned import HISTORY
 from bacon_pl.tuning.knobs import SECTION, Knob
 from bacon_pl.tuning.trials import SIZES
 

@@ -254,9 +254,7 @@ class Tune:
 
 
 def _overlay(given: str, group: str) -> Path:
-    if Path(given).is_file():
-        return Path(given)
-    return config_files.find(given if config_files.named(given) else f"{group}/{given}", None, f"--{group[:-1]}")
+    return config_files.overlay(given, group) or config_files.find(f"{group}/{given}", None, f"--{group[:-1]}")
 
 
 def _flaw(study: Study, marks: Mapping[str, Any]) -> str:

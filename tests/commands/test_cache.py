@@ -249,3 +249,18 @@ def test_what_was_cleared_is_made_again(cache: Path, capsys: pytest.CaptureFixtu
     made = []
     cached("cats", "cats ", "state", lambda: (made.append(1), ({"images": torch.zeros(1)}, {}))[1])
     assert made == [1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+def test_other_users_of_the_cache_can_read_it(cache: Path) -> None:
+    assert keep("cats").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_a_killed_process_has_left_is_cleared(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep("cats")
+    left = (".tmpAb12Cd", ".measured-0123456789abcdef.json.0123abcd.part")
+    for name in left:
+        aged(_made(cache / name), 1)
+    (cache / ".hidden").write_text("mine")
+    run(capsys, "clear")
+    assert os.listdir(cache) == [".hidden"]

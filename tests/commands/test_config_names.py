@@ -11,8 +11,9 @@ import yaml
 
 from bacon_pl import config_files
 from bacon_pl.cli import main
-from bacon_pl.config_files import Layer, laid_over, layers, names
+from bacon_pl.config_files import Layer, layers, names
 from bacon_pl.errors import BaconError
+from bacon_pl.settings_text import laid_over
 from tests.thinned import thinned
 
 NAMES = names()
@@ -301,3 +302,13 @@ def test_a_package_without_its_configurations_says_so(tmp_path, monkeypatch):
         config_files.folder()
     (tmp_path / "bacon_pl/configs/methods").mkdir(parents=True)  # as a wheel lays them out
     assert config_files.folder() == tmp_path / "bacon_pl/configs"
+
+
+def test_a_copy_has_the_class_that_a_file_below_names(tmp_path, capsys):
+    (tmp_path / "below.yaml").write_text("evaluation: {network: MLP}")
+    (tmp_path / "mine.yaml").write_text("extends: below.yaml\nevaluation: {network: {width: 8}}")
+    main(["configs", "copy", "mine.yaml", "copy.yaml"])
+    one, other = (
+        printed(capsys, "eval", "--config", file)["evaluation"]["network"] for file in ("mine.yaml", "copy.yaml")
+    )
+    assert one == other and one["class_path"].endswith("MLP") and one["init_args"]["width"] == 8

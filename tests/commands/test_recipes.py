@@ -1,7 +1,10 @@
 """Recipes by name: each is what its paper says, for each dataset and size, and a small budget goes on top."""
 
+import json
+
 import pytest
 
+from bacon_pl.commands.evaluate_options import recipe_of
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.config_files import names
 
@@ -94,3 +97,23 @@ def test_a_teacher_may_be_trained_shorter():
     found = evaluation("cifar10/ipc10", "recipes/rded", "--evaluation.soft_labels.teacher.epochs=5")
     soft = found["soft_labels"]
     assert (soft["teacher"]["epochs"], soft["loss"], soft["temperature"]) == (5, "kl_unscaled", 20.0)
+
+
+@pytest.mark.parametrize(
+    ("last", "width"),
+    [({"network": "MLP"}, 16), ({"network": {"width": 8}}, 8), ({"network": {"class_path": "ConvNet"}}, 16)],
+)
+def test_the_recipe_that_a_run_records_is_that_of_eval_with_its_configurations(last, width):
+    """Another network keeps the arguments that it has, too, as the parser of a command does it."""
+    wide = {"class_path": "bacon_pl.networks.ConvNet", "init_args": {"width": 16}}
+    layers = [{"network": wide, "epochs": 300}, {"soft_labels": {"half": True}}, last, {"soft_labels": None}]
+    found = recipe_of(layers)
+    name = "MLP" if last["network"] == "MLP" else "ConvNet"
+    network = {"class_path": f"bacon_pl.networks.{name}", "init_args": {"width": width}}
+    assert found == {"network": network, "epochs": 300, "soft_labels": None}
+    printed = settings_of("eval", [*(f"--config={json.dumps({'evaluation': one})}" for one in layers), "--distilled=x"])
+    printed = printed["evaluation"]
+    assert printed["network"]["class_path"] == network["class_path"]
+    assert printed["network"]["init_args"]["width"] == width
+    assert printed["epochs"] == 300 and printed.get("soft_labels") is None
+    assert recipe_of([]) == {}

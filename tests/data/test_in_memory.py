@@ -1,5 +1,6 @@
 """Images that Python code has at hand, as the library's data."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -109,6 +110,32 @@ def test_other_labels_of_items_are_told(label, said):
         BaconError, match=re.escape(f"the label of item 0 of the dataset is {said}, not a whole number")
     ):
         labeled_images([(BYTES[0], label)])
+
+
+@pytest.mark.parametrize("own", [np.array(["ant", "bee"]), ["ant", "bee"], None, 2, "ab", torch.tensor([0, 1])])
+def test_datasets_name_their_classes_in_any_way(own):
+    data = Listed(list(BYTES))
+    data.classes = own
+    names = ("ant", "bee") if isinstance(own, (list, np.ndarray)) else ("0", "1")
+    assert labeled_images(data).class_names == names
+    assert labeled_images(data, names).class_names == names
+
+
+def test_the_table_of_classes_is_that_of_the_images():
+    data = LabeledImages(BYTES, LABELS, ("ant", "bee"))
+    assert data.class_table[0].tolist() == [[0, 2], [1, 3]]
+    assert dataclasses.replace(data, class_names=("ant", "bee", "cat")).class_table[0].tolist() == [
+        [0, 2],
+        [1, 3],
+        [0, 0],
+    ]
+    assert dataclasses.replace(data, images=BYTES[:2], labels=LABELS[:2]).class_table[0].tolist() == [[0], [1]]
+
+
+def test_statistics_stand_in_meta_or_beside_it():
+    meta = DatasetMeta("mine", ("ant", "bee"), 3, (2, 2), (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    with pytest.raises(BaconError, match="mean and std stand in meta, too"):
+        InMemoryData(LabeledImages(BYTES, LABELS, ("ant", "bee")), meta=meta, std=[0.5, 0.5, 0.5])
 
 
 def test_too_few_names_are_refused():

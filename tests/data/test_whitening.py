@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bacon_pl import cache_files
 from bacon_pl.augment import NoAugmentation
-from bacon_pl.data import DataModule, DatasetMeta, InMemoryData, LabeledImages, normalize, whitening
+from bacon_pl.data import DataModule, DatasetMeta, InMemoryData, LabeledImages, load_dataset, normalize, whitening
 from bacon_pl.data.whitening import Whitening, check_whitening, fit_zca, fitted
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
@@ -233,3 +233,19 @@ def test_what_cannot_be_whitened_is_refused_before_anything_is_allocated(monkeyp
     monkeypatch.setattr(whitening, "memory_bytes", lambda: 1 << 20)
     with pytest.raises(BaconError, match="as memory allows"):
         check_whitening("zca", 3 * 32 * 32)
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_what_a_test_has_made_first_serves_gradients(whitened):
+    """Constants are kept, and tensors that inference mode has made cannot be saved for a gradient."""
+    images = load_dataset("digits", ".")[:2]
+    data = InMemoryData(*images, mean=[0.123], std=[0.321], whitening="zca" if whitened else None)
+    data.setup()
+    with torch.inference_mode():
+        data.meta.pixels(data.meta.normalize(images[1].images[:2], torch.float32))
+        data.meta.limits(torch.float32, torch.device("cpu"))
+    x = data.meta.normalize(images[1].images[:2], torch.float32).requires_grad_()
+    low, high = data.meta.limits(torch.float32, torch.device("cpu"))
+    pixels = data.meta.pixels(x if whitened else torch.minimum(torch.maximum(x, low), high))
+    pixels.square().sum().backward()
+    assert x.grad.isfinite().all() and x.grad.any()

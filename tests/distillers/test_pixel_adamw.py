@@ -1,5 +1,7 @@
 """AdamW per class against golden numbers, and against torch's own optimizer."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -61,3 +63,17 @@ def test_the_closed_form_of_many_classes_is_the_steps_one_by_one(monkeypatch):
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-11, atol=1e-12)
     for name in ("step", "mean", "square"):
         torch.testing.assert_close(found[0][1][name], found[1][1][name], rtol=1e-12, atol=1e-14)
+
+
+def test_copies_of_optimizers_go_on():
+    images = torch.nn.Parameter(torch.rand(4, 1, 3, 3, dtype=torch.float64))
+    ours = PixelAdamW(images, (0.5,), (0.3,), 2, lr=0.01)
+    images.grad = torch.ones_like(images)
+    ours.step()
+    other = pickle.loads(pickle.dumps(ours))
+    (copied,) = other.param_groups[0]["params"]
+    for one, parameter in ((ours, images), (other, copied)):
+        one.approach()
+        parameter.grad = torch.ones_like(parameter)
+        one.step()
+    assert torch.equal(copied, images)

@@ -80,7 +80,7 @@ def test_networks_trained_as_one_batched_program_end_as_those_trained_alone():
     pools = []
     for groups in ([[0, 2]], [[0], [2]]):
         pool = NetworkPool(PoolSettings(lr=0.1), lambda: small(1, (8, 8), 3), 0, dtype=torch.float64)
-        pool.model.batched = len(groups) == 1
+        pool.model.way = "batched" if len(groups) == 1 else "in turn"
         pool.advance(0)
         for _ in range(2):
             for together in groups:

@@ -169,6 +169,10 @@ def test_one_of_a_file_is_the_network_of_the_file(data, tmp_path, monkeypatch):
     assert next(read.network.parameters()).dtype == torch.float32
     assert read.test(data.test) == pytest.approx(known.test(data.test), abs=1.0)
     assert read.described()["file"] == str(file) and read.described()["epochs"] is None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (home,) = made(data, TeacherSettings(file="~/theirs.safetensors"))
+    home.prepare(CPU)
+    assert home.origin == read.origin and home.described()["fingerprint"] == read.described()["fingerprint"]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +211,9 @@ def test_files_that_cannot_be_read_are_named(data, tmp_path, content):
     (read,) = made(data, TeacherSettings(file=str(file)))
     with pytest.raises(BaconError, match=r"the teacher '.*theirs\.safetensors' cannot be read as a safetensors file"):
         read.prepare(CPU)
+    if content is None:
+        with pytest.raises(BaconError, match=r"the teacher '.*theirs\.safetensors' cannot be read \(No such file"):
+            _ = read.origin
     with pytest.raises(BaconError, match="call prepare"):
         read.logits(torch.zeros(1, 1, 8, 8))
     with pytest.raises(BaconError, match=r"--evaluation\.soft_labels\.teacher\.file holds one network, so .*\.count"):

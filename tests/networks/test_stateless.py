@@ -26,8 +26,8 @@ def test_batched_networks_agree_with_one_by_one(name):
     x = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
     parameters = dict(networks[0].named_parameters())
     run_results = []
-    for batched in (False, True):
-        runner.batched = batched
+    for way in ("in turn", "batched"):
+        runner.way = way
         states = [state_of(network) for network in networks]
         stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
         for key in parameters:
@@ -90,7 +90,7 @@ def test_a_trace_is_the_same_pass_whole_compiled_and_side_by_side(name):
     if runner.template.batchable and not runner.template.draws_at_random:
         stacked = {key: torch.stack([t.detach().clone()] * 2) for key, t in weights.items()}
         apart = runner.side_by_side(stacked, x, everything)
-        runner.batched = True
+        runner.way = "batched"
         together = runner.side_by_side({key: t.clone() for key, t in stacked.items()}, x, everything)
         torch.testing.assert_close(apart, together)
 

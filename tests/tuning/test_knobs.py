@@ -7,8 +7,8 @@ from bacon_pl import config_files
 from bacon_pl.commands.arguments import CommandLine
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.errors import BaconError
+from bacon_pl.settings_text import value_at
 from bacon_pl.table.plan import knobs_of
-from bacon_pl.table.tuned import value_at
 from bacon_pl.tuning import SECTION, Knob, read_knobs
 from bacon_pl.tuning.checks import fitting, own_places
 
