@@ -11,7 +11,7 @@ PACKAGE = ROOT / "bacon_pl"
 # Lower rooms first; rooms of one line do not import each other, but for those named in WITHIN.
 FLOORS = [
     ("errors", "version"),
-    ("runtime",),
+    ("runtime", "ranges"),
     (
         "rng",
         "distributed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from bacon_pl import rng
@@ -33,9 +34,8 @@ class Augmentation(Configured, ABC):
             (R, n, ch, H, W).
         """
 
-    @abstractmethod
     def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
-        """Augment a training batch with one draw per image.
+        """Augment a training batch with one draw per image, by default as rows of one image each.
 
         Args:
             x: (B, ch, H, W), normalized, or pixels in [0, 1] if ``on_pixels`` is True.
@@ -44,15 +44,12 @@ class Augmentation(Configured, ABC):
         Returns:
             (B, ch, H, W).
         """
+        return self.siamese(x.unsqueeze(1), torch.arange(len(x), device=x.device), *keys).squeeze(1)
 
 
 class NoAugmentation(Augmentation):
     """Leave images unchanged."""
 
     def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
-        """Return ``x``."""
-        return x
-
-    def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
         """Return ``x``."""
         return x

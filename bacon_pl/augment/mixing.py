@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.errors import BaconError
 
 
@@ -35,8 +34,7 @@ class _TorchvisionMixing(Mixing):
     transform: type[v2.CutMix] | type[v2.MixUp]
 
     def __init__(self, alpha: float = 1.0, probability: float = 1.0) -> None:
-        if not (alpha > 0 and math.isfinite(alpha)):
-            raise BaconError(f"{type(self).__name__}'s alpha must be positive and finite, got {alpha}.")
+        ranges.positive(f"{type(self).__name__}'s ", alpha=alpha)
         if not 0 < probability <= 1:
             raise BaconError(f"{type(self).__name__}'s probability must be above 0 and at most 1, got {probability}.")
         self.alpha = alpha

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from bacon_pl import rng
@@ -44,7 +43,3 @@ class ResizedCrop(Augmentation):
         boxes = random_boxes(size, self.area, self.ratio, *keys, "crop", rows)
         x = resized_crops(x.flatten(0, 1), boxes.repeat_interleave(n, 0), size).unflatten(0, (-1, n))
         return flip(x, rng.uniform(*keys, "flip", rows) < 0.5) if self.flip else x
-
-    def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
-        """See :meth:`Augmentation.per_image`."""
-        return self.siamese(x.unsqueeze(1), torch.arange(len(x), device=x.device), *keys).squeeze(1)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from bacon_pl import rng
 from bacon_pl.augment.base import Augmentation
-from bacon_pl.augment.crops import random_boxes, resized_crops
 from bacon_pl.augment.functional import flip
+from bacon_pl.augment.resized_crop import ResizedCrop
 from bacon_pl.errors import BaconError
 
 
@@ -33,6 +33,7 @@ class Tiles(Augmentation):
             raise BaconError(f"Tiles' factor must be at least 1, got {factor}.")
         self.factor = factor
         self.flip = flip
+        self._crop = ResizedCrop((1 / factor, 1.0), (3 / 4, 4 / 3), flip)
 
     def siamese(self, x: Tensor, rows: Tensor, *keys: rng.Key) -> Tensor:
         """See :meth:`Augmentation.siamese`."""
@@ -44,16 +45,8 @@ class Tiles(Augmentation):
                 rng.bits(*keys, what, rows[:, None], places).argsort(stable=True, dim=-1)
                 for what in ("columns", "rows")
             )
-            x = shuffled(x, columns, lines)
-            size = (x.shape[-2], x.shape[-1])
-            boxes = random_boxes(size, (1 / self.factor, 1.0), (3 / 4, 4 / 3), *keys, "crop", rows)
-            n = x.shape[1]
-            x = resized_crops(x.flatten(0, 1), boxes.repeat_interleave(n, 0), size).unflatten(0, (-1, n))
+            return self._crop.siamese(shuffled(x, columns, lines), rows, *keys)
         return flip(x, rng.uniform(*keys, "flip", rows) < 0.5) if self.flip else x
-
-    def per_image(self, x: Tensor, *keys: int | str) -> Tensor:
-        """See :meth:`Augmentation.per_image`."""
-        return self.siamese(x.unsqueeze(1), torch.arange(len(x), device=x.device), *keys).squeeze(1)
 
 
 def shuffled(x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:

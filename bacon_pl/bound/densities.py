@@ -8,6 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from bacon_pl import ranges
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.objectives import functional as F
 
@@ -25,8 +26,7 @@ def check_prior(tv_weight: float, clip: F.ClipVariant) -> None:
     Raises:
         BaconError: ``tv_weight`` is outside [0, 1], ``clip`` is unknown, or the prior has no finite integral.
     """
-    if not 0 <= tv_weight <= 1:
-        raise BaconError(f"the bound's tv_weight must be in [0, 1], got {tv_weight}.")
+    ranges.share("the bound's ", tv_weight=tv_weight)
     if clip not in get_args(F.ClipVariant):
         raise unknown_name("clip variant", str(clip), get_args(F.ClipVariant))
     if tv_weight == 0 and clip == "none":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from bacon_pl import ranges
 from bacon_pl.bound.densities import check_prior
-from bacon_pl.errors import BaconError
 from bacon_pl.objectives.functional import ClipVariant
 
 
@@ -32,8 +31,6 @@ class BoundSettings:
     clip: ClipVariant = "none"
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise BaconError(f"the bound's samples must be at least 2, got {self.samples}.")
-        if self.epsilon is not None and not (self.epsilon > 0 and math.isfinite(self.epsilon)):
-            raise BaconError(f"the bound's epsilon must be positive and finite, or null, got {self.epsilon}.")
+        ranges.whole("the bound's ", 2, samples=self.samples)
+        ranges.positive("the bound's ", epsilon=self.epsilon)
         check_prior(self.tv_weight, self.clip)

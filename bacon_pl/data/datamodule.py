@@ -14,12 +14,13 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from bacon_pl import ranges
 from bacon_pl.configured import Configured, arguments
 from bacon_pl.data.batch import InOrder, IterationBatch, Iterations
 from bacon_pl.data.cache import noting
 from bacon_pl.data.catalog import find, load_dataset
 from bacon_pl.data.images import DatasetMeta, LabeledImages
-from bacon_pl.data.options import LoadOptions, check_statistics, check_whole
+from bacon_pl.data.options import LoadOptions, check_statistics
 from bacon_pl.data.split import stratified_split
 from bacon_pl.data.whitening import Whitening, check_whitening, fitted
 from bacon_pl.distributed import first_then_others
@@ -104,8 +105,7 @@ class DataModule(Configured, LightningDataModule):
         check_statistics(mean, std)
         if not (isinstance(val_fraction, (float, Real)) and 0 <= val_fraction < 1):
             raise BaconError(f"--data.val_fraction must be at least 0 and below 1, got {val_fraction}.")
-        for what, count in (("batch_real", batch_real), ("pool_batch", pool_batch), ("eval_batch", eval_batch)):
-            check_whole(f"--data.{what}", count)
+        ranges.whole("--data.", batch_real=batch_real, pool_batch=pool_batch, eval_batch=eval_batch)
         size, channels = (image_size, image_size) if image_size else find(name).size, find(name).channels
         check_whitening(whitening, channels * math.prod(size) if channels and size else None, self.name)
         self.root = root

@@ -6,10 +6,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Literal
 
+from bacon_pl import ranges
 from bacon_pl.errors import BaconError
 
 OnBadImage = Literal["error", "skip"]
@@ -42,29 +43,11 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.expanduser(self.root)))
-        if self.image_size is not None:
-            check_whole("--data.image_size", self.image_size, " pixel")
+        ranges.whole("--data.", image_size=self.image_size)
         if not (isinstance(self.test_fraction, (float, Real)) and 0 < self.test_fraction < 1):
             raise BaconError(f"--data.test_fraction must be between 0 and 1 (both excluded), got {self.test_fraction}.")
         if self.on_bad_image not in ("error", "skip"):
             raise BaconError(f"--data.on_bad_image must be 'error' or 'skip', got '{self.on_bad_image}'.")
-
-
-def check_whole(option: str, value: object, unit: str = "") -> None:
-    """Check that an option's value is a positive whole number.
-
-    Args:
-        option: Name of the option, for the message.
-        value: The value as given.
-        unit: The unit with a leading space, for the message; may be empty.
-
-    Raises:
-        BaconError: The value is not a whole number, or is below 1.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise BaconError(f"{option} must be a whole number, got {value!r}.")
-    if value < 1:
-        raise BaconError(f"{option} must be at least 1{unit}, got {value}.")
 
 
 def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:

@@ -9,8 +9,8 @@ import torch
 from lightning.fabric.loggers import Logger
 from torch import Tensor
 
+from bacon_pl import ranges
 from bacon_pl.bound import BoundSettings, Measured, measure
-from bacon_pl.errors import BaconError
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class LoggedBound(BoundSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.every_n_steps < 0:
-            raise BaconError(f"--model.bound.every_n_steps must be at least 0, got {self.every_n_steps}.")
+        ranges.whole("--model.bound.", 0, every_n_steps=self.every_n_steps)
 
 
 class BoundLog:

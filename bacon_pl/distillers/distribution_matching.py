@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 from jsonargparse import lazy_instance
 from torch import Tensor
 
+from bacon_pl import ranges
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
@@ -133,18 +134,12 @@ class DistributionMatching(Distiller):
         upscaling: Upscaling = "bilinear",
     ) -> None:
         super().__init__(ipc, factor, start, method, seed, upscaling)
-        if accuracy_window < 1:
-            raise BaconError(f"--model.accuracy_window must be at least 1, got {accuracy_window}.")
+        ranges.whole("--model.", accuracy_window=accuracy_window)
         if real_chunk != "auto" and (isinstance(real_chunk, str) or real_chunk < 1):
             raise BaconError(f"--model.real_chunk must be at least 1, or 'auto', got {real_chunk}.")
-        if not (lr > 0 and math.isfinite(lr)):
-            raise BaconError(f"--model.lr must be positive and finite, got {lr}.")
-        if not memory_gib > 0:
-            raise BaconError(f"--model.memory_gib must be positive, got {memory_gib}.")
-        if not 0 <= momentum < 1:
-            raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
-        if not (clip_gradient >= 0 and math.isfinite(clip_gradient)):
-            raise BaconError(f"--model.clip_gradient must be zero or positive and finite, got {clip_gradient}.")
+        ranges.positive("--model.", lr=lr, memory_gib=memory_gib)
+        ranges.below_one("--model.", momentum=momentum)
+        ranges.not_negative("--model.", clip_gradient=clip_gradient)
         chosen = (("optimizer", optimizer, ImageOptimizer), ("space", space, Space), ("capture", capture, Capture))
         for name, given, choices in chosen:
             if given not in get_args(choices):

@@ -10,10 +10,10 @@ from jsonargparse import lazy_instance
 from torch import Tensor
 from torch.func import functional_call
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.distillers.reference import HeldNetworks
-from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.errors import unknown_name
 from bacon_pl.learners import FlatStep, RealTraining, Recipe, Storage, TrainedNetworks
 from bacon_pl.networks import Acceleration, FlatNetwork, NetworkFactory
 
@@ -58,8 +58,7 @@ class ExpertSettings(RealTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epoch_steps is not None and self.epoch_steps < 1:
-            raise BaconError(f"{self.named('epoch_steps')} must be at least 1, got {self.epoch_steps}.")
+        ranges.whole(self.named(""), epoch_steps=self.epoch_steps)
         if self.storage not in get_args(Storage):
             raise unknown_name(self.named("storage"), str(self.storage), get_args(Storage))
 
@@ -85,9 +84,7 @@ class Expansion:
     iterations: int
 
     def __post_init__(self) -> None:
-        for name in ("first", "iterations"):
-            if getattr(self, name) < 1:
-                raise BaconError(f"--model.expansion.{name} must be at least 1, got {getattr(self, name)}.")
+        ranges.whole("--model.expansion.", first=self.first, iterations=self.iterations)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, get_args
 
 import torch
 from jsonargparse import lazy_instance
 from torch import Tensor
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
@@ -107,14 +106,9 @@ class GradientMatching(Distiller):
         upscaling: Upscaling = "bilinear",
     ) -> None:
         super().__init__(ipc, factor, start, method, seed, upscaling)
-        if not (lr > 0 and math.isfinite(lr)):
-            raise BaconError(f"--model.lr must be positive and finite, got {lr}.")
-        if not 0 <= momentum < 1:
-            raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
-        if not (memory_gib > 0 and math.isfinite(memory_gib)):
-            raise BaconError(f"--model.memory_gib must be positive and finite, got {memory_gib}.")
-        if synthetic_batch is not None and synthetic_batch < 1:
-            raise BaconError(f"--model.synthetic_batch must be at least 1, or null for all, got {synthetic_batch}.")
+        ranges.positive("--model.", lr=lr, memory_gib=memory_gib)
+        ranges.below_one("--model.", momentum=momentum)
+        ranges.whole("--model.", synthetic_batch=synthetic_batch)
         if space not in get_args(Space):
             raise unknown_name("--model.space", str(space), get_args(Space))
         self.distance = made(distance)

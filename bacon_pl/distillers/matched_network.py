@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.sgd import sgd
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.augment import Augmentation, Mixing
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import Network, Plan, StatelessNetwork
@@ -54,17 +53,12 @@ class NetworkSettings:
     mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("renew_every", 1), ("synthetic_epochs", 0), ("real_steps", 0), ("batch_size", 1)):
-            if getattr(self, name) < low:
-                raise BaconError(f"--model.networks.{name} must be at least {low}, got {getattr(self, name)}.")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise BaconError(f"--model.networks.lr must be positive and finite, got {self.lr}.")
-        if not 0 <= self.momentum < 1:
-            raise BaconError(f"--model.networks.momentum must be in [0, 1), got {self.momentum}.")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise BaconError(
-                f"--model.networks.weight_decay must be zero or positive and finite, got {self.weight_decay}."
-            )
+        of = "--model.networks."
+        ranges.whole(of, renew_every=self.renew_every, batch_size=self.batch_size)
+        ranges.whole(of, 0, synthetic_epochs=self.synthetic_epochs, real_steps=self.real_steps)
+        ranges.positive(of, lr=self.lr)
+        ranges.below_one(of, momentum=self.momentum)
+        ranges.not_negative(of, weight_decay=self.weight_decay)
         if self.augment is not None and self.augment.on_pixels:
             raise BaconError(
                 f"--model.networks.augment {type(self.augment).__name__} takes pixels, and the network is trained on "

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.augment import Mixing
 from bacon_pl.distillers.reference import HeldNetworks
 from bacon_pl.errors import BaconError
@@ -66,10 +65,8 @@ class PairSettings(RealTraining):
                 "--model.pairs.milestones and --model.pairs.schedule cosine exclude each other: set "
                 "--model.pairs.milestones []."
             )
-        if not (self.calibration >= 0 and math.isfinite(self.calibration)):
-            raise BaconError(f"--model.pairs.calibration must be zero or positive and finite, got {self.calibration}.")
-        if not (self.lr_drop > 0 and math.isfinite(self.lr_drop)):
-            raise BaconError(f"--model.pairs.lr_drop must be positive and finite, got {self.lr_drop}.")
+        ranges.not_negative("--model.pairs.", calibration=self.calibration)
+        ranges.positive("--model.pairs.", lr_drop=self.lr_drop)
 
     def recipe(self, network: NetworkFactory, acceleration: Acceleration) -> Recipe:
         """See :meth:`RealTraining.recipe`."""

@@ -6,7 +6,6 @@ slot. A checkpoint therefore consists of a few tensors, and drawing a network me
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import PLAIN, Captured, Network, Plan, Read, StatelessNetwork, embedding
 from bacon_pl.networks.acceleration import even_rows
@@ -58,16 +57,12 @@ class PoolSettings:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        least = {"initial": 1, "push_every": 1, "capacity": 1, "train_networks": 0, "train_steps": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise BaconError(f"--model.pool.{name} must be at least {low}, got {getattr(self, name)}.")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise BaconError(f"--model.pool.lr must be positive and finite, got {self.lr}.")
-        if not 0 <= self.momentum < 1:
-            raise BaconError(f"--model.pool.momentum must be in [0, 1), got {self.momentum}.")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise BaconError(f"--model.pool.weight_decay must be zero or positive and finite, got {self.weight_decay}.")
+        of = "--model.pool."
+        ranges.whole(of, initial=self.initial, push_every=self.push_every, capacity=self.capacity)
+        ranges.whole(of, 0, train_networks=self.train_networks, train_steps=self.train_steps)
+        ranges.positive(of, lr=self.lr)
+        ranges.below_one(of, momentum=self.momentum)
+        ranges.not_negative(of, weight_decay=self.weight_decay)
 
 
 class NetworkPool:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from bacon_pl import ranges
 from bacon_pl.augment.views import View, Views
 from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
@@ -81,17 +82,12 @@ class Recovery(Distiller):
         super().__init__(ipc, factor, start, method, seed)
         if factor != 1:
             raise BaconError(f"Recovery makes whole images: set --model.factor 1, got {factor}.")
-        for name, count in (("iterations", iterations), ("batch_size", batch_size)):
-            if count < 1:
-                raise BaconError(f"--model.{name} must be at least 1, got {count}.")
-        if not (lr > 0 and math.isfinite(lr)):
-            raise BaconError(f"--model.lr must be positive and finite, got {lr}.")
+        ranges.whole("--model.", iterations=iterations, batch_size=batch_size)
+        ranges.positive("--model.", lr=lr)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise BaconError(f"--model.betas must be two numbers in [0, 1), got {list(betas)}.")
-        weights = {"statistics_weight": statistics_weight, "tv_weight": tv_weight, "l2_weight": l2_weight}
-        for name, weight in {**weights, "first_weight": first_weight}.items():
-            if not (weight >= 0 and math.isfinite(weight)):
-                raise BaconError(f"--model.{name} must be zero or positive and finite, got {weight}.")
+        ranges.not_negative("--model.", statistics_weight=statistics_weight, first_weight=first_weight)
+        ranges.not_negative("--model.", tv_weight=tv_weight, l2_weight=l2_weight)
         self.iterations = self.num_iterations = iterations
         self.lr = lr
         self.betas = (betas[0], betas[1])

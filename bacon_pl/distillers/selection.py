@@ -11,6 +11,7 @@ import torch
 from jsonargparse import lazy_instance
 from torch import Tensor
 
+from bacon_pl import ranges
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch, LabeledImages
@@ -119,8 +120,7 @@ class Selection(Distiller):
                 f"--model.start.images {start.images} does not go with the rule {rule}, which chooses real images: "
                 "leave one of them out."
             )
-        if coreset_steps < 1:
-            raise BaconError(f"--model.coreset_steps must be at least 1, got {coreset_steps}.")
+        ranges.whole("--model.", coreset_steps=coreset_steps)
         for name, value in (("crops", crops), ("observer", observer)):
             if value is not None and rule != "rded":
                 raise BaconError(f"--model.{name} is for the rule rded, and the rule is {rule}: leave one of them out.")

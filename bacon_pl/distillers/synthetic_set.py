@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bacon_pl import ranges
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.whitening import Whitening
 from bacon_pl.distilled_set import DistilledSet, git_commit
@@ -49,8 +50,7 @@ class SyntheticSet(nn.Module):
 
     def __init__(self, ipc: int, factor: int, start: Start, upscaling: Upscaling = "bilinear") -> None:
         super().__init__()
-        if ipc < 1:
-            raise BaconError(f"--model.ipc must be at least 1, got {ipc}.")
+        ranges.whole("--model.", ipc=ipc)
         check_upscaling(upscaling, "--model.upscaling")
         self.ipc = ipc
         self.factor = factor

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, get_args
 
 import torch
 from jsonargparse import lazy_instance
 from torch import Tensor
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.augment import DSA, Augmentation
 from bacon_pl.configured import made
 from bacon_pl.data import IterationBatch
@@ -119,18 +118,12 @@ class TrajectoryMatching(Distiller):
         for name, choice, known in (("way", way, Way), ("labels", labels, Labels)):
             if choice not in get_args(known):
                 raise unknown_name(f"--model.{name}", str(choice), get_args(known))
-        counts = {"inner_steps": inner_steps, "expert_epochs": expert_epochs, "experts_together": experts_together}
-        for name, count in {**counts, "inner_batch": 1 if inner_batch is None else inner_batch}.items():
-            if count < 1:
-                raise BaconError(f"--model.{name} must be at least 1, got {count}.")
-        positive = {"lr": lr, "step_size": step_size, "min_step_size": min_step_size, "lr_labels": lr_labels}
-        for name, value in {**positive, "threshold": 1.0 if threshold is None else threshold}.items():
-            if not (value > 0 and math.isfinite(value)):
-                raise BaconError(f"--model.{name} must be positive and finite, got {value}.")
-        if not (lr_step_size >= 0 and math.isfinite(lr_step_size)):
-            raise BaconError(f"--model.lr_step_size must be zero or positive and finite, got {lr_step_size}.")
-        if not 0 <= momentum < 1:
-            raise BaconError(f"--model.momentum must be in [0, 1), got {momentum}.")
+        ranges.whole("--model.", inner_steps=inner_steps, inner_batch=inner_batch)
+        ranges.whole("--model.", expert_epochs=expert_epochs, experts_together=experts_together)
+        ranges.positive("--model.", lr=lr, step_size=step_size, min_step_size=min_step_size)
+        ranges.positive("--model.", lr_labels=lr_labels, threshold=threshold)
+        ranges.not_negative("--model.", lr_step_size=lr_step_size)
+        ranges.below_one("--model.", momentum=momentum)
         if step_size < min_step_size:
             raise BaconError(f"--model.step_size is {step_size}, below --model.min_step_size {min_step_size}.")
         if not 0 <= min_start < max_start or max_start - 1 + expert_epochs > experts.epochs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bacon_pl.errors import BaconError
+from bacon_pl import ranges
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ class ScoreWeights:
     gamma: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("w", "gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BaconError(f"--score_weights.{name} must be in [0, 1], got {getattr(self, name)}.")
+        ranges.share("--score_weights.", w=self.w, gamma=self.gamma)
 
 
 def robust_scores(
@@ -81,9 +79,7 @@ def robust_scores(
     Raises:
         BaconError: A weight is out of range.
     """
-    for name, weight in (("w", w), ("gamma", gamma)):
-        if not 0 <= weight <= 1:
-            raise BaconError(f"the robust scores' {name} must be in [0, 1], got {weight}.")
+    ranges.share("the robust scores' ", w=w, gamma=gamma)
     hlr = real_hard - syn_hard
     ior = syn_any - random_any
     alpha = w * ior - (1 - w) * hlr

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bacon_pl.errors import BaconError
+from bacon_pl import ranges
 
 _TINY = 1e-12
 
@@ -34,10 +33,8 @@ class FlatStep:
     alpha: float = 0.3
 
     def __post_init__(self) -> None:
-        if not (self.rho > 0 and math.isfinite(self.rho)):
-            raise BaconError(f"rho of a flat step must be positive and finite, got {self.rho}.")
-        if not (self.alpha >= 0 and math.isfinite(self.alpha)):
-            raise BaconError(f"alpha of a flat step must be zero or positive and finite, got {self.alpha}.")
+        ranges.positive("a flat step's ", rho=self.rho)
+        ranges.not_negative("a flat step's ", alpha=self.alpha)
 
     def gradients(
         self, networks: Sequence[Sequence[Tensor]], gradients: Sequence[Tensor], loss: Callable[[], Tensor]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
+from bacon_pl import ranges
 from bacon_pl.augment import Augmentation, NoAugmentation
-from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl.errors import unknown_name
 from bacon_pl.networks import Acceleration, NetworkFactory
 
 if TYPE_CHECKING:  # which may hold such settings, for its teachers
@@ -58,17 +58,12 @@ class RealTraining:
     """Which architecture of a :class:`Pretraining` takes the place of theirs; ``teacher`` has batch norm."""
 
     def __post_init__(self) -> None:
-        named = self.named
-        for name, low in (("count", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise BaconError(f"{named(name)} must be at least {low}, got {getattr(self, name)}.")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise BaconError(f"{named('lr')} must be positive and finite, got {self.lr}.")
-        for name in ("momentum", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BaconError(f"{named(name)} must be in [0, 1), got {getattr(self, name)}.")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise BaconError(f"{named('weight_decay')} must be zero or positive and finite, got {self.weight_decay}.")
+        named, of = self.named, self.named("")
+        ranges.whole(of, count=self.count, epochs=self.epochs, batch_size=self.batch_size)
+        ranges.whole(of, 0, seed=self.seed)
+        ranges.positive(of, lr=self.lr)
+        ranges.below_one(of, momentum=self.momentum, warmup=self.warmup)
+        ranges.not_negative(of, weight_decay=self.weight_decay)
         for name, known in (("optimizer", get_args(Optimizer)), ("schedule", get_args(RealSchedule))):
             if getattr(self, name) not in known:
                 raise unknown_name(named(name), str(getattr(self, name)), known)
@@ -136,10 +131,9 @@ class Pretraining:
     student_batch: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("count", "epochs", "epoch_steps", "student_steps", "student_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BaconError(f"--model.pretraining.{name} must be at least 1, got {value}.")
+        of = "--model.pretraining."
+        ranges.whole(of, count=self.count, epochs=self.epochs, epoch_steps=self.epoch_steps)
+        ranges.whole(of, student_steps=self.student_steps, student_batch=self.student_batch)
 
     def limit(self, settings: Limited) -> Limited:
         """Return settings within the limits; those of a network that is read from a file are not changed."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from jsonargparse import lazy_instance
 
+from bacon_pl import ranges
 from bacon_pl.augment import DSA, Augmentation, Mixing
 from bacon_pl.data import DatasetMeta
 from bacon_pl.errors import BaconError, one_line, unknown_name
@@ -103,28 +104,16 @@ class Recipe:
     test_resize: int | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_networks",
-            "epochs",
-            "batch_size",
-            "whole_epochs",
-            "coreset_steps",
-            "epoch_steps",
-            "test_resize",
-        ):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise BaconError(f"--evaluation.{name} must be at least 1, got {getattr(self, name)}.")
+        of = "--evaluation."
+        ranges.whole(of, num_networks=self.num_networks, epochs=self.epochs, batch_size=self.batch_size)
+        ranges.whole(of, whole_epochs=self.whole_epochs, coreset_steps=self.coreset_steps)
+        ranges.whole(of, epoch_steps=self.epoch_steps, test_resize=self.test_resize)
         if isinstance(self.lr, str) and self.lr != "stored":
             raise BaconError(f"--evaluation.lr must be a number or 'stored', got '{one_line(self.lr, 40)}'.")
-        for name in ("lr", "lr_drop", "fixed_lr"):
-            value = getattr(self, name)
-            if value != "stored" and not (value > 0 and math.isfinite(value)):
-                raise BaconError(f"--evaluation.{name} must be positive and finite, got {value}.")
-        for name in ("momentum", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BaconError(f"--evaluation.{name} must be in [0, 1), got {getattr(self, name)}.")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise BaconError(f"--evaluation.weight_decay must be zero or positive and finite, got {self.weight_decay}.")
+        lr = None if self.lr == "stored" else self.lr
+        ranges.positive(of, lr=lr, lr_drop=self.lr_drop, fixed_lr=self.fixed_lr)
+        ranges.below_one(of, momentum=self.momentum, warmup=self.warmup)
+        ranges.not_negative(of, weight_decay=self.weight_decay)
         for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in choices:
                 raise unknown_name(name, str(getattr(self, name)), choices)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bacon_pl import ranges
 from bacon_pl.distilled_set.labels import LabelKind
 from bacon_pl.distilled_set.stored_labels import SEED
 from bacon_pl.errors import BaconError, unknown_name
@@ -72,15 +73,13 @@ class SoftLabels:
     half: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BaconError(f"{_OPTION}.steps must be at least 1, got {self.steps}.")
+        ranges.whole(f"{_OPTION}.", steps=self.steps)
+        ranges.positive(f"{_OPTION}.", temperature=self.temperature)
         for name in ("steps", "network"):
             if self.teacher is not None and getattr(self, name) != getattr(SoftLabels, name):
                 raise BaconError(
                     f"{_OPTION}.{name} is for teachers trained by the students' recipe: set {_OPTION}.teacher's."
                 )
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise BaconError(f"{_OPTION}.temperature must be positive and finite, got {self.temperature}.")
         for what, value, known in (
             ("soft-label loss", self.loss, get_args(SoftLoss)),
             ("source of soft labels", self.source, get_args(Source)),

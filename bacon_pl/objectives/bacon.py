@@ -6,7 +6,8 @@ from typing import get_args
 
 from torch import Tensor
 
-from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl import ranges
+from bacon_pl.errors import unknown_name
 from bacon_pl.objectives import functional as F
 from bacon_pl.objectives.base import Objective, Readings
 
@@ -33,8 +34,7 @@ class BaconObjective(Objective):
     """
 
     def __init__(self, tv_weight: float = 0.8, clip: F.ClipVariant = "none") -> None:
-        if not 0 <= tv_weight <= 1:
-            raise BaconError(f"the objective's tv_weight must be in [0, 1], got {tv_weight}.")
+        ranges.share("the objective's ", tv_weight=tv_weight)
         if clip not in get_args(F.ClipVariant):
             raise unknown_name("clip variant", str(clip), get_args(F.ClipVariant))
         self.tv_weight = tv_weight

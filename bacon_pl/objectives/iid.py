@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from bacon_pl import ranges
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import Trace
 from bacon_pl.objectives import functional as F
@@ -45,9 +44,7 @@ class IID(Objective):
     fewest = 2
 
     def __init__(self, covariance: float = 0.03, center: float = 0.01, rows: int = 1) -> None:
-        for name, value in (("covariance", covariance), ("center", center)):
-            if not (value >= 0 and math.isfinite(value)):
-                raise BaconError(f"IID's {name} must be zero or positive and finite, got {value}.")
+        ranges.not_negative("IID's ", covariance=covariance, center=center)
         if rows not in (1, 2):
             raise BaconError(f"IID's rows must be 1 or 2, got {rows}.")
         self.covariance = covariance

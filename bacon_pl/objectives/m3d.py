@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bacon_pl.errors import BaconError, unknown_name
+from bacon_pl import ranges
+from bacon_pl.errors import unknown_name
 from bacon_pl.objectives import functional as F
 from bacon_pl.objectives.base import Objective, Readings
 
@@ -45,8 +46,7 @@ class M3D(Objective):
     def __init__(self, kernel: Kernel = "gaussian", bandwidth: float | None = None) -> None:
         if kernel not in get_args(Kernel):
             raise unknown_name("kernel of M3D", str(kernel), get_args(Kernel))
-        if bandwidth is not None and not 0 < bandwidth < float("inf"):
-            raise BaconError(f"M3D's bandwidth must be positive and finite, or null, got {bandwidth}.")
+        ranges.positive("M3D's ", bandwidth=bandwidth)
         self.kernel: Kernel = kernel
         self.bandwidth = bandwidth
 

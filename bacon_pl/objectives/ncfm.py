@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.errors import BaconError
 from bacon_pl.objectives import functional as F
 from bacon_pl.objectives.adversary import Adversary
@@ -34,10 +33,8 @@ class Sampler:
     momentum: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise BaconError(f"NCFM's sampler.lr must be positive and finite, got {self.lr}.")
-        if not 0 <= self.momentum < 1:
-            raise BaconError(f"NCFM's sampler.momentum must be in [0, 1), got {self.momentum}.")
+        ranges.positive("NCFM's sampler.", lr=self.lr)
+        ranges.below_one("NCFM's sampler.", momentum=self.momentum)
 
 
 class SamplingNetwork(Adversary):
@@ -104,12 +101,9 @@ class NCFM(Objective):
         unit: bool = True,
         sampler: Sampler | None = None,
     ) -> None:
-        if not (weight > 0 and math.isfinite(weight)):
-            raise BaconError(f"NCFM's weight must be positive and finite, got {weight}.")
-        if not 0 <= amplitude <= 1:
-            raise BaconError(f"NCFM's amplitude must be in [0, 1], got {amplitude}.")
-        if frequencies < 1:
-            raise BaconError(f"NCFM's frequencies must be at least 1, got {frequencies}.")
+        ranges.positive("NCFM's ", weight=weight)
+        ranges.share("NCFM's ", amplitude=amplitude)
+        ranges.whole("NCFM's ", frequencies=frequencies)
         if sampler is not None and (frequencies % SHARE or frequencies < 2 * SHARE):
             raise BaconError(
                 f"NCFM's frequencies must be a multiple of {SHARE} and at least {2 * SHARE} for a sampler, got "

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bacon_pl import rng
+from bacon_pl import ranges, rng
 from bacon_pl.augment.crops import random_boxes, resized_crops
 from bacon_pl.data import DatasetMeta, LabeledImages
 from bacon_pl.data.draw import check_enough
@@ -50,9 +50,7 @@ class Crops:
     tiles: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("images", "per_image", "tiles"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise BaconError(f"--model.crops.{name} must be at least 1, got {getattr(self, name)}.")
+        ranges.whole("--model.crops.", images=self.images, per_image=self.per_image, tiles=self.tiles)
         if not 0 < self.smallest <= 1:
             raise BaconError(f"--model.crops.smallest must be above 0 and at most 1, got {self.smallest}.")
 

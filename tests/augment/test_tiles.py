@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from bacon_pl.augment import CutMix, Tiles, tiles
+from bacon_pl.augment import CutMix, Tiles, resized_crop
 from bacon_pl.augment.tiles import shuffled
 from bacon_pl.errors import BaconError
 from tests.paths import ROOT
@@ -61,8 +61,8 @@ def test_parts_of_tiles_are_cut_out_and_draws_are_those_of_a_row():
 
 def test_parts_have_the_published_bounds(monkeypatch):
     asked = []
-    drawn = tiles.random_boxes
-    monkeypatch.setattr(tiles, "random_boxes", lambda *given: (asked.append(given[:3]), drawn(*given))[1])
+    drawn = resized_crop.random_boxes
+    monkeypatch.setattr(resized_crop, "random_boxes", lambda *given: (asked.append(given[:3]), drawn(*given))[1])
     Tiles(3).per_image(images(), 0, "augment")
     Tiles(1).per_image(images(), 0, "augment")
     assert asked == [((12, 12), (1 / 3, 1.0), (3 / 4, 4 / 3))]
