@@ -1,7 +1,7 @@
 """Checks of numbers that users give: one sentence for each range, whatever the number is for.
 
-Each function takes the beginning of the names of numbers, such as ``"--model."``, and the numbers by name. None stands
-for a default and passes.
+Each function takes the beginning of the names of numbers, such as ``"--model."``, and the numbers by name. Where None
+stands for a default, :func:`given` leaves it out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from numbers import Integral, Real
 from bacon_pl.errors import BaconError
 
 
+def given(**values: object) -> dict[str, object]:
+    """Return the numbers that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def whole(prefix: str, least: int = 1, /, **values: object) -> None:
     """Check that numbers are whole and at least ``least``.
 
@@ -19,8 +24,6 @@ def whole(prefix: str, least: int = 1, /, **values: object) -> None:
         BaconError: One is not.
     """
     for name, value in values.items():
-        if value is None:
-            continue
         if not isinstance(value, Integral) or isinstance(value, bool):
             raise BaconError(f"{prefix}{name} must be a whole number, got {value!r}.")
         if int(value) < least:
@@ -73,6 +76,6 @@ def share(prefix: str, /, **values: object) -> None:
 
 def _numbers(prefix: str, values: dict[str, object]) -> list[tuple[str, float]]:
     for name, value in values.items():
-        if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+        if not isinstance(value, Real) or isinstance(value, bool):
             raise BaconError(f"{prefix}{name} must be a number, got {value!r}.")
-    return [(name, value) for name, value in values.items() if value is not None]  # type: ignore[misc]
+    return list(values.items())  # type: ignore[arg-type]

@@ -33,7 +33,10 @@ def leave_no_trace(trainer: pl.Trainer) -> Iterator[None]:
         trainer: The Trainer of the run, whose root directory is the folder of the run.
     """
     root = Path(trainer.default_root_dir).absolute()
-    logs: list[Any] = [one for one in trainer.loggers if hasattr(one, "root_dir") and hasattr(one, "log_dir")]
+    # With fast_dev_run, loggers are dummies without folders.
+    logs: list[Any] = [
+        one for one in trainer.loggers if getattr(one, "root_dir", None) and getattr(one, "log_dir", None)
+    ]
     before = {Path(one.root_dir).absolute(): _listed(one.root_dir) for one in logs}
     there = {path for start in (root, *before) for path in (start, *start.parents) if path.exists()}
     began = _Began()

@@ -189,3 +189,8 @@ def test_a_last_batch_of_one_image_is_told_of(made):
         bacon_pl.evaluate(
             made, networks=["resnet18_modified"], num_networks=1, epochs=1, progress=False, settings=settings
         )
+
+
+def test_a_fast_dev_run_needs_no_folders_of_loggers(tmp_path):
+    quick = {"settings": SMALL | {"trainer.fast_dev_run": True}}
+    assert bacon_pl.distill("digits", 1, out=tmp_path / "run", **BRIEF | quick).ipc == 1

@@ -32,5 +32,5 @@ class BoundSettings:
 
     def __post_init__(self) -> None:
         ranges.whole("the bound's ", 2, samples=self.samples)
-        ranges.positive("the bound's ", epsilon=self.epsilon)
+        ranges.positive("the bound's ", **ranges.given(epsilon=self.epsilon))
         check_prior(self.tv_weight, self.clip)

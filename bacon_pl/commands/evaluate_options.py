@@ -38,7 +38,7 @@ def recipe_of(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     parser.add_class_arguments(Recipe, "evaluation")
     found = None
     for section in sections:
-        found = parser.parse_object({"evaluation": dict(section)}, cfg_base=found, defaults=False)
+        found = parser.parse_object({"evaluation": dict(section)}, found, defaults=False)  # its name has changed
     parser.instantiate_classes(found)
     return dict(yaml.safe_load(parser.dump(found, skip_none=False))["evaluation"])
 

@@ -43,7 +43,7 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.expanduser(self.root)))
-        ranges.whole("--data.", image_size=self.image_size)
+        ranges.whole("--data.", **ranges.given(image_size=self.image_size))
         if not (isinstance(self.test_fraction, (float, Real)) and 0 < self.test_fraction < 1):
             raise BaconError(f"--data.test_fraction must be between 0 and 1 (both excluded), got {self.test_fraction}.")
         if self.on_bad_image not in ("error", "skip"):

@@ -58,7 +58,7 @@ class ExpertSettings(RealTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ranges.whole(self.named(""), epoch_steps=self.epoch_steps)
+        ranges.whole(self.named(""), **ranges.given(epoch_steps=self.epoch_steps))
         if self.storage not in get_args(Storage):
             raise unknown_name(self.named("storage"), str(self.storage), get_args(Storage))
 

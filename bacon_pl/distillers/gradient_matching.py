@@ -108,7 +108,7 @@ class GradientMatching(Distiller):
         super().__init__(ipc, factor, start, method, seed, upscaling)
         ranges.positive("--model.", lr=lr, memory_gib=memory_gib)
         ranges.below_one("--model.", momentum=momentum)
-        ranges.whole("--model.", synthetic_batch=synthetic_batch)
+        ranges.whole("--model.", **ranges.given(synthetic_batch=synthetic_batch))
         if space not in get_args(Space):
             raise unknown_name("--model.space", str(space), get_args(Space))
         self.distance = made(distance)

@@ -118,10 +118,10 @@ class TrajectoryMatching(Distiller):
         for name, choice, known in (("way", way, Way), ("labels", labels, Labels)):
             if choice not in get_args(known):
                 raise unknown_name(f"--model.{name}", str(choice), get_args(known))
-        ranges.whole("--model.", inner_steps=inner_steps, inner_batch=inner_batch)
+        ranges.whole("--model.", inner_steps=inner_steps, **ranges.given(inner_batch=inner_batch))
         ranges.whole("--model.", expert_epochs=expert_epochs, experts_together=experts_together)
         ranges.positive("--model.", lr=lr, step_size=step_size, min_step_size=min_step_size)
-        ranges.positive("--model.", lr_labels=lr_labels, threshold=threshold)
+        ranges.positive("--model.", lr_labels=lr_labels, **ranges.given(threshold=threshold))
         ranges.not_negative("--model.", lr_step_size=lr_step_size)
         ranges.below_one("--model.", momentum=momentum)
         if step_size < min_step_size:

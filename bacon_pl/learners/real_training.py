@@ -131,9 +131,9 @@ class Pretraining:
     student_batch: int | None = None
 
     def __post_init__(self) -> None:
-        of = "--model.pretraining."
-        ranges.whole(of, count=self.count, epochs=self.epochs, epoch_steps=self.epoch_steps)
-        ranges.whole(of, student_steps=self.student_steps, student_batch=self.student_batch)
+        limits = ranges.given(count=self.count, epochs=self.epochs, epoch_steps=self.epoch_steps)
+        limits |= ranges.given(student_steps=self.student_steps, student_batch=self.student_batch)
+        ranges.whole("--model.pretraining.", **limits)
 
     def limit(self, settings: Limited) -> Limited:
         """Return settings within the limits; those of a network that is read from a file are not changed."""

@@ -106,12 +106,12 @@ class Recipe:
     def __post_init__(self) -> None:
         of = "--evaluation."
         ranges.whole(of, num_networks=self.num_networks, epochs=self.epochs, batch_size=self.batch_size)
-        ranges.whole(of, whole_epochs=self.whole_epochs, coreset_steps=self.coreset_steps)
-        ranges.whole(of, epoch_steps=self.epoch_steps, test_resize=self.test_resize)
+        ranges.whole(of, coreset_steps=self.coreset_steps, **ranges.given(whole_epochs=self.whole_epochs))
+        ranges.whole(of, **ranges.given(epoch_steps=self.epoch_steps, test_resize=self.test_resize))
         if isinstance(self.lr, str) and self.lr != "stored":
             raise BaconError(f"--evaluation.lr must be a number or 'stored', got '{one_line(self.lr, 40)}'.")
-        lr = None if self.lr == "stored" else self.lr
-        ranges.positive(of, lr=lr, lr_drop=self.lr_drop, fixed_lr=self.fixed_lr)
+        ranges.positive(of, **({} if self.lr == "stored" else {"lr": self.lr}))
+        ranges.positive(of, lr_drop=self.lr_drop, fixed_lr=self.fixed_lr)
         ranges.below_one(of, momentum=self.momentum, warmup=self.warmup)
         ranges.not_negative(of, weight_decay=self.weight_decay)
         for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):

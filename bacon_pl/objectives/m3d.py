@@ -46,7 +46,7 @@ class M3D(Objective):
     def __init__(self, kernel: Kernel = "gaussian", bandwidth: float | None = None) -> None:
         if kernel not in get_args(Kernel):
             raise unknown_name("kernel of M3D", str(kernel), get_args(Kernel))
-        ranges.positive("M3D's ", bandwidth=bandwidth)
+        ranges.positive("M3D's ", **ranges.given(bandwidth=bandwidth))
         self.kernel: Kernel = kernel
         self.bandwidth = bandwidth
 

@@ -50,7 +50,7 @@ class Crops:
     tiles: int | None = None
 
     def __post_init__(self) -> None:
-        ranges.whole("--model.crops.", images=self.images, per_image=self.per_image, tiles=self.tiles)
+        ranges.whole("--model.crops.", images=self.images, per_image=self.per_image, **ranges.given(tiles=self.tiles))
         if not 0 < self.smallest <= 1:
             raise BaconError(f"--model.crops.smallest must be above 0 and at most 1, got {self.smallest}.")
 

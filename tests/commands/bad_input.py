@@ -180,7 +180,7 @@ ROWS: dict[str, Row] = {
     "mean text": (f"{EARLY} --data.mean [a]", ["--data.mean must be a list of numbers or null, got", "'a'"]),
     "mean of two": (f"{EARLY} --data.mean [.1,.2]", ["--data.mean must have one number per channel"]),
     "std 0": (f"{EARLY} --data.std [0]", [r"--data.std .* in \(0, 1\], got \[0"]),
-    "image size 0": (f"{EARLY} --data.image_size 0", ["--data.image_size must be at least 1 pixel, got 0"]),
+    "image size 0": (f"{EARLY} --data.image_size 0", ["--data.image_size must be at least 1, got 0"]),
     "test fraction": (f"{EARLY} --data.test_fraction 1.5", ["--data.test_fraction must be between 0 and 1", "1.5"]),
     "val fraction": (f"{EARLY} --data.val_fraction 1", ["--data.val_fraction must be at least 0 and below 1"]),
     "batch": (f"{EARLY} --data.batch_real 0", ["--data.batch_real must be at least 1, got 0"]),
