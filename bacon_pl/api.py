@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+
 from bacon_pl import config_files
 from bacon_pl.commands.evaluate import Eval
 from bacon_pl.commands.fit import Fit
-from bacon_pl.commands.from_python import IN_MEMORY, arguments_of, as_library, check_settings, check_unread
+from bacon_pl.commands.from_python import IN_MEMORY, arguments_of, as_library, check_kind, check_settings, check_unread
 from bacon_pl.data import CATALOG, DataModule, InMemoryData, labeled_images
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import DistilledSet
@@ -27,6 +30,16 @@ _OF_DISTILL = {
     "trainer.default_root_dir": "out",
 }  # fmt: skip
 """Settings that arguments of :func:`distill` are for."""
+
+_OF_EVALUATE = {
+    "seed_everything": "seed",
+    **{name: name for name in ("distilled", "out", "networks", "baselines", "labels", "scores", "bound", "overwrite")},
+}
+"""Settings that arguments of :func:`evaluate` are for."""
+
+_ITERATIONS, _ROOT = {"trainer.max_steps": "iterations"}, {"data.root": "root"}
+
+_SETTINGS = "settings by name, such as {'model.lr': 0.1}"
 
 _OF_FILES = (
     "root", "image_size", "mean", "std", "test_fraction", "val_fraction", "split_seed", "on_bad_image", "whitening",
@@ -47,6 +60,8 @@ def distill(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    callbacks: Callback | Sequence[Callback] = (),
+    logger: Logger | Sequence[Logger] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> DistilledSet:
     """Distill a dataset to a few synthetic images per class.
@@ -72,6 +87,8 @@ def distill(
         resume: Continue from the last checkpoint in ``out``, if there is one.
         overwrite: Replace an existing run in ``out``.
         progress: Print the progress of the run.
+        callbacks: Callback or callbacks of Lightning for the Trainer of the run, beside its own.
+        logger: Logger or loggers of Lightning in place of TensorBoard's.
         settings: Other settings of ``bacon fit``, nested as in YAML files or with dotted names:
             ``{"model.lr": 0.1, "trainer": {"devices": 2}}``.
 
@@ -89,10 +106,13 @@ def distill(
         >>> distilled.ipc, len(distilled.meta.class_names)
         (1, 10)
     """
+    check_kind("settings", settings, (Mapping, type(None)), _SETTINGS)
+    check_kind("method", method, (str, os.PathLike), "the name of a method or a file")
     if resume and out is None:
         raise BaconError("resume=True needs out=..., the folder of the run that is to go on.")
-    if_given = {"trainer.max_steps": ("iterations", iterations), "data.root": ("root", root)}
-    twice = {name: argument for name, (argument, value) in if_given.items() if value is not None}
+    optional = _ITERATIONS | _ROOT
+    given = {"iterations": iterations, "root": root}
+    twice = {name: argument for name, argument in optional.items() if given[argument] is not None}
     check_settings(settings, _OF_DISTILL | twice)
     own, images = _data(data, root, ipc)
     if images is not None:
@@ -110,10 +130,14 @@ def distill(
         }
         layers = [*own, *_overlay(method, "methods"), *(_overlay(budget, "budgets") if budget else ())]
         args = [*arguments_of(layers, run_settings, settings), f"--seed_everything={seed}", f"--overwrite={overwrite}"]
-        with as_library(progress, out):
+        with as_library(progress, out, _OF_DISTILL | optional):
             command = Fit([*args, *(["--ckpt_path=last"] if resume else [])])
             _check_folder(command, out)
             command.talks, command.keeps = progress, out is not None
+            command.add(
+                [callbacks] if isinstance(callbacks, Callback) else callbacks,
+                [logger] if isinstance(logger, Logger) else logger,
+            )
             command.distill(images and images(command.config.data))
             return command.model.distilled()
 
@@ -177,10 +201,16 @@ def evaluate(
         >>> len(results.per_network)
         1
     """
-    own_arguments = ("distilled", "out", "networks", "baselines", "labels", "scores", "bound", "overwrite")
+    check_kind("distilled", distilled, (DistilledSet, str, os.PathLike), "a set, its file, or the folder of its run")
+    check_kind("settings", settings, (Mapping, type(None)), _SETTINGS)
     recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
     of_recipe = {f"evaluation.{name}": name for name in recipe}
-    check_settings(settings, {"seed_everything": "seed", **{name: name for name in own_arguments}, **of_recipe})
+    check_settings(settings, _OF_EVALUATE | of_recipe)
+    several = (("networks", networks), ("baselines", baselines), ("labels", labels))
+    for kind, names in several:
+        check_kind(kind, names, (str, Sequence), "names")
+        for name in names:
+            check_kind(kind, name, (str,), "names; a network of your own is settings={'evaluation.network': ...}")
     given = distilled if isinstance(distilled, DistilledSet) else DistilledSet.load(distilled)
     own, images = _test_data(data, train, root, given)
     if images is not None:
@@ -200,10 +230,10 @@ def evaluate(
         }
         source = "a set in memory" if isinstance(distilled, DistilledSet) else os.fspath(distilled)
         args = arguments_of([*own], run_settings, settings)
-        several = (("networks", networks), ("baselines", baselines), ("labels", labels))
         args += [f"--{name}={','.join(names_in(names))}" for name, names in several]
         args += [f"--scores={scores}", f"--bound={bound}", f"--seed_everything={seed}", f"--overwrite={overwrite}"]
-        with as_library(progress, out):
+        of_recipe = {f"evaluation.{name}": name for name in ("num_networks", "epochs")}
+        with as_library(progress, out, _OF_EVALUATE | of_recipe | _ROOT):
             command = Eval([*args, f"--distilled={source}", f"--out={folder}"])
             _check_folder(command, out)
             command.talks, command.keeps = progress, out is not None

@@ -42,8 +42,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise BaconError(
-            f"there is no checkpoint at '{path}' (--ckpt_path): give a .ckpt file of an earlier run, its folder, or "
-            "'last'."
+            f"there is no checkpoint at '{path}' (--ckpt_path): give a .ckpt file of an earlier run; the command also "
+            "takes a run's folder, or 'last'."
         )
     damaged = f"the checkpoint '{path}' is damaged: use an earlier one or --ckpt_path last, which finds it."
     try:

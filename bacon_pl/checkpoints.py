@@ -77,10 +77,10 @@ class Checkpoints(Checkpoint):
         self._interrupted = False
         self._writes = not run.fast_dev_run
         self.replaces = self.replaces or getattr(pl_module, "overwrite", False)
-        if self._writes and not (run.ckpt_path or self.replaces) and in_folder(trainer.default_root_dir):
+        if self._writes and not (run.ckpt_path or self.replaces) and (there := in_folder(trainer.default_root_dir)):
             raise BaconError(
-                f"'{trainer.default_root_dir}' holds an unfinished run: resume it with ckpt_path (--ckpt_path last), "
-                "or give another default_root_dir."
+                f"'{trainer.default_root_dir}' holds an unfinished run: resume it with ckpt_path='{there[0]}' (on the "
+                "command line with --ckpt_path last), or give another default_root_dir."
             )
         if time_limit.is_up(trainer):
             raise BaconError("--trainer.max_time is over before the first iteration: give a time above 00:00:00:00.")

@@ -55,7 +55,8 @@ def explain(error: Exception, options: Iterable[str] = (), family: str = "") -> 
         if sentence:
             return sentence
     if missing := re.search(r"arguments are required: (.*)", text):
-        return f"--{missing[1]} is missing: give it, as `--help` describes."
+        within = f"{_path(text)}." if _path(text) else "--"
+        return f"{within}{missing[1]} is missing: give it, as `--help` describes."
     if bare := re.search(r"argument (?:-\w/)?(--\S+): expected one argument", text):
         return f"{bare[1]}, or an option within it, needs a value: give one, as `--help` describes."
     if text.startswith(("Problems parsing config: ", "Unexpected config: ")):

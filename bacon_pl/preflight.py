@@ -45,7 +45,7 @@ def check_writable(folder: str | os.PathLike[str], option: str) -> None:
 
 
 def check_devices(trainer: pl.Trainer) -> None:
-    """Check that a run on CPUs does not start far more processes than there are cores.
+    """Check that a run on CPUs does not start far more processes than there are cores, and in a way that they can.
 
     Lightning checks the number of GPUs, but accepts any number of processes on a CPU.
 
@@ -53,8 +53,13 @@ def check_devices(trainer: pl.Trainer) -> None:
         trainer: The Trainer of the run.
 
     Raises:
-        BaconError: There would be too many processes.
+        BaconError: There would be too many processes, or they would have to be sent what cannot be sent.
     """
+    if getattr(trainer.strategy, "_start_method", "") == "spawn":
+        raise BaconError(
+            "--trainer.strategy ddp_spawn would send the objects of the run to its processes, which those of a command "
+            "do not allow: use ddp, whose processes make them anew."
+        )
     most = max(os.cpu_count() or 1, _FEW_PROCESSES)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
         raise BaconError(

@@ -260,3 +260,16 @@ def _add(levels: list[_Level], values: int) -> None:
         levels[-1].values += values
         if levels[-1].values > _MOST_VALUES:
             raise _FlawError(f"stands for more than {_MOST_VALUES:,} values")
+
+
+def quoted(settings: Mapping[str, Any]) -> str:
+    """Convert settings to YAML with quoted text, so that every parser reads the same values."""
+    return yaml.dump(dict(settings), Dumper=_Quoting, default_flow_style=True, allow_unicode=True, sort_keys=False)
+
+
+class _Quoting(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))

@@ -9,6 +9,9 @@ from lightning.pytorch.callbacks import Timer
 
 from bacon_pl.errors import TimeUpError
 
+LENGTHS = ("max_steps", "max_epochs", "min_steps", "min_epochs", "max_time")
+"""Settings of the Trainer that say how long a distillation takes, and nothing about an evaluation."""
+
 
 def is_up(trainer: pl.Trainer) -> bool:
     """Return whether there is a time limit and it has been reached."""

@@ -3,9 +3,11 @@
 import signal
 import tempfile
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 import bacon_pl
@@ -101,7 +103,7 @@ def test_names_may_be_one_text(made, images):
         (TENSORS, {"data.root": "x"}, r"data\.root does not apply to images in memory"),
         ("./nowhere", {}, "there is no folder './nowhere'"),
         ("nowhere", {}, r"unknown dataset 'nowhere'.* A folder of that name is not there, either\."),
-        ("digits", {"evaluation.epochs": "abc"}, "--evaluation.epochs must be a whole number, got abc"),
+        ("digits", {"evaluation.epochs": "abc"}, "^evaluation.epochs must be a whole number, got abc"),
         ("digits", {"evaluation.network.typo": 3}, "ConvNet takes no 'typo'"),
         (
             DataModule("digits", root=".", batch_real=8),
@@ -194,3 +196,69 @@ def test_a_last_batch_of_one_image_is_told_of(made):
 def test_a_fast_dev_run_needs_no_folders_of_loggers(tmp_path):
     quick = {"settings": SMALL | {"trainer.fast_dev_run": True}}
     assert bacon_pl.distill("digits", 1, out=tmp_path / "run", **BRIEF | quick).ipc == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"ipc": 0}, "^ipc must be at least 1, got 0"),
+        ({"seed": -1}, "^seed must be a whole number from 0"),
+        ({"settings": {"model.lr": 0}}, "^model.lr must be positive and finite, got 0"),
+        ({"settings": "model.lr=1"}, r"settings=\.\.\. must be settings by name"),
+        ({"method": None}, r"method=\.\.\. must be the name of a method or a file, got None"),
+        ({"callbacks": [print]}, r"callbacks=\.\.\. takes objects of Lightning's classes"),
+        ({"logger": "tensorboard"}, r"logger=\.\.\. takes objects of Lightning's classes"),
+        (
+            {"settings": {"trainer.reload_dataloaders_every_n_epochs": -1}},
+            "an int >= 0, got -1.: fix the trainer options",
+        ),
+    ],
+    ids=str,
+)
+def test_errors_name_arguments_and_settings(arguments, said):
+    with pytest.raises(BaconError, match=said) as refused:
+        bacon_pl.distill("digits", **{"ipc": 1, **BRIEF, **arguments})
+    assert "--" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("distilled", "arguments", "said"),
+    [
+        (None, {}, "distilled=... must be a set, its file, or the folder"),
+        (3, {}, "distilled=... must be a set"),
+        ("made", {"networks": [MLP]}, "networks=... must be names; a network of your own is settings"),
+        ("made", {"settings": ["model.lr"]}, "settings=... must be settings by name"),
+        ("made", {"epochs": 0}, "^epochs must be at least 1, got 0"),
+        ("made", {"settings": {"trainer.max_steps": 3}}, "trainer.max_steps is for bacon fit: an evaluation takes"),
+        (
+            "made",
+            {"settings": {"trainer.limit_test_batches": 1}},
+            "limit_test_batches 1 would cut the evaluation short",
+        ),
+    ],
+    ids=str,
+)
+def test_errors_of_an_evaluation_name_arguments_and_settings(distilled, arguments, said, made):
+    with pytest.raises(BaconError, match=said) as refused:
+        bacon_pl.evaluate(made if distilled == "made" else distilled, **arguments)
+    assert "--" not in str(refused.value)
+
+
+def test_callbacks_and_loggers_of_the_caller_serve_the_run(tmp_path):
+    class Counting(pl.Callback):
+        seen = 0
+
+        def on_train_batch_end(self, trainer, module, *_):
+            self.seen += 1
+
+    counting, logger = Counting(), CSVLogger(tmp_path / "logs")
+    more = {"callbacks": counting, "logger": logger, "out": tmp_path / "run"}
+    found = bacon_pl.distill("digits", 1, **{**BRIEF, **more, "iterations": 2})
+    assert counting.seen == 2 and list((tmp_path / "logs").rglob("hparams.yaml"))
+    assert torch.equal(found.images, bacon_pl.distill("digits", 1, **{**BRIEF, "iterations": 2}).images)
+    assert not list((tmp_path / "run").rglob("events.out*"))
+
+
+def test_images_of_one_class_are_refused():
+    with pytest.raises(BaconError, match="all images are of one class, '0': give images of two classes or more"):
+        bacon_pl.distill((torch.rand(4, 1, 8, 8), [0, 0, 0, 0]), 1, **BRIEF)

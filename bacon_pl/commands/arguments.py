@@ -28,7 +28,7 @@ from bacon_pl.config_files import (
     read,
 )
 from bacon_pl.errors import BaconError, one_line
-from bacon_pl.settings_text import laid_over
+from bacon_pl.settings_text import laid_over, quoted
 
 CLASS_PATH = "--model.class_path"
 FIRST = "give first"
@@ -131,8 +131,10 @@ class CommandLine:
         """Check that a schedule comes before what is laid over it, for it sets most of what methods and budgets change.
 
         Raises:
-            BaconError: A schedule is given after one of the package's methods or budgets.
+            BaconError: A schedule is given after one of the package's methods or budgets, or a configuration after an
+                option that it overrides.
         """
+        self._check_options_last()
         over: Layer | None = None
         for part in self.parts:
             if not isinstance(part, Layer):
@@ -146,6 +148,20 @@ class CommandLine:
                     f"{part.where} is given after {over.where}, whose settings it would override: give first "
                     f"--config {part.given}, then --config {over.given}."
                 )
+
+    def _check_options_last(self) -> None:
+        """Check that no configuration overrides an option that is given before it."""
+        seen: list[str] = []
+        for part in self.parts:
+            if isinstance(part, str):
+                seen += [part.partition("=")[0]] * part.startswith("--")
+            elif isinstance(part, Layer) and part.origin:
+                for option in seen:
+                    if _holds(part.settings, option.removeprefix("--").split(".")):
+                        raise BaconError(
+                            f"{option} is given before --config {part.given}, which would override it: give "
+                            "configurations first."
+                        )
 
     def _families(self) -> list[type[Any]]:
         """Return the family in effect before the first part, and after each part."""
@@ -187,7 +203,7 @@ class CommandLine:
                     of_data = {key: value for key, value in model.items() if key in OF_THE_DATA}
                     rest = {key: value for key, value in model.items() if key not in OF_THE_DATA}
                     settings = {**settings, "model": {**rest, **_taken(of_data, "--model", options)}}
-                words += ["--config", as_text(settings)]
+                words += ["--config", quoted(settings)]
         return words
 
     def origin(self, option: str) -> str:
@@ -218,6 +234,16 @@ class CommandLine:
                 return f"It stands in {part.where}."
         return ""
 
+    def typed(self, option: str) -> bool:
+        """Test whether an option is given by itself or by settings of Python, and not in a file, which commands share.
+
+        Args:
+            option: The option with its dashes.
+        """
+        keys = option.removeprefix("--").split(".")
+        texts = any(isinstance(part, str) and part.partition("=")[0] == option for part in self.parts)
+        return texts or any(isinstance(p, Layer) and not p.origin and _holds(p.settings, keys) for p in self.parts)
+
     def sections(self, name: str) -> list[Mapping[str, Any]]:
         """Return one section of each configuration that has it, of which later ones override earlier ones."""
         found = (part.settings.get(name) for part in self.parts if isinstance(part, Layer))
@@ -236,19 +262,6 @@ class CommandLine:
                 name, equals, value = part[2:].partition("=")
                 text = value if equals else following if isinstance(following, str) else ""
                 yield from _leaves(_value(text), ".".join(key for key in name.split(".") if key not in _ARGUMENTS))
-
-
-def as_text(settings: Mapping[str, Any]) -> str:
-    """Convert settings to YAML with quoted text, so that every parser reads the same values."""
-    return yaml.dump(dict(settings), Dumper=_Quoting, default_flow_style=True, allow_unicode=True, sort_keys=False)
-
-
-class _Quoting(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
 
 
 def _loaded(value: str) -> Any:

@@ -178,6 +178,8 @@ class LightningCommand(LightningCLI):
 
     def _placed(self, said: str) -> str:
         """Append to a sentence about an option the name of the file that contains it, if there is one."""
+        if said.startswith("unknown argument"):  # a word of the command line; what it suggests may be in a file
+            return said
         option = re.search(r"--[\w.]+", said)
         origin = option and self.command_line.origin(option[0].rstrip("."))
         if origin and FIRST in origin:  # the name of the option is right, so suggestions would be misleading
@@ -239,6 +241,13 @@ class LightningCommand(LightningCLI):
             BaconError: The Trainer rejects its settings.
         """
         self.config = self._whole  # a callback saves all settings
+        given = self.config.trainer
+        if given.get("enable_checkpointing") is False or given.get("barebones"):
+            name = "barebones" if given.get("barebones") else "enable_checkpointing"
+            raise BaconError(
+                f"--trainer.{name} {given[name]} does not go with this command, which says itself what it keeps: leave "
+                "it out; --checkpoint.every_n_train_steps and --checkpoint.keep of bacon fit say which checkpoints."
+            )
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:

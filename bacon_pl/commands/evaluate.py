@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
-from bacon_pl.commands.evaluate_options import add_options, check_dataset
+from bacon_pl.commands.evaluate_options import add_options, check_dataset, check_trainer
 from bacon_pl.commands.evaluate_runs import train_all
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
@@ -37,7 +37,7 @@ from bacon_pl.evaluation import (
     bound_line,
     bounds,
     labels_note,
-    recipe_line,
+    recipe_lines,
     results,
     score_line,
     set_line,
@@ -57,6 +57,7 @@ from bacon_pl.progress import progress, with_progress
 from bacon_pl.report import EVALUATIONS, RESULTS, claimed, figures, folder_name, show, write_report
 from bacon_pl.runtime import undone
 from bacon_pl.settings_text import names_in
+from bacon_pl.time_limit import LENGTHS
 
 LOGS = "logs"
 """Name of the folder, in that of an evaluation, with the logs of the trainings."""
@@ -85,6 +86,7 @@ class Eval(LightningCommand):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments, and accept lists of names as text, too."""
         super().parse_arguments(parser, args)
+        check_trainer(self.config.trainer, self.command_line.typed)
         self.baselines: list[Any] = names_in(self.config.baselines)
         self.labels: list[Any] = names_in(self.config.labels)
         for option, given, known in (("baselines", self.baselines, Baseline), ("labels", self.labels, Labels)):
@@ -227,11 +229,12 @@ class Eval(LightningCommand):
         teachers = 0 if comparison.teachers is None else len(comparison.teachers.teachers)
         stored = distilled.soft_labels is not None
         note = labels_note(recipe.described(), "hard" in self.labels, stored, teachers)
+        recorded = distilled.config.get("evaluation")
         lines = {
             "set": [set_line(self.config.distilled, distilled)],
             "data": describe_data(data),
             "runs": [trainings_line(comparison)],
-            "recipe": [recipe_line(recipe.described(), comparison.seed)],
+            "recipe": recipe_lines(recipe.described(), comparison.seed, recorded, self.resolved["evaluation"]),
             **({"labels": [note]} if note else {}),
             **({"result": [str(folder / RESULTS)]} if self.keeps else {}),
         }
@@ -321,7 +324,7 @@ class Eval(LightningCommand):
         return {name: own if name.lower() == own_name else by_name(name) for name in names} or {own_name: own}
 
     def evaluation_trainer(self, module: EvalModule, run: Run, folder: Path) -> pl.Trainer:
-        """Build a Trainer with the user's flags, but with the recipe's number of steps instead of max_steps."""
+        """Build a Trainer with the user's flags, but with the recipe's number of steps instead of fit's length."""
         given, steps = self.config_init.trainer, module.learners.total_steps
         callbacks = given.callbacks or []
         callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
@@ -329,6 +332,7 @@ class Eval(LightningCommand):
             callbacks.append(LearningCurve(self.datamodule.test, self.datamodule.eval_batch))
         shown = progress(training_name(run), "step", transient=True)
         flags: dict[str, Any] = {
+            **dict.fromkeys(LENGTHS),
             "max_steps": steps,
             "max_epochs": 1,
             "enable_checkpointing": False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -17,6 +17,10 @@ from bacon_pl.evaluation import ScoreWeights
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
 from bacon_pl.settings_text import FLAG
+from bacon_pl.time_limit import LENGTHS
+
+_LIMITS = ("limit_train_batches", "limit_test_batches")
+_TRIES = ("overfit_batches", "fast_dev_run")
 
 
 def recipe_of(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -60,6 +64,33 @@ def check_dataset(distilled: DistilledSet, name: str, given: Iterable[tuple[str,
     ipc = f"{own}/ipc{max(distilled.counts)}"
     known = f"--config {ipc}, or --data.name {own}" if own in CATALOG else "--data.name NAME"
     raise BaconError(f"the set was made from {one_line(own, 40)}, and no dataset is named: give {known}.")
+
+
+def check_trainer(trainer: Mapping[str, Any], typed: Callable[[str], bool]) -> None:
+    """Check that the Trainer's settings do not cut an evaluation short, whose results would not be its recipe's.
+
+    Args:
+        trainer: The settings.
+        typed: Tests whether an option is given for this command alone. The length of a distillation may stand in a
+            file that ``fit`` shares.
+
+    Raises:
+        BaconError: They do.
+    """
+    for name in LENGTHS:
+        if typed(f"--trainer.{name}"):
+            raise BaconError(
+                f"--trainer.{name} is for bacon fit: an evaluation takes the steps of its recipe (--evaluation.epochs)."
+            )
+    for name in (*_LIMITS, *_TRIES):
+        given = trainer.get(name)
+        # A fraction of 1.0 is all batches, and a number of 1 is one.
+        whole = not given if name in _TRIES else given is None or (given == 1.0 and isinstance(given, float))
+        if not whole:
+            raise BaconError(
+                f"--trainer.{name} {given} would cut the evaluation short, and its accuracies would not be those of "
+                "the recipe: leave it out; for a quick try, give --evaluation.epochs and --evaluation.num_networks."
+            )
 
 
 def add_options(parser: LightningArgumentParser) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
 
 from bacon_pl.callbacks import PICTURE_NAME, ImageGrid, ValidationAccuracy
 from bacon_pl.checkpoint_files import iterations_done
@@ -16,10 +18,11 @@ from bacon_pl.commands.arguments import CLASS_PATH
 from bacon_pl.commands.base import FIT_ONLY, LightningCommand
 from bacon_pl.commands.evaluate_options import recipe_of
 from bacon_pl.commands.loggers import make_loggers
+from bacon_pl.config_files import Layer, budget_of
 from bacon_pl.configured import class_path
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import FILE_NAME
-from bacon_pl.errors import BaconError
+from bacon_pl.errors import BaconError, one_line
 from bacon_pl.explain import explain
 from bacon_pl.loggers import close_loggers
 from bacon_pl.opening import Opening
@@ -35,6 +38,8 @@ class Fit(LightningCommand):
 
     name = "fit"
     builds_model = True
+    given_loggers: Sequence[Logger] = ()
+    """Loggers that are not described by the settings."""
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the data and of the family."""
@@ -73,7 +78,9 @@ class Fit(LightningCommand):
         """Build the Trainer with callbacks that show the progress."""
         given = self.config_init.trainer
         shown = progress(estimate=True)
-        shown.hint = "; for a first look, add --config budgets/small"
+        layers = [part for part in self.command_line.parts if isinstance(part, Layer)]
+        if not (self.config.ckpt_path or any(map(budget_of, layers))):
+            shown.hint = "; for a first look, add --config budgets/small"
         callbacks = with_progress(given.callbacks, given.enable_progress_bar, shown)
         return super().instantiate_trainer(callbacks=[*callbacks, Opening()], **kwargs)
 
@@ -109,6 +116,8 @@ class Fit(LightningCommand):
         self.check()
         # Options for resuming are not recorded, so that a resumed run gives the same file as an uninterrupted one.
         self.model.config = {k: v for k, v in self.resolved.items() if k not in FIT_ONLY}
+        if "method" in (settings := self.model.config["model"]):  # which may follow from the objective
+            settings["method"] = self.model.method
         if recipe := recipe_of(self.command_line.sections("evaluation")):  # record the intended one
             self.model.config["evaluation"] = recipe
         root, config = Path(self.trainer.default_root_dir), self.config
@@ -120,11 +129,33 @@ class Fit(LightningCommand):
             self.model.overwrite = config.overwrite
             self.connect_loggers(root, checkpoint)
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint)
-            close_loggers(self.trainer.loggers)
+            if not self.given_loggers:  # which are their giver's to close
+                close_loggers(self.trainer.loggers)
+
+    def add(self, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]) -> None:
+        """Add callbacks to those of the settings, and take loggers in place of theirs.
+
+        Args:
+            callbacks: The callbacks. They come before those that write checkpoints.
+            loggers: The loggers; none leaves those of the settings.
+
+        Raises:
+            BaconError: There is something else among them.
+        """
+        kinds = (("callbacks", callbacks, pl.Callback), ("logger", loggers, Logger))
+        if wrong := [(name, one) for name, given, kind in kinds for one in given if not isinstance(one, kind)]:
+            (name, one), *_ = wrong
+            raise BaconError(f"{name}=... takes objects of Lightning's classes, got {one_line(repr(one), 60)}.")
+        there: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        there[:0] = callbacks
+        self.given_loggers = list(loggers)
 
     def connect_loggers(self, root: Path, checkpoint: Path | None) -> None:
         """Give the Trainer the requested loggers; if a run is resumed, its loggers are continued."""
         if getattr(self.trainer, "fast_dev_run", False):
+            return
+        if self.given_loggers:
+            self.trainer.loggers = list(self.given_loggers)
             return
         begins = None
         if checkpoint is not None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from bacon_pl.configured import plain
 from bacon_pl.data import DataModule
-from bacon_pl.errors import BaconError, StoppedError, TimeUpError
+from bacon_pl.errors import BaconError, StoppedError, TimeUpError, one_line
 from bacon_pl.quiet import quietly, silenced
 from bacon_pl.settings_text import nested, value_at
 
@@ -65,11 +67,57 @@ def check_unread(settings: Mapping[str, Any] | None, data: Any, read: Collection
             raise BaconError(f"the setting data.{name} does not apply to images in memory here: leave it out.")
 
 
+def check_kind(name: str, value: Any, kinds: tuple[type, ...], words: str) -> None:
+    """Fail if an argument is of another kind.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        kinds: What it may be.
+        words: The same in words.
+
+    Raises:
+        BaconError: It is of another kind.
+    """
+    if not isinstance(value, kinds):
+        raise BaconError(f"{name}=... must be {words}, got {one_line(repr(value), 60)}.")
+
+
+def in_python(said: str, arguments: Mapping[str, str]) -> str:
+    """Say a sentence about options of a command to who has called a function of Python.
+
+    Args:
+        said: The sentence.
+        arguments: Names of the function's arguments by dotted name of the setting; other settings have dotted names.
+    """
+
+    def named(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        argument = arguments.get(name, name)
+        if value and argument != name:
+            return f"{argument}={_VALUES.get(value.strip(), value.strip())}"
+        return argument + value
+
+    return re.sub(
+        r"--([a-z_]+(?:\.\w+)*)((?: (?:true|false|last|N|null)\b)?)", named, said.replace(" `--help` lists all.", "")
+    )
+
+
+_VALUES = {"true": "True", "false": "False", "last": "True", "null": "None"}
+"""Values of options in Python; ``--ckpt_path last`` is ``resume=True``."""
+
+
 @contextlib.contextmanager
-def as_library(talks: bool, out: Any) -> Iterator[None]:
+def as_library(talks: bool, out: Any, arguments: Mapping[str, str]) -> Iterator[None]:
     """Restore the state of the caller's process afterwards, and convert a stop to what a caller expects.
 
-    Ctrl-C becomes a KeyboardInterrupt, another signal ends the process, and a time limit is an error.
+    Ctrl-C becomes a KeyboardInterrupt, another signal ends the process, and a time limit is an error. Errors name
+    arguments and settings in place of options.
+
+    Args:
+        talks: Whether progress is printed.
+        out: The folder that the caller has given, if any.
+        arguments: Names of the caller's arguments by dotted name of the setting.
     """
     seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
     try:
@@ -92,6 +140,14 @@ def as_library(talks: bool, out: Any) -> Iterator[None]:
         if stop.number == signal.SIGINT:
             raise KeyboardInterrupt from stop
         raise SystemExit(stop.status) from stop
+    except MisconfigurationException as error:
+        raise BaconError(
+            f"Lightning refuses this ({one_line(error, 400).rstrip('.')}): change the settings."
+        ) from error
+    except BaconError as error:
+        if error.args and isinstance(error.args[0], str):
+            error.args = (in_python(error.args[0], arguments), *error.args[1:])
+        raise
     finally:
         for name, value in seeds.items():
             if value is None:

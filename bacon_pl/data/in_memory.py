@@ -52,6 +52,8 @@ def labeled_images(data: Any, class_names: Sequence[str] | None = None, *, every
     if every_class and not bool((counts := found.counts).all()):
         name = found.class_names[int((counts == 0).nonzero()[0])]
         raise BaconError(f"the class '{name}' has no images: labels must be 0, 1, … without a gap.")
+    if every_class and found.num_classes < 2:
+        raise BaconError(f"all images are of one class, '{found.class_names[0]}': give images of two classes or more.")
     return found
 
 

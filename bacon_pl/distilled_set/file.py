@@ -133,7 +133,9 @@ def read(source: Path) -> tuple[Tensors, DatasetMeta, dict[str, Any]]:
         BaconError: The file does not exist, is damaged, is of another kind, or was written by a newer version.
     """
     if not os.path.isfile(source):
-        raise BaconError(f"there is no distilled set at '{source}'; give a file or the folder of a finished run.")
+        below = sorted(Path(source).parent.glob(f"*/{Path(source).name}"))
+        hint = f", such as '{below[0].parent}'" if below else ""
+        raise BaconError(f"there is no distilled set at '{source}'; give a file or the folder of a finished run{hint}.")
     try:
         _check_sizes(source)
         with safe_open(source, framework="pt") as file:

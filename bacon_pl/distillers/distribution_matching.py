@@ -28,6 +28,7 @@ from bacon_pl.errors import BaconError, TooFewImagesError, unknown_name
 from bacon_pl.learners import Pretraining, RealTraining, TrainedNetworks, trained_networks
 from bacon_pl.networks import Acceleration, Capture, ConvNet, Network, NetworkFactory, Plan, resolve_acceleration
 from bacon_pl.networks.acceleration import Work
+from bacon_pl.networks.base import check_factory
 from bacon_pl.objectives import BaconObjective, CrossEntropy, Objective
 from bacon_pl.partition import Upscaling
 from bacon_pl.selection.tiles import Start
@@ -51,7 +52,7 @@ class DistributionMatching(Distiller):
         ipc: Images per class.
         factor: Every synthetic image holds factor × factor smaller images; 1 keeps whole images.
         start: Initial images.
-        method: Name of the method in results.
+        method: Name of the method in results; by default that of the objective, or of a subclass of this class.
         objective: Matching term of the loss.
         cross_entropy: Cross-entropy of the matched network on the synthetic images, added to the matching term; null
             leaves it out.
@@ -106,7 +107,7 @@ class DistributionMatching(Distiller):
         ipc: int = 10,
         factor: int = 2,
         start: Start = Start(),
-        method: str = "bacon",
+        method: str = "",
         objective: Objective = lazy_instance(BaconObjective),
         cross_entropy: CrossEntropy | None = CrossEntropy(),
         network: NetworkFactory = ConvNet,
@@ -133,7 +134,9 @@ class DistributionMatching(Distiller):
         seed: int | None = None,
         upscaling: Upscaling = "bilinear",
     ) -> None:
-        super().__init__(ipc, factor, start, method, seed, upscaling)
+        objective = made(objective)
+        own = type(self) is DistributionMatching
+        super().__init__(ipc, factor, start, method or (objective.method if own else ""), seed, upscaling)
         ranges.whole("--model.", accuracy_window=accuracy_window)
         if real_chunk != "auto" and (isinstance(real_chunk, str) or real_chunk < 1):
             raise BaconError(f"--model.real_chunk must be at least 1, or 'auto', got {real_chunk}.")
@@ -151,7 +154,7 @@ class DistributionMatching(Distiller):
             )
         if schedule not in (None, *get_args(ImageSchedule)):
             raise unknown_name("--model.schedule", str(schedule), get_args(ImageSchedule))
-        self.objective = made(objective)
+        self.objective = objective
         if 0 < (images := ipc * factor**2) < self.objective.fewest:
             raise TooFewImagesError(
                 f"--model.ipc {ipc} with --model.factor {factor} has {images} image of a class, but some terms of "
@@ -168,6 +171,7 @@ class DistributionMatching(Distiller):
                 "none, or --model.cross_entropy null."
             )
         self.cross_entropy = cross_entropy
+        check_factory("--model.network", network)
         self.network = network
         self.augment = made(augment)
         self.lr = lr

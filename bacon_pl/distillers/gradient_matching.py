@@ -23,6 +23,7 @@ from bacon_pl.distributed import all_reduce_sum, broadcast, own_share
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory, Work, resolve_acceleration
 from bacon_pl.networks.acceleration import even_rows
+from bacon_pl.networks.base import check_factory
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.objectives.gradient_distance import GradientDistance, LayerwiseCosine
 from bacon_pl.partition import Upscaling
@@ -112,6 +113,7 @@ class GradientMatching(Distiller):
         if space not in get_args(Space):
             raise unknown_name("--model.space", str(space), get_args(Space))
         self.distance = made(distance)
+        check_factory("--model.network", network)
         self.network = network
         self.networks = networks
         self.augment = made(augment)

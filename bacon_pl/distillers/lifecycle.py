@@ -17,7 +17,14 @@ from bacon_pl.configured import Configured, arguments, class_path, plain, remake
 from bacon_pl.data import DataModule, DatasetMeta, IterationBatch
 from bacon_pl.device_log import DeviceLog
 from bacon_pl.distilled_set import FILE_NAME, DistilledSet, package_version
-from bacon_pl.distillers.checks import check_nothing_is_lost, check_nothing_is_new, check_trainer, run_seed
+from bacon_pl.distillers.checks import (
+    check_counts,
+    check_ended,
+    check_nothing_is_lost,
+    check_nothing_is_new,
+    check_trainer,
+    run_seed,
+)
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.distillers.synthetic_set import SyntheticSet
 from bacon_pl.errors import BaconError, one_line
@@ -61,6 +68,7 @@ class Lifecycle(Configured, DeviceLog, ABC):
         self._done_before = 0
         self._prepared = False
         self._pending: dict[str, Any] | None = None
+        self._of_run: dict[str, Any] = {}
         self._last_step: float | None = None
 
     attribute_of: ClassVar[dict[str, str]] = {}
@@ -156,22 +164,7 @@ class Lifecycle(Configured, DeviceLog, ABC):
         """
         # Checked here, because only now is it known whether the Trainer resumes a run.
         check_nothing_is_lost(self.trainer, self.overwrite)
-        if self._done_before and not self.trainer.ckpt_path:
-            raise BaconError(
-                f"this module has done {self._done_before} iterations already: make a new one for another run, or "
-                "resume its own with trainer.fit(..., ckpt_path=...)."
-            )
-        if self.trainer.global_step and not self.trainer.ckpt_path:
-            raise BaconError(
-                f"this Trainer has counted {self.trainer.global_step} iterations of another run: make a new Trainer "
-                "for every module."
-            )
-        most = self.trainer.max_steps
-        if 0 <= most < self.iteration:
-            raise BaconError(
-                f"the checkpoint is of iteration {self.iteration}, and --trainer.max_steps is {most}: give at least as "
-                "many iterations as are done."
-            )
+        check_counts(self.trainer, self._done_before, self.iteration)
         before = set(self.state_dict())
         with picks.holding(self.picks):
             self.prepare()
@@ -227,7 +220,9 @@ class Lifecycle(Configured, DeviceLog, ABC):
     def _own_settings(self) -> dict[str, Any]:
         model = self._described or self._describe()
         found: dict[str, Any] = {"seed_everything": self.seed, "model": {"class_path": class_path(type(self)), **model}}
-        if self._trainer is not None:
+        if self._trainer is None:
+            found |= self._of_run
+        else:
             found |= {"data": dict(self.data.hparams), "trainer": {"precision": str(self.trainer.precision)}}
             # Callbacks that select the images describe how they do it.
             callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
@@ -278,8 +273,11 @@ class Lifecycle(Configured, DeviceLog, ABC):
             )
         self._pending = found["extra"]
         self.picks = picks.of_checkpoint(found.get("measured", []))
-        if self._trainer is None:
-            return  # load_from_checkpoint has made this module from the checkpoint's own settings
+        if self._trainer is None:  # load_from_checkpoint has made this module from the checkpoint's own settings
+            self._of_run = {
+                name: found["run"][name] for name in ("data", "trainer", "validation") if name in found["run"]
+            }
+            return
         if flaw := difference(found["run"], identity(self._own_settings(), self.free_settings)):
             raise BaconError(
                 f"the checkpoint is of another run: {flaw}. Give the settings it was made with, or start a new run in "
@@ -323,9 +321,11 @@ class Lifecycle(Configured, DeviceLog, ABC):
     # End.
 
     def distilled(self) -> DistilledSet:
-        """Return the current images as a distilled set."""
-        measured = {"measured": [pick.to_json() for pick in self.picks]} if self.picks else {}
-        return self.synthetic.distilled(self.method, {**self.settings(), **measured}, self.seed)
+        """Return the current images as a distilled set, which records after how many iterations they were taken."""
+        facts: dict[str, Any] = {"iterations": self.iteration}
+        if self.picks:
+            facts["measured"] = [pick.to_json() for pick in self.picks]
+        return self.synthetic.distilled(self.method, {**self.settings(), **facts}, self.seed)
 
     def on_fit_end(self) -> None:
         """Write ``distilled.safetensors`` to the Trainer's root directory, except in a ``fast_dev_run``.
@@ -339,11 +339,7 @@ class Lifecycle(Configured, DeviceLog, ABC):
         if trainer.fast_dev_run:
             return
         self.raise_if_diverged()
-        if 0 <= self.iteration < trainer.max_steps and not trainer.should_stop:
-            raise BaconError(
-                f"the run ended after {self.iteration} of {trainer.max_steps} iterations, so no set is written: resume "
-                "it from a checkpoint of bacon_pl.checkpoints.Checkpoints, or with a larger max_epochs."
-            )
+        check_ended(trainer, self.iteration, self.num_iterations)
         if trainer.is_global_zero:
             self.distilled().save(Path(self.trainer.default_root_dir) / FILE_NAME)
             if self._last_step is not None:  # otherwise no iteration was run

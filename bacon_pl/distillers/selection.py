@@ -19,6 +19,7 @@ from bacon_pl.distillers.base import Distiller
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, Recipe, TeacherSettings, feature_spaces, teachers
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
+from bacon_pl.networks.base import check_factory
 from bacon_pl.partition import Upscaling, assemble
 from bacon_pl.selection import Crops, Select, Start, check_crops, choose, herding, k_center, rded
 
@@ -130,6 +131,7 @@ class Selection(Distiller):
                 "set it to 1, and --model.crops.tiles to the crops per side of a canvas."
             )
         self.rule = rule
+        check_factory("--model.network", network)
         self.network = network
         self.augment = made(augment)
         self.coreset_steps = coreset_steps

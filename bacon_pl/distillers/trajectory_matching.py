@@ -20,6 +20,7 @@ from bacon_pl.distributed import all_reduce_sum, own_share
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.learners import Pretraining, trained_networks
 from bacon_pl.networks import Acceleration, ConvNet, FlatNetwork, NetworkFactory, resolve_acceleration
+from bacon_pl.networks.base import check_factory
 from bacon_pl.objectives import Matched, Slopes, Student, Way, label_loss, match_trajectory
 from bacon_pl.partition import Upscaling, assemble
 from bacon_pl.selection import Start
@@ -145,6 +146,7 @@ class TrajectoryMatching(Distiller):
                 f"{type(self.augment).__name__} cannot be differentiated: give TrajectoryMatching DSA, Chain or "
                 "NoAugmentation."
             )
+        check_factory("--model.network", network)
         self.network, self.way, self.experts_together = network, way, experts_together
         self.inner_steps, self.inner_batch = inner_steps, inner_batch
         self.expert_epochs, self.min_start, self.max_start = expert_epochs, min_start, max_start

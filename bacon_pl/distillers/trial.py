@@ -49,14 +49,19 @@ def check_terms(objective: Objective, found: Readings, classes: int, with_cross_
         with_cross_entropy: Whether the cross-entropy will be added, whose name they must leave free.
 
     Raises:
-        BaconError: There are no terms, one does not have one number per class, or one has the name of the
-            cross-entropy.
+        BaconError: There are no terms, one does not have one number per class or has the name of the cross-entropy, or
+            they have no gradient.
     """
     wrong = [f"'{name}' of shape {tuple(v.shape)}" for name, v in found.items() if tuple(v.shape) != (classes,)]
     if wrong or not found:
         raise BaconError(
             f"{type(objective).__name__}.terms must give at least one term, each of one number per class, shape "
             f"({classes},) here; it gives {', '.join(wrong) or 'none'}."
+        )
+    if not any(value.requires_grad for value in found.values()):
+        raise BaconError(
+            f"the terms of {type(objective).__name__} do not depend on what it keeps of the synthetic images in a way "
+            "that has a gradient: compute them of syn, by operations of torch, and without detach() or item()."
         )
     if "ce" in found and with_cross_entropy:
         raise BaconError(

@@ -56,6 +56,30 @@ def trainings_line(comparison: Comparison) -> str:
     )
 
 
+def recipe_lines(r: Mapping[str, Any], seed: int, own: Any, used: Mapping[str, Any]) -> list[str]:
+    """Describe a recipe in one line, and in another where it is not the one that was meant for a set.
+
+    Args:
+        r: The recipe as returned by :meth:`bacon_pl.learners.Recipe.described`.
+        seed: Seed of the evaluation.
+        own: Settings of the recipe that the set records, by name; those that are not recorded count as equal.
+        used: All settings of the recipe, by name.
+    """
+    recorded = own if isinstance(own, Mapping) else {}
+    free = ("acceleration", "num_networks")  # which change no accuracy beyond rounding and spread
+    names = [name for name in recorded if name in used and name not in free]
+    differ = [f"{name} {one_line(_short(recorded[name]), 40)}" for name in names
+              if _short(recorded[name]) != _short(used[name])]  # fmt: skip
+    other = [f"not what the set's run was meant for: {', '.join(differ)}"] if differ else []
+    return [recipe_line(r, seed), *other]
+
+
+def _short(value: Any) -> str:
+    """Shorten a setting to the name of its class, if it has one."""
+    path = value.get("class_path") if isinstance(value, Mapping) else value
+    return str(path).rpartition(".")[2] if isinstance(path, str) else str(value)
+
+
 def recipe_line(r: Mapping[str, Any], seed: int) -> str:
     """Describe a recipe in one line.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import partial
+from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -41,6 +42,8 @@ class EvalModule(DeviceLog):
         """Correct predictions (K,) of this process's networks during their training, by number of finished epochs."""
         self.probed_images = 0
         """Number of images used for ``hits_after``."""
+        self.untested = "no test images"
+        """What the last test has counted instead of all test images; empty if it has counted all."""
         # Otherwise a data-parallel wrapper would copy the buffers of the first process to the others before each step.
         # Labels of the images are made later.
         names = [name for name, _ in self.named_buffers()]
@@ -100,11 +103,16 @@ class EvalModule(DeviceLog):
                     "--evaluation.lr, or --evaluation.fixed_lr where that of real images is fixed."
                 )
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the number of steps that the networks have taken."""
+        self.learners.steps_taken = int(checkpoint["global_step"])
+
     # Test.
 
     def on_test_start(self) -> None:
         """Reset the counts of an earlier test."""
         self.confusion.reset()
+        self.untested = "no test images"
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count the predictions of this process's networks for normalized images (B, ch, H, W)."""
@@ -114,6 +122,8 @@ class EvalModule(DeviceLog):
 
     def on_test_epoch_end(self) -> None:
         """Log the mean and, for several networks, the standard deviation of the top-1 accuracies in percent."""
+        counted, there = sum(self.trainer.num_test_batches), _batches(self.trainer.test_dataloaders)
+        self.untested = f"{counted} of {there} batches of the test images" if counted < there else ""
         per_network = self.per_network()
         self.log("test/accuracy", per_network.mean())
         if len(per_network) > 1:
@@ -146,8 +156,22 @@ class EvalModule(DeviceLog):
 
         Returns:
             The results.
+
+        Raises:
+            BaconError: The training or the test has been cut short, so the accuracies would not be those of the recipe.
         """
         learners = self.learners
+        if learners.steps_taken < learners.total_steps:
+            raise BaconError(
+                f"the networks on the set '{learners.name}' have taken {learners.steps_taken:,} of the "
+                f"{learners.total_steps:,} steps of their recipe: fit them by a Trainer with "
+                "max_steps=module.learners.total_steps, and without limits or max_time."
+            )
+        if self.untested:
+            raise BaconError(
+                f"the networks on the set '{learners.name}' have been tested on {self.untested}: call "
+                "trainer.test(module, datamodule=...) with a Trainer without limit_test_batches."
+            )
         loss = learners.epoch_loss.clone()
         curve = loss.new_zeros(len(loss), len(self.hits_after))
         for i, hits in enumerate(self.hits_after.values()):
@@ -167,3 +191,9 @@ class EvalModule(DeviceLog):
             train_images=learners.index.shape[1],
             measured=tuple(pick.to_json() for pick in learners.picks),
         )
+
+
+def _batches(loaders: Any) -> int:
+    """Return the number of batches of one or several data loaders; 0 for those that do not know their length."""
+    loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+    return sum(len(loader) for loader in loaders if isinstance(loader, Sized))

@@ -53,6 +53,7 @@ class Learners(Batches):
         storage_bytes: Bytes of the stored images of one network at one byte per value.
         factor: Tiles per side of a stored image; batches consist of the tiles.
         networks: The K networks.
+        steps_taken: Number of steps that the networks have been trained for.
         epoch_loss: (K, epochs), mean training loss of every epoch for the networks of this process.
         picks: What was picked by measuring, with the acceleration ``measured`` on a GPU.
         snapshots: Parameters and buffers of the networks by name, on the CPU. The keys are numbers of finished epochs,
@@ -88,6 +89,7 @@ class Learners(Batches):
                 networks.append(recipe.network(meta.channels, meta.size, meta.num_classes))
         self.networks = nn.ModuleList(networks)
         self.register_buffer("epoch_loss", torch.zeros(len(networks), recipe.epochs), persistent=False)
+        self.steps_taken = 0
         self.snapshots: dict[int, list[dict[str, Tensor]]] = {}
         self.picks: list[picks.Pick] = []
         self._fitted = False
@@ -205,6 +207,7 @@ class Learners(Batches):
         losses = losses.detach()
         own = slice(self.share.start, None, self.share.step)
         self.epoch_loss[own, step // self.steps_per_epoch] += losses / self.steps_per_epoch
+        self.steps_taken = step + 1
         return losses
 
     def losses(self, step: int) -> Tensor:

@@ -17,6 +17,7 @@ from bacon_pl.learners.flat_step import FlatStep
 from bacon_pl.learners.real_training import Optimizer
 from bacon_pl.learners.soft_labels import DESCRIBED, SoftLabels
 from bacon_pl.networks import Acceleration, ConvNet, NetworkFactory
+from bacon_pl.networks.base import check_factory
 
 Schedule = Literal["step", "cosine", "milestones"]
 
@@ -105,6 +106,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         of = "--evaluation."
+        check_factory(f"{of}network", self.network)
         ranges.whole(of, num_networks=self.num_networks, epochs=self.epochs, batch_size=self.batch_size)
         ranges.whole(of, coreset_steps=self.coreset_steps, **ranges.given(whole_epochs=self.whole_epochs))
         ranges.whole(of, **ranges.given(epoch_steps=self.epoch_steps, test_resize=self.test_resize))

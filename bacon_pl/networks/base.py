@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from bacon_pl.errors import BaconError, one_line
+
 
 class Trace(NamedTuple):
     """The results of one forward pass, with one row per image.
@@ -90,6 +92,23 @@ tuples or dictionaries."""
 
 NetworkFactory = Callable[[int, tuple[int, int], int], Network]
 """A function that builds a network from channels, image size and number of classes."""
+
+
+def check_factory(name: str, factory: object) -> None:
+    """Check that what should make networks can be called.
+
+    Args:
+        name: What it is called, for the message.
+        factory: The function or class.
+
+    Raises:
+        BaconError: It cannot, such as the name of a network.
+    """
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise BaconError(
+            f"{name} must be a class or function that makes a network of (channels, size, num_classes), such as "
+            f"bacon_pl.networks.ConvNet, got {one_line(factory, 60)}."
+        )
 
 
 def embedding(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,11 @@ class BaconObjective(Objective):
         self.tv_weight = tv_weight
         self.clip: F.ClipVariant = clip
 
+    @property
+    def method(self) -> str:
+        """The published name."""
+        return "bacon"
+
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`; the terms are ``likelihood``, ``tv`` and, unless it is off, ``clip``."""
         mean_real, std_real = F.moments(real["z"], mask)

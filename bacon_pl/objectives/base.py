@@ -48,6 +48,11 @@ class Objective(Configured, ABC):
         return {"z": trace.z}
 
     @property
+    def method(self) -> str:
+        """Name in results of a method by this objective that has no other: by default that of the class."""
+        return type(self).__name__.lower()
+
+    @property
     def keeps_embeddings_alone(self) -> bool:
         """Whether :meth:`keep` is the default one, which allows the fastest passes."""
         return type(self).keep is Objective.keep

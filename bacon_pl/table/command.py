@@ -18,7 +18,7 @@ from bacon_pl.distilled_set import git_commit
 from bacon_pl.errors import BaconError, TooFewImagesError, one_line, unknown_name
 from bacon_pl.evaluation import Labels
 from bacon_pl.table.numbers import entries
-from bacon_pl.table.options import SECTIONS, add_options, split, whole_numbers, without_comments, words_of
+from bacon_pl.table.options import OF_FIT, SECTIONS, add_options, split, whole_numbers, without_comments, words_of
 from bacon_pl.table.pages import write
 from bacon_pl.table.plan import (
     Cell,
@@ -258,7 +258,12 @@ class Table:
         fixed = ["--seed_everything", str(seed), "--trainer.default_root_dir", str(cell.folder(out, seed))]
         arguments = {}
         for command in ("fit", "eval"):
-            given = [part for section, parts in overrides for part in parts if command in SECTIONS[section]]
+            given = [
+                part
+                for section, parts in overrides
+                for part in parts
+                if command in SECTIONS[section] and not (command == "eval" and parts[0].partition("=")[0] in OF_FIT)
+            ]
             arguments[command] = [*common, *given, *source.arguments, *fixed]
         if labels := self._labels:
             arguments["eval"] += ["--labels", ",".join(labels)]

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from bacon_pl.errors import BaconError
 from bacon_pl.settings_text import FLAG, names_in
+from bacon_pl.time_limit import LENGTHS
 
 # Sections of the settings of fit and eval. Their options on the command line are passed to every run.
 SECTIONS = {
@@ -22,6 +23,9 @@ SECTIONS = {
     "image_grid": ("fit",),
     "evaluation": ("eval",),
 }
+
+OF_FIT = tuple(f"--trainer.{name}" for name in LENGTHS)
+"""Options among these that only ``fit`` takes."""
 
 DEFAULT_METHODS = "tiles,dm,idm,bacon"
 

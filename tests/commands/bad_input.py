@@ -18,6 +18,7 @@ EVAL = (
 )
 # Data that are not there: what else is wrong must have been told before they are looked for.
 EARLY = f"{FIT} --data.name mnist --data.root {{no}}"
+EVAL_SET = f"{EVAL} --distilled {{set}}"
 EARLY_EVAL = f"{EVAL} --data.name mnist --data.root {{no}} --distilled {{no}}"
 # What allows a run to write over an earlier one's files, so that the rows show that it did not come to that.
 ONTO = ["--overwrite", "true"]
@@ -114,6 +115,9 @@ ROWS: dict[str, Row] = {
     "momentum of the pool": (f"{EARLY} --model.pool.momentum 1", ["--model.pool.momentum must be in", "got 1"]),
     "augmentation's ratio": (f"{EARLY} --model.augment.crop_ratio -1", ["crop_ratio must be between 0 and 1, got -1"]),
     "ipc of astronomers": (f"{FIT} --model.ipc {10**24}", [f"ipc {10**24} asks for more", "lower --model.ipc"]),
+    "option without dashes": (
+        f"{EARLY} max_steps=3", [r"unknown argument max_steps\. Did you mean --trainer.max_steps\? `--help` lists all"]
+    ),
     "stray word": (f"{EARLY} stray", ["unknown argument stray", "--help"]),
     "depth text": (
         f"{EARLY} --model.network.depth two", [r"--model.network.depth must be a whole number, got two\.$"]
@@ -127,6 +131,7 @@ ROWS: dict[str, Row] = {
         [r"--model.cross_entropy must be settings by name \(weight, accuracy\) or null, got 3"],
     ),
     "no network": (f"{EARLY} --model.network null", ["--model.network must be one of AlexNet, ConvNet,", "got null"]),
+    "argument of an objective": (f"{EARLY} --model.objective Combined", ["^--model.objective.objectives is missing"]),
     "no objective": (f"{EARLY} --model.objective null", ["--model.objective must be one of BaconO", "got null"]),
     "no augmentation": (
         f"{EARLY} --model.augment null", ["must be one of AutoAugment, Chain, CropScaleRotate, DSA, NoAug", "null"]
@@ -152,6 +157,10 @@ ROWS: dict[str, Row] = {
         "eval --config budgets/small --config digits/ipc1 --distilled {set}",
         ["'digits/ipc1' is given after 'budgets/small'", "give first --config digits/ipc1, then --config budgets"],
     ),
+    "option before a file": (
+        "fit --trainer.max_steps 3 --config digits/ipc1",
+        ["--trainer.max_steps is given before --config digits/ipc1, which would override it", "configurations first"],
+    ),
     "no schedule": ("fit --config methods/dm", ["--trainer.max_steps N, at least 1, as schedules such as"]),
     "no dataset, eval": (
         "eval --distilled {set}",
@@ -167,6 +176,11 @@ ROWS: dict[str, Row] = {
         f"{EARLY_EVAL} --baselines [randm]", ["--baselines must be one of tiles, random, .*, got randm", "mean random"]
     ),
     "baselines, eval": (f"{EARLY_EVAL} --baselines tiles,hoarding", ["got hoarding", "did you mean herding"]),
+    "length of fit, eval": (f"{EVAL_SET} --trainer.max_steps 3", ["max_steps is for bacon fit: an evaluation takes"]),
+    "time of fit, eval": (f"{EVAL_SET} --trainer.max_time 00:01:00:00", ["max_time is for bacon fit"]),
+    "part of the steps, eval": (f"{EVAL_SET} --trainer.limit_train_batches 1", ["limit_train_batches 1 would cut"]),
+    "part of the test, eval": (f"{EVAL_SET} --trainer.limit_test_batches .5", ["limit_test_batches 0.5 would cut"]),
+    "trial of the Trainer, eval": (f"{EVAL_SET} --trainer.fast_dev_run true", ["fast_dev_run True would cut", "try"]),
     "fit's option, eval": (f"{EARLY_EVAL} --model.ipc 3", ["unknown option --model.ipc: bacon eval", "bacon fit does"]),
     "fit's checkpoint, eval": (f"{EARLY_EVAL} --ckpt_path last", ["unknown option --ckpt_path: bacon eval does not"]),
     "eval's option, fit": (f"{EARLY} --baselines tiles", ["unknown option --baselines: bacon fit", "bacon eval does"]),
@@ -191,6 +205,9 @@ ROWS: dict[str, Row] = {
         {"env": {"CUDA_VISIBLE_DEVICES": ""}},
     ),
     "CPUs": (f"{EARLY} --trainer.devices 4096", ["--trainer.devices 4096", "4096|processes", "give at most"]),
+    "spawned processes": (f"{EARLY} --trainer.strategy ddp_spawn --trainer.devices 2", ["ddp_spawn", "use ddp, whose"]),
+    "no checkpoints": (f"{EARLY} --trainer.enable_checkpointing false", ["enable_checkpointing False", "leave it out"]),
+    "barebones": (f"{EARLY} --trainer.barebones true", ["--trainer.barebones True does not go with", "leave it out"]),
     "devices 0": (f"{EARLY} --trainer.devices 0", ["devices", "fix the --trainer options"]),
     "devices text": (f"{EARLY} --trainer.devices some", ["devices", "fix the --trainer options"]),
     "accelerator": (f"{EARLY} --trainer.accelerator warp", ["'warp'", "Available names", "fix the --trainer"]),
@@ -234,6 +251,7 @@ ROWS: dict[str, Row] = {
     "set not named": (EVAL, ["--distilled is missing", "--help"]),
     "set's folder empty": (f"{EARLY_EVAL} --distilled {{empty}}", ["no distilled set at '{empty}/distilled.safe"]),
     "shared without scores": (f"{EVAL} --distilled {{set}} --shared kept", ["--shared keeps", "leave it out"]),
+    "folder of runs": (f"{EVAL} --distilled {{runs}}", ["no distilled set at '{runs}", "such as '{runs}/second'"]),
     "set truncated": (f"{EARLY_EVAL} --distilled {{set_cut}}", ["{set_cut}", "cut short", "fetch or make it again"]),
     "set of no bytes": (f"{EARLY_EVAL} --distilled {{set_zero}}", ["{set_zero}", "cut short", "make it again"]),
     "set's bit flipped": (f"{EARLY_EVAL} --distilled {{set_flip}}", ["{set_flip}", "checksum", "make it again"]),

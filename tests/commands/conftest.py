@@ -112,6 +112,9 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
     make("set_mean", replace(digits, mean=(0.1,)))
     described(make("set_odd", digits), dataset="\x1b[2J../../\ud800", method="a\nb\ud800", package_version="\x00")
 
+    for name in ("second", "third"):
+        honest(digits).save(top / "runs" / name / FILE_NAME)
+    at["runs"] = top / "runs"
     honest(digits).save(at["sealed"] / FILE_NAME)
     at["sealed"].chmod(0o555)
     at["locked"].chmod(0)

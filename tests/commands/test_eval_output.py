@@ -200,7 +200,7 @@ def test_one_file_serves_both_commands(forked_cli: ForkedCli, tmp_path: Path) ->
         "extends: digits/ipc1\nbaselines: tiles\nnetworks: mlp\nscores: false\nbound: false\nfigures: false\nout: out\n"
         "distilled: run\nfactor: null\nepoch_index: -1\nbound_settings: {samples: 5}\nckpt_path: null\n"
         "evaluation: {epochs: 1, num_networks: 1}\n"
-        "trainer: {max_steps: 1, default_root_dir: run, accelerator: cpu, logger: false}\n"
+        "trainer: {max_steps: 1, max_time: '00:00:10:00', default_root_dir: run, accelerator: cpu, logger: false}\n"
         "model: {network: {class_path: ConvNet, init_args: {width: 4}}}\nvalidation: {every_n_steps: 0}\n"
     )
     for command in ("fit", "eval"):

@@ -2,6 +2,7 @@
 
 import shutil
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -68,7 +69,10 @@ def test_an_evaluation_tells_what_was_measured(gpu):
     recipe = Recipe(network=small, num_networks=2, epochs=1, batch_size=1024, acceleration="measured")
     learners = Learners(TrainingSet.whole(data.train), recipe, data.meta).fit()
     assert gpu == [((1, 8, 8), (2, 1024))] and learners._network.plan == FAST
-    told = _run(EvalModule(learners).run_result("convnet"))["measured"]
+    module = EvalModule(learners)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    pl.Trainer(accelerator="cpu", **quiet).test(module, datamodule=data, verbose=False)
+    told = _run(module.run_result("convnet"))["measured"]
     assert [row["plan"] for row in told] == [FAST._asdict()] and told[0]["why"].startswith("streams, float32")
 
 

@@ -1,5 +1,6 @@
 """Runs that end early or never start, and the errors raised in Python."""
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -8,20 +9,87 @@ from bacon_pl import checkpoints
 from bacon_pl.callbacks import ValidationAccuracy
 from bacon_pl.checkpoint_files import newest
 from bacon_pl.checkpoints import Checkpoints
-from bacon_pl.distillers import Distiller
+from bacon_pl.distilled_set import DistilledSet
+from bacon_pl.distillers import Distiller, DistributionMatching, GradientMatching, Selection, TrajectoryMatching
 from bacon_pl.errors import BaconError, DivergedError
+from bacon_pl.learners import Recipe
+from bacon_pl.objectives import MeanMatching
 from tests.distillers.running import digits, fit, matching, resume, small, trainer
 
 
 @pytest.mark.parametrize(
     "flag",
-    [{"limit_train_batches": 2}, {"limit_train_batches": 0}, {"overfit_batches": 1}, {"min_steps": 9},
-     {"max_epochs": 0}, {"val_check_interval": 2}, {"limit_val_batches": 3}, {"accumulate_grad_batches": 2}],
+    [{"limit_train_batches": 2}, {"limit_train_batches": 1}, {"limit_train_batches": 0}, {"overfit_batches": 1},
+     {"min_steps": 9}, {"max_epochs": 0}, {"val_check_interval": 2}, {"limit_val_batches": 3},
+     {"accumulate_grad_batches": 2}],
 )  # fmt: skip
 def test_trainer_flags_that_cannot_act_are_refused(tmp_path, flag):
     with pytest.raises((BaconError, MisconfigurationException), match=next(iter(flag))):
         fit(matching(), tmp_path, 4, **flag)
     assert not (tmp_path / "distilled.safetensors").exists()
+
+
+def test_averages_of_weights_are_refused_and_hooks_that_are_not_called_are_told(tmp_path):
+    class Watching(pl.Callback):
+        def on_after_backward(self, trainer, module):
+            raise AssertionError
+
+    if hasattr(pl.callbacks, "WeightAveraging"):
+        with pytest.raises(BaconError, match="WeightAveraging averages the weights of networks"):
+            fit(matching(), tmp_path, 3, pl.callbacks.WeightAveraging())
+    with pytest.warns(UserWarning, match=r"Watching.on_after_backward is not called by methods that"):
+        fit(matching(), tmp_path, 2, Watching())
+
+
+def test_a_set_says_after_how_many_iterations_it_was_taken(tmp_path):
+    class Enough(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            trainer.should_stop = module.iteration == 2
+
+    assert fit(matching(), tmp_path / "a", 3).distilled().config["iterations"] == 3
+    fit(matching(), tmp_path / "b", 3, Enough())
+    assert DistilledSet.load(tmp_path / "b").config["iterations"] == 2
+
+
+def test_a_run_that_is_out_of_time_leaves_no_set(tmp_path):
+    with pytest.raises(BaconError, match=r"max_time gives was up after iteration .* of 100,000, so no set is written"):
+        fit(matching(), tmp_path, 100_000, max_time={"seconds": 1})
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("cross_class", [False, True])
+def test_an_objective_without_a_gradient_is_refused(tmp_path, cross_class):
+    class Flat(MeanMatching):
+        def terms(self, syn, real, mask=None):
+            return {name: value.detach() for name, value in super().terms(syn, real, mask).items()}
+
+    Flat.cross_class = cross_class
+    with pytest.raises(BaconError, match="terms of Flat do not depend on .* in a way that has a gradient"):
+        fit(matching(objective=Flat()), tmp_path)
+
+
+def test_a_method_without_a_name_is_called_by_its_objective_or_class():
+    class Own(DistributionMatching):
+        pass
+
+    assert [m.method for m in (matching(), matching(objective=MeanMatching()), matching(method="mine"), Own())] == [
+        "bacon", "meanmatching", "mine", "own",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("network", ["ConvNet", None, small(1, (8, 8), 10)])
+@pytest.mark.parametrize("made", [DistributionMatching, GradientMatching, TrajectoryMatching, Selection, Recipe])
+def test_what_cannot_make_a_network_is_refused(made, network):
+    with pytest.raises(BaconError, match="network must be a class or function that makes a network of .channels, size"):
+        made(network=network)
+
+
+def test_a_loaded_module_knows_its_data(tmp_path):
+    made = fit(matching(), tmp_path, 2, Checkpoints(1), data=digits(batch_real=7)).distilled()
+    again = DistributionMatching.load_from_checkpoint(newest(tmp_path), network=small).distilled()
+    assert again.config["data"]["batch_real"] == 7
+    free = ("root", "download", "eval_batch")  # which change no image, so that checkpoints do not record them
+    assert again.config["data"] == {name: v for name, v in made.config["data"].items() if name not in free}
 
 
 def test_a_trainer_serves_one_run(tmp_path):

@@ -38,6 +38,12 @@ def trainer(tmp_path, steps):
     )  # fmt: skip
 
 
+def counted(module, data):
+    """Test networks as they are, as if they had been trained."""
+    module.learners.steps_taken = module.learners.total_steps
+    trainer(None, 1).test(module, datamodule=data, verbose=False)
+
+
 def weights(network):
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
@@ -82,6 +88,31 @@ def test_trainer_and_plain_loop_agree(data, tmp_path):
     fit.fit(module)
     assert fit.global_step == module.learners.total_steps
     torch.testing.assert_close(weights(module.learners.networks), weights(plain.networks))
+
+
+def test_what_is_cut_short_has_no_result(data, tmp_path):
+    real = TrainingSet.random(data.train, ipc=2, draws=1, seed=0)
+    module = EvalModule(Learners(real, recipe(), data.meta))
+    with pytest.raises(BaconError, match="'random' have taken 0 of the 6 steps of their recipe"):
+        module.run_result("ConvNet")
+    trainer(tmp_path, 4).fit(module)
+    with pytest.raises(BaconError, match="have taken 4 of the 6 steps"):
+        module.run_result("ConvNet")
+    fit = trainer(tmp_path, 6)
+    fit.fit(module)
+    with pytest.raises(BaconError, match="have been tested on no test images"):
+        module.run_result("ConvNet")
+    fit.limit_test_batches = 1
+    data.eval_batch = 50
+    fit.test(module, datamodule=data, verbose=False)
+    with pytest.raises(BaconError, match=f"tested on 1 of {-(-len(data.test) // 50)} batches of the test images"):
+        module.run_result("ConvNet")
+    # A module that goes on from a checkpoint knows what had been done.
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    again, resumed = EvalModule(Learners(real, recipe(), data.meta)), trainer(tmp_path, 6)
+    resumed.fit(again, ckpt_path=tmp_path / "last.ckpt")
+    resumed.test(again, datamodule=data, verbose=False)
+    assert again.run_result("ConvNet").confusion.sum() == 2 * len(data.test)
 
 
 class Normed(Network):
@@ -167,7 +198,7 @@ def test_a_network_that_diverged_has_no_accuracy(data, tmp_path):
 
 def test_results_are_json_whatever_a_loss_was(data, tmp_path):
     module = EvalModule(Learners(TrainingSet.whole(data.train), recipe(), data.meta))
-    module.test_step((data.normalize(data.test.images), data.test.labels), 0)
+    counted(module, data)
     module.learners.epoch_loss[0] = float("nan")
     distilled = DistilledSet(torch.randn(10, 1, 8, 8), torch.arange(10), data.meta)
     numbers = results(distilled, [module.run_result("ConvNet")], {"limit": float("inf")})
@@ -205,7 +236,7 @@ def test_the_summary_names_every_network_and_set():
 
 def test_a_single_network_has_no_spread(data):
     module = EvalModule(Learners(TrainingSet.whole(data.train), recipe(num_networks=1), data.meta))
-    module.test_step((data.normalize(data.test.images), data.test.labels), 0)
+    counted(module, data)
     result = module.run_result("ConvNet")
     numbers = results(DistilledSet(torch.randn(10, 1, 8, 8), torch.arange(10), data.meta), [result])
     assert numbers["accuracy"]["std"] is None

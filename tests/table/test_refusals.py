@@ -42,7 +42,6 @@ def test_sets_of_other_images_are_not_measured(tmp_path):
     [
         ("--evaluation.test_resize=12", "--evaluation.test_resize was None, now 12"),
         ("--trainer.precision=bf16-mixed", "--trainer.precision was 32-true, now bf16-mixed"),
-        ("--trainer.limit_test_batches=2", "--trainer.limit_test_batches was None, now 2"),
     ],
 )
 def test_what_changes_accuracies_is_not_added_to_a_run_that_is_there(tmp_path, added, said):
