@@ -1,14 +1,19 @@
-"""When pictures are shown, and that watching changes nothing."""
+"""When pictures are shown, what is validated, and that watching changes nothing."""
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from bacon_pl import rng
 from bacon_pl.callbacks import ImageGrid, ValidationAccuracy
 from bacon_pl.checkpoints import Checkpoints
+from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.distillers import Selection
 from bacon_pl.errors import BaconError
+from bacon_pl.learners import Learners
 from tests import logged
+from tests.distillers import trajectories
 from tests.distillers.running import digits, distill, fit, matching, resume
 
 
@@ -56,6 +61,45 @@ def test_validation_is_logged_at_every_interval_whatever_the_trainer_leaves_out(
     found = logged.tensorboard(tmp_path / "lightning_logs/version_0")
     assert found.curves["val/accuracy"] == [(1, 50.0), (3, 50.0)]
     assert found.curves["final/val/accuracy"] == [(5, 50.0)]
+
+
+def test_validation_trains_on_the_current_images_and_tests_on_held_out_ones(monkeypatch):
+    data = digits(val_fraction=0.2)
+    data.setup()
+    module = matching(seed=3)
+    module.synthetic.initialize(data.train, data.meta, 3)
+    trained, tested = [], []
+    fit_, accuracies = Learners.fit, Learners.accuracies
+    monkeypatch.setattr(Learners, "fit", lambda self, *a: trained.append(self) or fit_(self, *a))
+    monkeypatch.setattr(Learners, "accuracies", lambda self, *a: tested.append(a) or accuracies(self, *a))
+    ValidationAccuracy(1, 1).validate(module, data, 5)
+    assert torch.equal(trained[0].training_set.images, module.distilled().expanded()[0])
+    assert trained[0].seed == rng.derive(3, "validation", 5)
+    images, labels, _ = tested[0]
+    assert torch.equal(images, data.val.images) and torch.equal(labels, data.val.labels)
+
+
+def test_the_first_of_equals_is_kept_with_what_was_learned_beside_it(tmp_path, monkeypatch):
+    accuracies = iter([50.0, 90.0, 90.0])
+    monkeypatch.setattr(ValidationAccuracy, "validate", lambda *_: next(accuracies))
+    kept = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            kept.append((pl_module.images.detach().clone(), float(pl_module.synthetic.step_size.detach())))
+
+    flags = {"callbacks": [Keep(), ValidationAccuracy(1, 1, keep_best=True)]}
+    trajectories.run(tmp_path, 3, data={"val_fraction": 0.2}, flags=flags)
+    found = DistilledSet.load(tmp_path)
+    assert len({step_size for _, step_size in kept}) == 3
+    assert torch.equal(found.images, kept[1][0]) and found.step_size == pytest.approx(kept[1][1], rel=1e-6)
+
+
+def test_the_best_images_outlive_a_resume():
+    best, again = (ValidationAccuracy(1, 1, keep_best=True) for _ in range(2))
+    best.best_accuracy, best.best_images = 90.0, torch.ones(2)
+    again.load_state_dict(best.state_dict())
+    assert again.best_accuracy == 90 and torch.equal(again.best_images, torch.ones(2))
 
 
 def test_loggers_change_no_bit(tmp_path):

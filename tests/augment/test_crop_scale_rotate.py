@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from bacon_pl.augment import CropScaleRotate
+from bacon_pl.augment import CropScaleRotate, crop_scale_rotate
 from bacon_pl.augment.crop_scale_rotate import _rotated, _scaled, _splines
 from bacon_pl.errors import BaconError
 
@@ -106,6 +106,18 @@ def test_images_of_a_row_share_their_draw_and_gradients_pass():
     same = noise(1, 1, 1, 12, 12).expand(3, 1, 1, 12, 12)
     first, second, other = CropScaleRotate().siamese(same, torch.tensor([5, 5, 6]), 0, "augment")
     assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+def test_factors_and_angles_have_the_range_that_is_set(monkeypatch):
+    seen = {}
+    for name in ("_scaled", "_rotated"):
+        monkeypatch.setattr(crop_scale_rotate, name, lambda x, *given, name=name: seen.update({name: given}) or x)
+    CropScaleRotate(scale=0.3, degrees=20).per_image(noise(3000, 1, 10, 20), 0, "augment")
+    height, width = seen["_scaled"]
+    assert set(height.tolist()) == set(range(7, 13)) and set(width.tolist()) == set(range(14, 26))
+    assert torch.corrcoef(torch.stack([height, width]).double())[0, 1].abs() < 0.1  # each side by itself
+    (degrees,) = seen["_rotated"]
+    assert set(degrees.tolist()) == set(range(-20, 20))
 
 
 @pytest.mark.parametrize("settings", [{"crop": 0}, {"scale": 1.0}, {"degrees": 181}])

@@ -85,6 +85,31 @@ def test_all_groups_are_drawn_about_equally_and_gradients_flow():
     assert (x.grad.flatten(1).abs().sum(1) > 0).all()
 
 
+def test_half_of_the_rows_are_flipped():
+    x = torch.arange(8.0).expand(2000, 1, 1, 1, 8)
+    flipped = (DSA(["flip"]).siamese(x, torch.arange(2000), 0)[:, 0, 0, 0, 0] == 7).sum()
+    assert 900 < flipped < 1100
+
+
+def test_parameters_have_the_range_that_is_set(monkeypatch):
+    def drawn(name, size=(8, 8), **settings):
+        """What 2000 rows draw for a kernel."""
+        seen = []
+        monkeypatch.setattr(F, name, lambda x, *given: seen.append(given) or x)
+        DSA([name], **settings).siamese(torch.zeros(2000, 1, 1, *size), torch.arange(2000), 0)
+        return seen[0]
+
+    down, right = drawn("crop", (12, 20), crop_ratio=0.125)  # 1.5 and 2.5 pixels, rounded up
+    assert set(down.tolist()) == set(range(-2, 3)) and set(right.tolist()) == set(range(-3, 4))
+    assert drawn("cutout", cutout_ratio=0.25)[2] == 0.25
+    factors = torch.stack(drawn("scale", scale_ratio=2.0))
+    for side in factors:
+        assert 0.5 <= side.min() < 0.51 and 1.99 < side.max() <= 2
+    assert torch.corrcoef(factors)[0, 1].abs() < 0.1  # width and height by themselves
+    (radians,) = drawn("rotate", rotate_degrees=90.0)
+    assert -math.pi / 2 <= radians.min() < -1.56 and 1.56 < radians.max() <= math.pi / 2
+
+
 def test_one_group_per_batch_and_parameters_per_image_in_evaluation():
     torch.manual_seed(0)
     x = torch.randn(1, 3, 8, 8).expand(16, 3, 8, 8)

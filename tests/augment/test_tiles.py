@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from bacon_pl.augment import CutMix, Tiles, resized_crop
+from bacon_pl.augment import CutMix, Tiles, resized_crop, tiles
 from bacon_pl.augment.tiles import shuffled
 from bacon_pl.errors import BaconError
 from tests.paths import ROOT
@@ -30,6 +30,15 @@ def test_every_order_of_strips_comes_and_each_image_has_its_own():
     columns, rows = (orders[torch.randint(6, (4000,))] for _ in range(2))
     found = shuffled(x[:, None], columns, rows)[:, 0, 0]
     assert torch.equal(found, (3 * rows[:, :, None] + columns[:, None, :]).float())
+
+
+def test_columns_and_rows_are_shuffled_by_themselves(monkeypatch):
+    seen = []
+    monkeypatch.setattr(tiles, "shuffled", lambda x, *orders: seen.append(orders) or x)
+    Tiles(2).per_image(images(2000, 4), 0, "augment")
+    columns, rows = (order[:, 0] for order in seen[0])
+    for order in (columns, rows, columns ^ rows):
+        assert 900 < order.sum() < 1100
 
 
 def test_a_factor_of_one_only_mirrors():

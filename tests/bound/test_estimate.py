@@ -126,6 +126,17 @@ def test_classes_embeddings_and_chunks_by_hand(embeddings, monkeypatch):
     torch.testing.assert_close(parts.per_class, found.per_class)
 
 
+def test_settings_are_those_of_the_bound_and_the_risk(embeddings):
+    z_syn, z_real = embeddings
+    settings = BoundSettings(samples=16, epsilon=0.7, tv_weight=0.3, clip="symmetric")
+    found = measure(z_syn, z_real, None, settings, 3, "bound")
+    epsilon, unit = z_syn.new_full((3,), 0.7), draw_in_ball(16, 5, 3, "bound", dtype=torch.float64)
+    expected = bound(z_syn, *F.moments(z_real), epsilon, unit, 0.3, "symmetric")
+    torch.testing.assert_close(found.bound.draws, expected.draws)
+    torch.testing.assert_close(found.risk.per_class, risk(z_syn, z_real, epsilon).per_class)
+    assert torch.equal(found.epsilon, epsilon)
+
+
 # The risk.
 
 
@@ -143,6 +154,12 @@ def test_risk_and_radius_by_counting(embeddings):
         assert found.per_class_se[c].item() == pytest.approx(ses[-1])
     assert found.value.item() == pytest.approx(found.per_class.mean().item())
     assert found.se.item() == pytest.approx(np.sqrt(np.square(ses).sum()) / 3)
+
+
+def test_the_radius_is_that_of_the_first_256_images():
+    z_syn, z_real = (torch.randn(1, n, 3, generator=torch.Generator().manual_seed(n)) for n in (2, 300))
+    found = measure(z_syn, z_real, None, BoundSettings(), 0).epsilon
+    assert torch.equal(found, median_distance(z_real[:, :256]))
 
 
 @given(st.integers(2, 7), st.integers(0, 3))
@@ -210,7 +227,9 @@ def test_classes_without_a_radius_are_left_out(embeddings):
         assert part.per_class.isnan().tolist() == [True, True, False]
         torch.testing.assert_close(part.value, part.per_class[2])
         torch.testing.assert_close(part.se, part.per_class_se[2])
-    assert measure(z_syn, z_real, mask, BoundSettings(epsilon=1.0), 0).bound.per_class.isfinite().all()
+    given = measure(z_syn, z_real, mask, BoundSettings(epsilon=1.0), 0)
+    assert given.bound.per_class.isfinite().all() and given.risk.per_class.isfinite().all()
+    assert given.risk.per_class_se.isnan().tolist() == [True, False, False]  # one image has no spread
     assert measure(z_syn, z_real[:, :1], None, BoundSettings(), 0).bound.value.isnan()
 
 

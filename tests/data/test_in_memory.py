@@ -53,6 +53,14 @@ def test_every_form_gives_the_same_bytes(data):
     assert found.class_names == (("ant", "bee") if isinstance(data, Listed) else ("0", "1"))
 
 
+def test_pixels_are_rounded_to_the_nearest_byte():
+    wanted = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
+    pixels = wanted.float() / 255
+    for off in (-1e-4, 1e-4):
+        found = labeled_images(((pixels + off).clamp(0, 1), torch.arange(256) % 2))
+        assert torch.equal(found.images, wanted)
+
+
 def test_gray_images_may_come_without_channels_and_names_may_be_given():
     found = labeled_images((BYTES[:, 0], LABELS), ["a", "b"])
     assert found.images.equal(BYTES[:, :1]) and found.class_names == ("a", "b")
@@ -151,6 +159,15 @@ def test_a_data_module_of_them_normalizes_and_holds_out():
     assert data.meta.name == "bugs" and data.known_size == (2, 2) and data.meta.train_bytes == train.images.numel()
     assert data.normalize(train.images).mean((0, 2, 3)).abs().max() < 1e-5
     assert data.normalize(train.images).std((0, 2, 3), correction=0).sub(1).abs().max() < 1e-5
+
+
+def test_what_is_held_out_follows_the_seed_of_the_split():
+    train = labeled_images((torch.arange(200, dtype=torch.uint8).view(-1, 1, 1, 1), torch.arange(200) % 2))
+    first, again, other = (InMemoryData(train, val_fraction=0.2, split_seed=seed) for seed in (0, 0, 1))
+    for data in (first, again, other):
+        data.setup()
+    assert torch.equal(first.val.images, again.val.images)
+    assert not torch.equal(first.val.images, other.val.images)
 
 
 def test_its_settings_tell_its_images_apart():

@@ -66,6 +66,7 @@ def test_the_fit_is_float64_and_the_same_for_any_order_and_default_type():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(first, space.matrices().values(), strict=True))
     assert space == fitted(images.flip(0)) != fitted(images[1:])
+    assert space.fingerprint != fitted(images, 0.2).fingerprint
 
 
 @settings(max_examples=20)

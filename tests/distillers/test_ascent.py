@@ -97,7 +97,10 @@ def test_within_combined_it_has_its_own_settings(tmp_path):
     combined = distill(tmp_path / "b", 1, objective=Combined([SAMPLED]))
     names = {name.removeprefix("parts.0."): t for name, t in weights(combined).items()}
     assert names.keys() == weights(alone).keys()
-    assert [g["lr"] for g in combined.matching.ascent.adversary.param_groups()] == [0.1]
+    other = NCFM(frequencies=32, sampler=Sampler(lr=0.2, momentum=0.9))
+    module = distill(tmp_path / "c", 1, objective=Combined([SAMPLED, other]))
+    groups = module.matching.ascent.adversary.param_groups()
+    assert [(g["lr"], g["momentum"]) for g in groups] == [(0.1, 0.5), (0.2, 0.9)]
 
 
 def test_without_a_sampler_nothing_is_owned(tmp_path):

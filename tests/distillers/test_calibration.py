@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bacon_pl.distillers.calibration import calibrate
+from bacon_pl.distillers.pixel_adamw import PixelAdamW
 from bacon_pl.errors import BaconError
 from bacon_pl.partition import expand
 from tests.distillers.running import digits, distill, small, trainer
@@ -47,6 +48,15 @@ def test_it_is_a_step_of_its_own_and_logged(tmp_path):
         steps.append(state["step"])
         assert ("loss/calibration" in module.trainer.callback_metrics) == (weight > 0)
     assert steps == [30, 60]  # a step per class, and once more
+
+
+def test_classes_approach_their_turn_before_each_of_both_steps(tmp_path, monkeypatch):
+    calls = []
+    for name in ("approach", "step"):
+        own = getattr(PixelAdamW, name)
+        monkeypatch.setattr(PixelAdamW, name, lambda self, *a, own=own, name=name: calls.append(name) or own(self, *a))
+    distill(tmp_path, 1, **{**NCFM_FRAME, "optimizer": "adamw", "lr": 0.01})
+    assert calls == ["approach", "step"] * 2
 
 
 def test_its_weight_is_checked():

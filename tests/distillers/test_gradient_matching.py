@@ -10,6 +10,7 @@ from bacon_pl.augment import DSA, Chain, CutMix, NoAugmentation, RandAugment
 from bacon_pl.data import DatasetMeta
 from bacon_pl.data.in_memory import InMemoryData, labeled_images
 from bacon_pl.distillers import GradientMatching, NetworkSettings
+from bacon_pl.distillers.matched_network import MatchedNetwork
 from bacon_pl.distillers.weight_gradients import WeightGradients
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet
@@ -159,6 +160,13 @@ def test_batch_norms_see_real_images_and_a_network_is_trained_until_it_is_replac
     assert not torch.equal(one.weights["classifier.weight"], fresh["classifier.weight"])
     # The second training would be for nothing, since the third iteration has another network.
     assert torch.equal(one.weights["classifier.weight"], two.weights["classifier.weight"])
+
+
+def test_batch_norms_see_sixteen_images_of_each_class(tmp_path, monkeypatch):
+    seen, see = [], MatchedNetwork.see
+    monkeypatch.setattr(MatchedNetwork, "see", lambda self, x: seen.append(len(x)) or see(self, x))
+    matched(tmp_path, 1, network=partial(ConvNet, width=4, depth=2, norm="batch"), data={"batch_real": 40})
+    assert seen == [160]
 
 
 def test_a_longer_life_of_a_network_is_more_training(tmp_path):

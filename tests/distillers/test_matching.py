@@ -2,21 +2,23 @@
 
 from functools import partial
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bacon_pl.augment import NoAugmentation
+from bacon_pl.augment import Chain, NoAugmentation
 from bacon_pl.checkpoint_files import in_folder
 from bacon_pl.checkpoints import Checkpoints
+from bacon_pl.data import InMemoryData
 from bacon_pl.distillers import Distiller, DistributionMatching
 from bacon_pl.errors import BaconError
 from bacon_pl.networks import ConvNet, Network
 from bacon_pl.networks.cost import activation_bytes
 from bacon_pl.objectives import Combined, MeanMatching, Objective
 from bacon_pl.partition import expand
-from tests.distillers.running import distill, small
+from tests.distillers.running import digits, distill, fit, matching, small
 
 BATCH_NORM = partial(ConvNet, width=4, depth=2, norm="batch")
 
@@ -40,6 +42,23 @@ def test_memory_settings_change_nothing_where_rows_meet(tmp_path, network):
     assert torch.equal(whole.images, chunked.images)
     with pytest.raises(BaconError, match="all 10 classes have to be in one.*raise --model.memory_gib"):
         distill(tmp_path, 3, network=network, memory_gib=1e-6)
+
+
+def test_augmentation_is_shared_by_real_and_synthetic_images(tmp_path):
+    # If a class's only real images are its synthetic ones, their embeddings agree whatever is drawn.
+    data = digits()
+    data.setup()
+    own = torch.cat([(data.train.labels == c).nonzero()[:2, 0] for c in range(10)])
+    same = InMemoryData(data.train.subset(own), batch_real=2, pool_batch=8)
+    found = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            found.append(float(trainer.callback_metrics["loss/match"]))
+
+    settings = {"ipc": 2, "factor": 1, "objective": MeanMatching(), "cross_entropy": None, "lr": 1e-30}
+    fit(matching(**settings, augment=Chain(["color", ["crop", "rotate"], "cutout"])), tmp_path, 3, Watch(), data=same)
+    assert len(found) == 3 and max(found) < 1e-8  # and above 1 where draws differ
 
 
 def test_matching_leaves_running_statistics_alone(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bacon_pl.checkpoints import Checkpoints
+from bacon_pl.distillers.conditional import taken_if
 from bacon_pl.errors import BaconError
 from bacon_pl.objectives import MeanMatching
 from tests.distillers.running import distill, fit, matching, resume
@@ -40,6 +41,22 @@ def test_adamw_goes_on_bit_for_bit(tmp_path):
     fit(matching(**settings), tmp_path / "half", 2, Checkpoints(2))
     again = resume(matching(**settings), tmp_path / "half", 4)
     assert again.images.equal(whole.images)
+
+
+def test_gradients_shorter_than_the_bound_are_not_clipped(tmp_path):
+    free, bound = (distill(tmp_path / str(most), 2, clip_gradient=most).images for most in (0.0, 1e9))
+    assert torch.equal(free, bound)
+
+
+def test_a_step_that_is_not_taken_leaves_the_momentum():
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([p], 0.1, momentum=0.9)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    with taken_if(torch.tensor(False), [optimizer], []):
+        p.grad = torch.full((3,), 5.0)
+        optimizer.step()
+    assert torch.equal(optimizer.state[p]["momentum_buffer"], torch.ones(3))
 
 
 @pytest.mark.parametrize(

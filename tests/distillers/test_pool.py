@@ -93,6 +93,34 @@ def test_networks_trained_as_one_batched_program_end_as_those_trained_alone():
     assert pools[0].meters[:, 1].tolist() == [30, 0, 30, 0]
 
 
+def test_networks_of_a_pool_differ():
+    pool = make_pool(initial=2)
+    pool.advance(0)
+    first = [pool.state(k)["features.0.weight"] for k in pool.active(0)]
+    assert len({tuple(w.flatten().tolist()) for w in first}) == 3
+
+
+def test_a_network_in_a_used_slot_begins_like_any_other():
+    def made(trained_for):
+        pool = make_pool(initial=1, push_every=1, capacity=2)
+        generator = torch.Generator().manual_seed(0)
+        for t in range(3):  # networks 0 and 1; then 2 in the place of 0; then 3 in that of 1
+            pool.advance(t)
+            if t < trained_for:
+                images = torch.randint(0, 256, (2, 5, 1, 8, 8), generator=generator, dtype=torch.uint8)
+                labels = torch.randint(0, 3, (2, 5), generator=generator)
+                pool.train(list(pool.active(t)), lambda _, batches=(images, labels): batches, lambda x: x / 255, t)
+        return pool
+
+    used, fresh = made(2), made(0)
+    slot = fresh.slot(3)
+    assert 3 in used.active(2) and used.meters[used.slot(2)].any()  # that of 2 was trained
+    for kind in ("weights", "velocity"):
+        for name, stack in getattr(fresh, kind).items():
+            assert torch.equal(getattr(used, kind)[name][slot], stack[slot]), (kind, name)
+    assert used.meters[slot].tolist() == [0, 0]
+
+
 def test_a_checkpoint_of_another_architecture_is_refused():
     pool = make_pool()
     pool.advance(0)

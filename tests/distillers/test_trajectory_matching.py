@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from bacon_pl.augment import DSA
+from bacon_pl.augment import DSA, NoAugmentation
 from bacon_pl.checkpoints import Checkpoints, in_folder
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.distillers import Expansion, ExpertSettings, TrajectoryMatching
@@ -18,7 +18,7 @@ from bacon_pl.errors import BaconError
 from bacon_pl.learners import Pretraining
 from bacon_pl.selection import Start
 from tests.distillers.running import small
-from tests.distillers.trajectories import KINDS, content, matching, run
+from tests.distillers.trajectories import EXPERTS, KINDS, content, matching, run
 from tests.paths import ROOT
 from tests.patience import PATIENCE
 
@@ -87,10 +87,10 @@ def test_what_is_learned_is_in_the_set(tmp_path):
 
 
 def test_averaged_images_are_the_set_and_follow_the_others(tmp_path):
-    whole = run(tmp_path / "a", 1, average=0.5)
+    whole = run(tmp_path / "a", 1, average=0.9)
     raw, start = run(tmp_path / "b", 1).images.detach(), run(tmp_path / "c", 1, lr=1e-30).images.detach()
     assert torch.equal(whole.images, raw)
-    torch.testing.assert_close(DistilledSet.load(tmp_path / "a").images, (start + raw) / 2)
+    torch.testing.assert_close(DistilledSet.load(tmp_path / "a").images, 0.9 * start + 0.1 * raw)
 
 
 def test_iterations_above_the_threshold_change_nothing(tmp_path):
@@ -138,6 +138,36 @@ def test_every_expert_comes_once_before_the_next_round_and_every_image_once_a_pa
     assert sorted(torch.cat(batches[:3]).tolist()) == sorted(torch.cat(batches[3:]).tolist()) == list(range(10))
 
 
+def test_experts_of_one_iteration_are_averaged(tmp_path):
+    def found(together):
+        """Of the same segment of the same expert, so that all students are alike."""
+        experts = ExpertSettings(**{**EXPERTS, "count": 1})
+        module = run(
+            tmp_path / str(together), 1, experts_together=together, experts=experts, max_start=1,
+            augment=NoAugmentation(), labels="learned", flags={"precision": "64-true"},
+        )  # fmt: skip
+        synthetic = module.synthetic
+        loss = module.trainer.callback_metrics["loss"]
+        return [loss, *(learned.grad for learned in (module.images, synthetic.step_size, synthetic.soft_labels))]
+
+    for alone, averaged in zip(found(1), found(3), strict=True):
+        assert alone.abs().max() > 0
+        torch.testing.assert_close(averaged, alone)
+
+
+def test_learned_labels_have_a_momentum_of_their_own(tmp_path):
+    module = run(tmp_path, 1, labels="learned", momentum=0.25)
+    assert [o.param_groups[0]["momentum"] for o in module.trainer.optimizers] == [0.25, 0.25, 0.9]
+
+
+def test_labels_of_an_expert_are_those_of_its_target(tmp_path):
+    module = run(tmp_path, 1, way="tesla", labels="expert", lr=1e-30)
+    number, epoch = module._drawn(0, 0)
+    images = module.synthetic.expanded()[0].detach()
+    told = module._experts[0].logits(number, epoch + module.expert_epochs, images)
+    torch.testing.assert_close(module.synthetic.soft_labels.detach(), told)
+
+
 def test_start_epochs():
     segments = Segments(1, 10, 2, Expansion(3, 70))
     assert [segments.bound(t) for t in (0, 9, 10, 69, 70, 1000)] == [3, 3, 4, 9, 10, 10]
@@ -163,6 +193,17 @@ def test_recognized_images_come_first(tmp_path):
     logits = torch.tensor([[[1.0, 0], [0, 2]], [[3.0, 0], [4, 0]]])
     assert agreed(logits, torch.tensor([0, 1])).tolist() == [[2, 0], [0, 2]]
     assert agreed(logits, torch.tensor([1, 0])).tolist() == [[2, 0], [4, 0]]
+    one, other = (recognized(data, 3, lambda _: right, 1, seed, "test") for seed in (0, 1))
+    assert not torch.equal(one, other)
+
+
+def test_a_matched_start_has_the_labels_on_which_all_experts_agree(tmp_path):
+    module = run(tmp_path, 1, matched_start=True, labels="learned", average=0.5, lr=1e-30, lr_labels=1e-30)
+    images, labels = module.synthetic.expanded()
+    told = torch.stack([module._experts[0].logits(number, 4, images.detach()) for number in range(3)])
+    torch.testing.assert_close(module.synthetic.soft_labels.detach(), agreed(told, labels))
+    # The average begins at the chosen images, too.
+    torch.testing.assert_close(module.synthetic.average, module.images.detach(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,15 @@ def test_both_spellings_give_the_functions_numbers(flag, distilled, data, tmp_pa
     by_hand = measure(z_syn, z_real, mask, settings, 0, "bound")
     for name, value in by_hand.summary().items():
         assert bound["networks"]["fresh"][name] == pytest.approx(value.item(), rel=1e-4)
-    assert bound["networks"]["fresh"]["per_class"]["risk"] == pytest.approx(by_hand.risk.per_class.tolist(), abs=1e-6)
+    assert bound["networks"]["fresh"]["log_integral"] == pytest.approx(float(by_hand.bound.integral.mean()), rel=1e-4)
+    bound_by_hand, risk_by_hand = by_hand.bound, by_hand.risk
+    per_class = {
+        "bound": bound_by_hand.per_class, "bound_se": bound_by_hand.per_class_se, "epsilon": by_hand.epsilon,
+        "log_integral": bound_by_hand.integral, "risk": risk_by_hand.per_class, "risk_se": risk_by_hand.per_class_se,
+    }  # fmt: skip
+    for name, values in bound["networks"]["fresh"]["per_class"].items():
+        assert values == pytest.approx(per_class.pop(name).tolist(), rel=1e-4, abs=1e-6), name
+    assert not per_class
 
     assert list(bound["networks"]) == list(VIEWS)
     for numbers in bound["networks"].values():
@@ -153,6 +161,20 @@ def test_blocks_of_classes_change_nothing(distilled, data, monkeypatch):
     parts = bounds(views, distilled, data.train, BoundSettings(), 1)
     for name in NUMBERS:
         assert parts["networks"]["fresh"][name] == pytest.approx(whole["networks"]["fresh"][name], rel=1e-5)
+
+
+def test_real_images_and_points_follow_the_seed(distilled, data, monkeypatch):
+    def measured(seed, **settings):
+        settings = BoundSettings(samples=4, **settings)
+        return bound_file.measure_set(lambda x: x.flatten(1).float(), distilled, data.train, settings, seed)
+
+    # All real images are the same ones.
+    first, again, other = (measured(seed, epsilon=1.0) for seed in (0, 0, 1))
+    torch.testing.assert_close(first.risk.per_class, other.risk.per_class)
+    assert torch.equal(first.bound.draws, again.bound.draws)
+    assert not torch.allclose(first.bound.draws, other.bound.draws)
+    monkeypatch.setattr(bound_file, "REAL_IMAGES", 20)
+    assert not torch.equal(measured(0).epsilon, measured(1).epsilon)
 
 
 def test_two_processes_find_what_one_finds(distilled, tmp_path):

@@ -9,6 +9,7 @@ from bacon_pl.distilled_set import BatchLabels, DistilledSet, StoredLabels
 from bacon_pl.distilled_set.stored_labels import Orders
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import Comparison, Run, labels_note, notes, results, short_bytes, summary
+from bacon_pl.evaluation.storage import storage
 from bacon_pl.learners import Recipe, SoftLabels, TeacherSettings
 from bacon_pl.networks import ConvNet
 from bacon_pl.report import markdown
@@ -245,6 +246,9 @@ def test_labels_of_batches_are_for_the_set_and_a_teachers_for_real_images(data):
         ("distilled", "given"): (6 * (2 * 3 + 17), 0), ("distilled", "hard"): (6, 0),
         ("random", "given"): (6, WEIGHTS), ("random", "hard"): (6, 0),
     }  # fmt: skip
+    longer = compared(data, soft_labels=soft, batch_labels=StoredLabels(6, 3, 2, 6, batch), epochs=2)
+    learners = longer.module(longer.runs[0]).learners
+    assert storage(learners, longer.distilled, None, False)["labels"] == 2 * 6 * (2 * 3 + 17)
     assert len(found["teachers"]) == 1
     own_words = "soft labels, those stored for every batch (for real images those of a teacher)"
     assert f"labels: {own_words}; hard ones beside them" in summary(found)

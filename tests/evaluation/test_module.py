@@ -5,15 +5,17 @@ import json
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
 from bacon_pl.augment import DSA, NoAugmentation
 from bacon_pl.data import DataModule
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError, DivergedError
-from bacon_pl.evaluation import EvalModule, results, run_line, summary, write_results
+from bacon_pl.evaluation import EvalModule, LearningCurve, results, run_line, summary, write_results
 from bacon_pl.learners import Learners, Recipe, TrainingSet
 from bacon_pl.networks import ConvNet, Network
 from bacon_pl.report import markdown
+from tests import logged
 
 
 def small(channels, size, num_classes):
@@ -31,10 +33,10 @@ def recipe(**settings):
     return Recipe(**{"network": small, "num_networks": 2, "epochs": 3, "batch_size": 16, "augment": DSA(), **settings})
 
 
-def trainer(tmp_path, steps):
+def trainer(tmp_path, steps, *callbacks, logger=False):
     return pl.Trainer(
-        max_steps=steps, max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+        max_steps=steps, max_epochs=1, accelerator="cpu", logger=logger, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path, callbacks=list(callbacks),
     )  # fmt: skip
 
 
@@ -187,6 +189,29 @@ def test_report_counts_the_test_set_honestly(data, tmp_path):
     assert (numbers["dataset"], numbers["ipc"], numbers["network"], numbers["epochs"]) == ("digits", 1, "ConvNet", 1)
     path = write_results(tmp_path / "results.json", numbers)
     assert json.loads(path.read_text())["accuracy"]["mean"] == pytest.approx(numbers["accuracy"]["mean"])
+
+
+def test_a_second_test_counts_anew(data, tmp_path):
+    module = EvalModule(Learners(TrainingSet.random(data.train, 2, 1, 0), recipe(epochs=1), data.meta))
+    fit = trainer(tmp_path, module.learners.total_steps)
+    fit.fit(module)
+    for _ in range(2):
+        fit.test(module, datamodule=data, verbose=False)
+    assert module.confusions().sum((1, 2)).tolist() == [len(data.test)] * 2
+
+
+def test_a_curve_is_in_percent_of_images_spread_over_the_test_set(data, tmp_path):
+    module = EvalModule(Learners(TrainingSet.random(data.train, 2, 1, 0), recipe(epochs=4), data.meta))
+    curve = LearningCurve(data.test, points=2, images=50)
+    trainer(tmp_path, module.learners.total_steps, curve, logger=CSVLogger(tmp_path, "", "")).fit(module)
+    index = torch.linspace(0, len(data.test) - 1, 50).long()
+    module.test_step((data.normalize(data.test.images), data.test.labels), 0)
+    found = module.run_result("ConvNet")
+    assert found.curve_epochs == (2, 4)
+    by_hand = module.learners.accuracies(data.test.images[index], data.test.labels[index])
+    torch.testing.assert_close(found.curve[:, -1], by_hand)
+    step, mean = logged.of_csv(tmp_path).curves["curve/test_accuracy"][-1]
+    assert (step, mean) == (module.learners.total_steps, pytest.approx(float(by_hand.mean()), rel=1e-5))
 
 
 def test_a_network_that_diverged_has_no_accuracy(data, tmp_path):

@@ -107,6 +107,16 @@ def test_mixup_averages_images_and_labels_alike():
     torch.testing.assert_close(y, share * F.one_hot(labels, 5) + (1 - share) * F.one_hot(labels.roll(1), 5))
 
 
+def test_a_larger_alpha_mixes_more_evenly():
+    x, labels = torch.zeros(2, 1, 32, 32), torch.tensor([0, 1])
+    for mixing in (MixUp, CutMix):
+        spread = [
+            torch.stack([mixing(alpha).mix(x, labels, 2, 7, "mix", step)[1][0, 0] for step in range(50)]).std()
+            for alpha in (0.1, 1.0, 10.0)
+        ]
+        assert spread[0] > 1.3 * spread[1] > 1.6 * spread[2]
+
+
 def test_cutmix_mixes_labels_by_area():
     x = torch.arange(6.0).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
     labels = torch.arange(6)

@@ -79,6 +79,14 @@ def test_hard_labels_are_the_same_training_whatever_asks_for_them(data, tmp_path
     assert hard["whole", "given"] == soft["whole", "hard"]
 
 
+def test_accuracies_of_other_test_images_are_not_shared(data, tmp_path):
+    found = []
+    for test in (data.test, data.test.subset(torch.arange(100))):
+        with SharedAccuracies(tmp_path, test, {}).turn(comparison(data), Run("small", "whole")) as (path, _):
+            found.append(path)
+    assert found[0] != found[1]
+
+
 def test_what_is_kept_is_read(data, tmp_path):
     shared, one = SharedAccuracies(tmp_path / "new", data.test, {}), comparison(data)
     run = Run("small", "whole")

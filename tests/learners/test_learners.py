@@ -120,6 +120,17 @@ def test_snapshots_are_the_states_after_epochs(data):
     other.load_state_dict(module.snapshots[2][0])  # whole states
 
 
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(data):
+    module = learners(data, network=small)
+    optimizer, losses = module.optimizer(), []
+    for step in range(module.total_steps):
+        module.schedule(optimizer, step)
+        losses.append(module.descend(step))
+        optimizer.step()
+    assert module.steps_per_epoch == 2
+    torch.testing.assert_close(module.epoch_loss, torch.stack(losses, 1).unflatten(1, (3, 2)).mean(2))
+
+
 @pytest.mark.parametrize("snapshots", [(0, 4), (-1,), (1.5,), ("1",), "12", 3, None])
 def test_a_snapshot_that_does_not_come_is_named(data, snapshots):
     with pytest.raises(BaconError, match=r"asked for, the training has 3: give a list of whole numbers from 0 to 3"):

@@ -58,6 +58,13 @@ def test_milestones_reset_the_optimizer_where_that_is_asked_for():
     assert not any(recipe(epochs=5, lr_drop=1.0).resets_at(step, 2) for step in range(10))
 
 
+def test_ends_of_the_warm_up_and_milestones_are_rounded():
+    drops = recipe(epochs=10, schedule="milestones", milestones=(0.37,), lr=1.0)  # after 3.7 epochs
+    assert [drops.lr_at(step, 1) for step in (3, 4)] == pytest.approx([1.0, 0.1])
+    warm = recipe(epochs=10, warmup=0.37, lr_drop=1.0, lr=1.0)  # 3.7 steps
+    assert [warm.lr_at(step, 1) for step in (3, 4)] == pytest.approx([0.01 + 0.99 * 3 / 4, 1.0])
+
+
 def test_a_stored_rate_is_a_number_before_anything_is_trained():
     own = recipe(lr="stored", fixed_lr=0.2)
     assert (own.with_rate_of(0.5).lr, own.with_rate_of(None).lr) == (0.5, 0.2)

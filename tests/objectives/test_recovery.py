@@ -104,6 +104,12 @@ def test_views_without_crop_and_flip_only_roll():
     assert len(seen) == 36
 
 
+def test_half_of_the_views_are_flipped():
+    views = Views(min_area=None)
+    flipped = sum(views.draw((8, 8), 0.0, 0, "view", 0, t).flipped for t in range(2000))
+    assert 900 < flipped < 1100
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

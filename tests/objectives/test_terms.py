@@ -168,6 +168,12 @@ def test_bad_settings_are_named():
         BaconObjective(clip="actin")
 
 
+def test_the_weight_of_datadam_is_that_of_its_embeddings():
+    z = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    one, other = (DataDAM(weight=weight).terms({"z": z[0]}, {"z": z[1]})["embedding"] for weight in (0.01, 0.02))
+    torch.testing.assert_close(other, 2 * one)
+
+
 def test_combined_adds_up_weighted_terms():
     generator = torch.Generator().manual_seed(0)
     z_syn, z_real = torch.randn(3, 4, 5, generator=generator), torch.randn(3, 8, 5, generator=generator)
@@ -177,6 +183,10 @@ def test_combined_adds_up_weighted_terms():
     alone, parts = matching.terms({"z": z_syn}, {"z": z_real}), bayes.terms({"z": z_syn}, {"z": z_real})
     total = 3 * alone["match"] + 0.25 * sum(parts.values())
     torch.testing.assert_close(sum(both.values()), total)
+
+
+def test_combined_needs_the_images_that_each_of_its_objectives_needs():
+    assert [Combined(parts).fewest for parts in ([MeanMatching()], [MeanMatching(), IID()])] == [1, IID.fewest]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bacon_pl.data import DataModule
@@ -101,8 +102,20 @@ def test_tables_show_the_numbers(numbers):
     assert r"| cat\_$1$ | 70.0 | 15.0 |" in lines
     assert r"| a\|b |  |  |" in lines
     assert "4 epochs, batch 256, sgd, learning rate 0.01 (× 0.1 half-way)" in page
+    assert "640 bytes of pixels, 6 % of the training set" in page
     for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.M):
         assert len({re.sub(r"\\\|", "", line).count("|") for line in block.splitlines()}) == 1
+
+
+def test_scores_stand_beside_the_accuracies_that_they_are_from(numbers):
+    accuracies = {name: place / 10 for place, name in enumerate(ACCURACIES, 1)}
+    scores = {**SCORES, "accuracies": accuracies, "weights": {"w": 0.8, "gamma": 0.3}}
+    lines = markdown({**numbers, "scores": scores}).splitlines()
+    assert "| hard-label recovery (HLR) | 0.100 | 0.100 - 0.200 |" in lines
+    assert "| improvement over random (IOR) | 0.200 | 0.300 - 0.400 |" in lines
+    assert "| label-robust score (LRS) | 0.300 | 0.8 IOR - 0.2 HLR |" in lines
+    ars = "0.500 - 0.600 augmented (weight 0.3), 0.700 - 0.800 not"
+    assert f"| augmentation-robust score (ARS) | 0.400 | {ars} |" in lines
 
 
 def test_scores_are_left_out_where_there_are_none(numbers):
@@ -156,6 +169,9 @@ def test_curves_are_the_means_over_networks():
     loss, accuracy = curves_figure(OUTCOMES[:2]).axes
     assert loss.lines[0].get_ydata().tolist() == pytest.approx([2, 1.25, 0.65, 0.3])
     assert loss.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+    (band,) = loss.collections[0].get_paths()  # one deviation to either side
+    first = band.vertices[band.vertices[:, 0] == 1, 1]
+    assert (first.min(), first.max()) == pytest.approx((2 - 2**0.5, 2 + 2**0.5))
     assert accuracy.lines[1].get_ydata().tolist() == [30, 60]
     assert accuracy.lines[1].get_xdata().tolist() == [2, 4]
 
@@ -170,7 +186,10 @@ def test_classes_and_confusion():
 
 
 def test_embeddings_lie_beside_their_neighbors(embedded):
-    real, synthetic = (c.get_offsets() for c in embedding_figure(embedded, NAMES).axes[0].collections[:2])
+    drawn = embedding_figure(embedded, NAMES).axes[0].collections[:2]
+    for labels, one in zip((embedded.real_labels, embedded.synthetic_labels), drawn, strict=True):
+        assert one.get_array().tolist() == labels.tolist()
+    real, synthetic = (one.get_offsets() for one in drawn)
     assert real.shape == (30, 2) and synthetic.shape == (6, 2)
     distance = np.linalg.norm(np.asarray(synthetic)[:, None] - np.asarray(real)[None], axis=2)
     assert (distance.argmin(1) == np.arange(6)).mean() > 0.5
@@ -185,6 +204,20 @@ def test_pictures_for_few_and_many_classes(classes, tmp_path):
     for name, figure in draw([one], names, embedded).items():
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 3000
+
+
+def test_a_logger_of_tables_gets_means_and_deviations(distilled, numbers):
+    class Tables(DummyLogger):
+        def log_table(self, name, columns, data):
+            self.taken = name, [columns, *data]
+
+    logger = Tables()
+    show([logger], numbers, distilled, {})
+    name, (head, *rows) = logger.taken
+    assert name == "accuracies" and head[-2:] == ["accuracy", "standard deviation"]
+    assert [row[:3] for row in rows] == [[o.architecture, o.training_set, o.variant] for o in OUTCOMES]
+    for row, o in zip(rows, OUTCOMES, strict=True):
+        assert row[3:] == pytest.approx([float(o.accuracies.mean()), float(o.accuracies.std())])
 
 
 def test_files_and_tensorboard(distilled, numbers, embedded, tmp_path):

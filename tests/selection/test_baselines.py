@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bacon_pl.augment import NoAugmentation
-from bacon_pl.data import DataModule
+from bacon_pl.data import DataModule, LabeledImages
+from bacon_pl.data.draw import draw_real
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
 from bacon_pl.evaluation import Comparison, Run
@@ -91,6 +92,12 @@ def test_herding_keeps_the_mean_and_k_center_covers(data):
     random = TrainingSet.random(data.train, 10, 1, 0).index[0].view(10, 10)
     assert centered(chosen("herding")) < 0.5 * centered(random)
     assert radius(chosen("k_center")) < 0.9 * radius(random)
+
+
+def test_random_images_of_classes_of_one_size_are_drawn_by_themselves():
+    store = LabeledImages(torch.zeros(60, 1, 4, 4, dtype=torch.uint8), torch.arange(60) % 3, ("a", "b", "c"))
+    places = draw_real(store, 5, 1, 0, "test") // 3  # within their classes
+    assert len({tuple(row) for row in places.tolist()}) == 3
 
 
 def test_too_small_a_class_is_named(unequal):

@@ -125,6 +125,11 @@ def test_smaller_classes_give_all_their_images():
     assert not torch.equal(preselected(store, 7, 1)[0], index)
 
 
+def test_classes_of_one_size_do_not_share_their_choice():
+    _, place, _ = preselected(labeled((20, 20, 20)), 8, 0)
+    assert len({tuple(row) for row in place.tolist()}) == 3
+
+
 @pytest.mark.parametrize("side", [16, 17])
 def test_the_whole_choice_is_the_one_that_a_loop_makes(side):
     store, crops, ipc, f = labeled((9, 9, 9), side), Crops(images=8, per_image=3, tiles=2), 2, 2

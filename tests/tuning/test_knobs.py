@@ -11,6 +11,7 @@ from bacon_pl.settings_text import value_at
 from bacon_pl.table.plan import knobs_of
 from bacon_pl.tuning import SECTION, Knob, read_knobs
 from bacon_pl.tuning.checks import fitting, own_places
+from bacon_pl.tuning.shared_study import points
 
 TUNED = [name for name in config_files.names() if SECTION in config_files.layers(name)[-1].settings]
 
@@ -29,6 +30,21 @@ def test_ranges_and_choices():
     lr, factor = found
     assert (lr.place(0.2), lr.place(5), lr.value(5.0)) == (None, 5.0, 5.0)
     assert (factor.place(2), factor.place(3), factor.value(2)) == (1, None, None)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_points_are_spread_evenly_and_follow_the_seed(log):
+    pytest.importorskip("optuna", reason="the list is Optuna's")
+    knob = Knob("model.lr", 1e-4, 1.0, log)
+
+    def found(count, seed):
+        return [trial.params["model.lr"] for trial in points([knob], {"model.lr": 0.1}, count, seed)]
+
+    first = found(33, 0)
+    assert first[0] == 0.1
+    assert first[:5] == found(5, 0) != found(5, 1)
+    below = sum(value < (1e-2 if log else 0.5) for value in first[1:])  # the middle of ratios, or of differences
+    assert 12 <= below <= 20
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import bacon_pl
 from bacon_pl.cli import main
 from bacon_pl.data import load_dataset
 from bacon_pl.errors import BaconError
+from bacon_pl.table.tuned import HISTORY
 from bacon_pl.tuning import Tune
 from bacon_pl.tuning.shared_study import finished
 from bacon_pl.tuning.trials import Trials
@@ -61,6 +62,15 @@ def test_it_writes_the_best_settings_with_the_history_of_all(folder, capsys):
     best = max(float(line[3]) for line in history)
     assert f"{best:.1f} % on held-out training images" in text
     assert "--trials=3" in text and "test images were not loaded" in text
+
+
+def test_the_best_is_the_first_of_equal_means(folder, monkeypatch):
+    iterations, accuracies = [], iter([[50.0, 60.0], [70.0, 80.0], [75.0, 75.0]])
+    monkeypatch.setattr(Trials, "accuracies", lambda self, _: iterations.append(self.iterations) or next(accuracies))
+    tune("--trials=3")
+    history = yaml.safe_load((folder / "tuned/mine-digits-ipc1.yaml").read_text())[HISTORY]
+    assert (history["best"], history["accuracy"]) == (1, 75.0)
+    assert iterations == [2] * 3 and history["iterations"] == 2  # half of the budget's
 
 
 def test_it_goes_on_with_the_trials_that_are_missing(folder, capsys):
