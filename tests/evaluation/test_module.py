@@ -105,8 +105,7 @@ def test_what_is_cut_short_has_no_result(data, tmp_path):
     with pytest.raises(BaconError, match="have been tested on no test images"):
         module.run_result("ConvNet")
     fit.limit_test_batches = 1
-    data.eval_batch = 50
-    fit.test(module, datamodule=data, verbose=False)
+    fit.test(module, datamodule=DataModule("digits", eval_batch=50), verbose=False)
     with pytest.raises(BaconError, match=f"tested on 1 of {-(-len(data.test) // 50)} batches of the test images"):
         module.run_result("ConvNet")
     # A module that goes on from a checkpoint knows what had been done.
@@ -205,7 +204,7 @@ def test_a_curve_is_in_percent_of_images_spread_over_the_test_set(data, tmp_path
     curve = LearningCurve(data.test, points=2, images=50)
     trainer(tmp_path, module.learners.total_steps, curve, logger=CSVLogger(tmp_path, "", "")).fit(module)
     index = torch.linspace(0, len(data.test) - 1, 50).long()
-    module.test_step((data.normalize(data.test.images), data.test.labels), 0)
+    counted(module, data)
     found = module.run_result("ConvNet")
     assert found.curve_epochs == (2, 4)
     by_hand = module.learners.accuracies(data.test.images[index], data.test.labels[index])
