@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,16 @@ from lightning.pytorch.loggers import Logger
 from bacon_pl import config_files
 from bacon_pl.commands.evaluate import Eval
 from bacon_pl.commands.fit import Fit
-from bacon_pl.commands.from_python import IN_MEMORY, arguments_of, as_library, check_kind, check_settings, check_unread
+from bacon_pl.commands.from_python import (
+    IN_MEMORY,
+    arguments_of,
+    as_library,
+    check_kind,
+    check_lengths,
+    check_settings,
+    check_unread,
+    several,
+)
 from bacon_pl.data import CATALOG, DataModule, InMemoryData, labeled_images
 from bacon_pl.data.catalog import find
 from bacon_pl.distilled_set import DistilledSet
@@ -60,8 +69,8 @@ def distill(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
-    callbacks: Callback | Sequence[Callback] = (),
-    logger: Logger | Sequence[Logger] = (),
+    callbacks: Callback | Iterable[Callback] | None = None,
+    logger: Logger | Iterable[Logger] | bool | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> DistilledSet:
     """Distill a dataset to a few synthetic images per class.
@@ -88,7 +97,7 @@ def distill(
         overwrite: Replace an existing run in ``out``.
         progress: Print the progress of the run.
         callbacks: Callback or callbacks of Lightning for the Trainer of the run, beside its own.
-        logger: Logger or loggers of Lightning in place of TensorBoard's.
+        logger: Logger or loggers of Lightning in place of TensorBoard's, or False for none.
         settings: Other settings of ``bacon fit``, nested as in YAML files or with dotted names:
             ``{"model.lr": 0.1, "trainer": {"devices": 2}}``.
 
@@ -124,7 +133,7 @@ def distill(
             "trainer": {
                 "default_root_dir": str(folder),
                 "enable_progress_bar": progress,
-                **({} if out is not None else {"logger": False}),
+                **({} if out is not None and logger is not False else {"logger": False}),
                 **({} if iterations is None else {"max_steps": iterations}),
             },
         }
@@ -134,10 +143,7 @@ def distill(
             command = Fit([*args, *(["--ckpt_path=last"] if resume else [])])
             _check_folder(command, out)
             command.talks, command.keeps = progress, out is not None
-            command.add(
-                [callbacks] if isinstance(callbacks, Callback) else callbacks,
-                [logger] if isinstance(logger, Logger) else logger,
-            )
+            command.add(several(callbacks, Callback), several(logger, Logger))
             command.distill(images and images(command.config.data))
             return command.model.distilled()
 
@@ -206,8 +212,9 @@ def evaluate(
     recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
     of_recipe = {f"evaluation.{name}": name for name in recipe}
     check_settings(settings, _OF_EVALUATE | of_recipe)
-    several = (("networks", networks), ("baselines", baselines), ("labels", labels))
-    for kind, names in several:
+    check_lengths(settings)
+    of_names = (("networks", networks), ("baselines", baselines), ("labels", labels))
+    for kind, names in of_names:
         check_kind(kind, names, (str, Sequence), "names")
         for name in names:
             check_kind(kind, name, (str,), "names; a network of your own is settings={'evaluation.network': ...}")
@@ -230,7 +237,7 @@ def evaluate(
         }
         source = "a set in memory" if isinstance(distilled, DistilledSet) else os.fspath(distilled)
         args = arguments_of([*own], run_settings, settings)
-        args += [f"--{name}={','.join(names_in(names))}" for name, names in several]
+        args += [f"--{name}={','.join(names_in(names))}" for name, names in of_names]
         args += [f"--scores={scores}", f"--bound={bound}", f"--seed_everything={seed}", f"--overwrite={overwrite}"]
         of_recipe = {f"evaluation.{name}": name for name in ("num_networks", "epochs")}
         with as_library(progress, out, _OF_EVALUATE | of_recipe | _ROOT):

@@ -117,6 +117,7 @@ class ValidationAccuracy(Callback):
         self.epochs = epochs
         self.keep_best = keep_best
         self.best_accuracy = -1.0
+        self.best_iterations: int | None = None
         self.best_images: Tensor | None = None
         self.best_others: dict[str, Tensor] = {}  # what was learned with them, such as a step size
 
@@ -126,7 +127,7 @@ class ValidationAccuracy(Callback):
         Raises:
             BaconError: No images are held out.
         """
-        self.best_accuracy, self.best_images, self.best_others = -1.0, None, {}
+        self.best_accuracy, self.best_iterations, self.best_images, self.best_others = -1.0, None, None, {}
         if self.every_n_steps and self._data(trainer).val is None:
             raise BaconError("validation needs held-out training images: set --data.val_fraction, e.g. to 0.1.")
 
@@ -142,7 +143,8 @@ class ValidationAccuracy(Callback):
         for logger in trainer.loggers:  # not by the module's log method, which skips most iterations
             logger.log_metrics({"val/accuracy": accuracy}, step=trainer.global_step - 1)
         if self.keep_best and accuracy > self.best_accuracy:
-            self.best_accuracy, self.best_images = accuracy, pl_module.images.detach().clone()
+            self.best_accuracy, self.best_iterations = accuracy, pl_module.iteration
+            self.best_images = pl_module.images.detach().clone()
             self.best_others = {name: t.detach().clone() for name, t in _learned_beside(pl_module).items()}
 
     def validate(self, module: Distiller, data: DataModule, step: int) -> float:
@@ -162,6 +164,7 @@ class ValidationAccuracy(Callback):
         if self.best_images is not None:
             assert isinstance(pl_module, Distiller)
             pl_module.images.data.copy_(self.best_images)
+            pl_module.taken_after = self.best_iterations
             for name, tensor in _learned_beside(pl_module).items():
                 if name in self.best_others:
                     tensor.data.copy_(self.best_others[name])
@@ -177,6 +180,7 @@ class ValidationAccuracy(Callback):
         """Return the best images so far."""
         return {
             "best_accuracy": self.best_accuracy,
+            "best_iterations": self.best_iterations,
             "best_images": self.best_images,
             "best_others": self.best_others,
         }
@@ -184,7 +188,8 @@ class ValidationAccuracy(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best images so far."""
         self.best_accuracy, self.best_images = state_dict["best_accuracy"], state_dict["best_images"]
-        self.best_others = state_dict.get("best_others", {})  # checkpoints of earlier versions lack it
+        # Checkpoints of earlier versions lack these.
+        self.best_others, self.best_iterations = state_dict.get("best_others", {}), state_dict.get("best_iterations")
 
     @staticmethod
     def _data(trainer: pl.Trainer) -> DataModule:

@@ -13,6 +13,11 @@ LENGTHS = ("max_steps", "max_epochs", "min_steps", "min_epochs", "max_time")
 """Settings of the Trainer that say how long a distillation takes, and nothing about an evaluation."""
 
 
+def not_of_fit(name: str) -> str:
+    """Say that one of these settings is given to an evaluation."""
+    return f"--trainer.{name} is for bacon fit: an evaluation takes the steps of its recipe (--evaluation.epochs)."
+
+
 def is_up(trainer: pl.Trainer) -> bool:
     """Return whether there is a time limit and it has been reached."""
     left = [timer.time_remaining() for timer in _timers(trainer)]

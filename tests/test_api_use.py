@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 import bacon_pl
+from bacon_pl.commands.from_python import in_python
 from bacon_pl.data import DataModule, load_dataset
 from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError
@@ -207,6 +208,7 @@ def test_a_fast_dev_run_needs_no_folders_of_loggers(tmp_path):
         ({"settings": "model.lr=1"}, r"settings=\.\.\. must be settings by name"),
         ({"method": None}, r"method=\.\.\. must be the name of a method or a file, got None"),
         ({"callbacks": [print]}, r"callbacks=\.\.\. takes objects of Lightning's classes"),
+        ({"callbacks": 3}, r"callbacks=\.\.\. takes objects of Lightning's classes, got 3"),
         ({"logger": "tensorboard"}, r"logger=\.\.\. takes objects of Lightning's classes"),
         (
             {"settings": {"trainer.reload_dataloaders_every_n_epochs": -1}},
@@ -244,19 +246,41 @@ def test_errors_of_an_evaluation_name_arguments_and_settings(distilled, argument
     assert "--" not in str(refused.value)
 
 
+class Counting(pl.Callback):
+    seen = 0
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.seen += 1
+
+
 def test_callbacks_and_loggers_of_the_caller_serve_the_run(tmp_path):
-    class Counting(pl.Callback):
-        seen = 0
-
-        def on_train_batch_end(self, trainer, module, *_):
-            self.seen += 1
-
     counting, logger = Counting(), CSVLogger(tmp_path / "logs")
     more = {"callbacks": counting, "logger": logger, "out": tmp_path / "run"}
     found = bacon_pl.distill("digits", 1, **{**BRIEF, **more, "iterations": 2})
     assert counting.seen == 2 and list((tmp_path / "logs").rglob("hparams.yaml"))
     assert torch.equal(found.images, bacon_pl.distill("digits", 1, **{**BRIEF, "iterations": 2}).images)
     assert not list((tmp_path / "run").rglob("events.out*"))
+
+
+def test_callbacks_and_loggers_may_be_left_out_as_lightning_does(tmp_path):
+    counting = Counting()
+    for number, (callbacks, logger) in enumerate([(None, None), ((c for c in [counting]), False), ((), True)]):
+        out = tmp_path / str(number)
+        bacon_pl.distill("digits", 1, **{**BRIEF, "out": out, "callbacks": callbacks, "logger": logger})
+        assert bool(list(out.rglob("events.out*"))) is (logger is not False)
+    assert counting.seen == 1
+
+
+def test_paths_and_quoted_names_stay_as_they_are(tmp_path):
+    out = tmp_path / "x--y"
+    bacon_pl.distill("digits", 1, "random", out=out, progress=False)
+    with pytest.raises(BaconError, match=rf"'{out}' holds a finished run: .*resume=True.*overwrite=True,"):
+        bacon_pl.distill("digits", 1, "random", out=out, progress=False)
+    (out / "distilled.safetensors").unlink()
+    told = in_python("give --data.root 'a --model.ipc b' (--ckpt_path last, or /tmp/x --overwrite true)", {
+        "ckpt_path": "resume", "overwrite": "overwrite",
+    })  # fmt: skip
+    assert told == "give data.root 'a --model.ipc b' (resume=True, or /tmp/x overwrite=True)"
 
 
 def test_images_of_one_class_are_refused():

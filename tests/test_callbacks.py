@@ -91,15 +91,15 @@ def test_the_first_of_equals_is_kept_with_what_was_learned_beside_it(tmp_path, m
     flags = {"callbacks": [Keep(), ValidationAccuracy(1, 1, keep_best=True)]}
     trajectories.run(tmp_path, 3, data={"val_fraction": 0.2}, flags=flags)
     found = DistilledSet.load(tmp_path)
-    assert len({step_size for _, step_size in kept}) == 3
+    assert len({step_size for _, step_size in kept}) == 3 and found.config["iterations"] == 2
     assert torch.equal(found.images, kept[1][0]) and found.step_size == pytest.approx(kept[1][1], rel=1e-6)
 
 
 def test_the_best_images_outlive_a_resume():
     best, again = (ValidationAccuracy(1, 1, keep_best=True) for _ in range(2))
-    best.best_accuracy, best.best_images = 90.0, torch.ones(2)
+    best.best_accuracy, best.best_iterations, best.best_images = 90.0, 7, torch.ones(2)
     again.load_state_dict(best.state_dict())
-    assert again.best_accuracy == 90 and torch.equal(again.best_images, torch.ones(2))
+    assert (again.best_accuracy, again.best_iterations) == (90, 7) and torch.equal(again.best_images, torch.ones(2))
 
 
 def test_loggers_change_no_bit(tmp_path):

@@ -150,18 +150,17 @@ class CommandLine:
                 )
 
     def _check_options_last(self) -> None:
-        """Check that no configuration overrides an option that is given before it."""
-        seen: list[str] = []
-        for part in self.parts:
-            if isinstance(part, str):
-                seen += [part.partition("=")[0]] * part.startswith("--")
-            elif isinstance(part, Layer) and part.origin:
-                for option in seen:
-                    if _holds(part.settings, option.removeprefix("--").split(".")):
-                        raise BaconError(
-                            f"{option} is given before --config {part.given}, which would override it: give "
-                            "configurations first."
-                        )
+        """Check that no configuration overrides an option that is given before it, and not once more after it."""
+        names = [part.partition("=")[0] if isinstance(part, str) else "" for part in self.parts]
+        for place, part in enumerate(self.parts):
+            if not isinstance(part, Layer) or not part.origin:
+                continue
+            for option in names[:place]:
+                if option.startswith("--") and option not in names[place:] and _overrides(part.settings, option):
+                    raise BaconError(
+                        f"{option} is given before --config {part.given}, which would override it: give "
+                        "configurations first."
+                    )
 
     def _families(self) -> list[type[Any]]:
         """Return the family in effect before the first part, and after each part."""
@@ -235,14 +234,8 @@ class CommandLine:
         return ""
 
     def typed(self, option: str) -> bool:
-        """Test whether an option is given by itself or by settings of Python, and not in a file, which commands share.
-
-        Args:
-            option: The option with its dashes.
-        """
-        keys = option.removeprefix("--").split(".")
-        texts = any(isinstance(part, str) and part.partition("=")[0] == option for part in self.parts)
-        return texts or any(isinstance(p, Layer) and not p.origin and _holds(p.settings, keys) for p in self.parts)
+        """Test whether an option is given by itself and not in a configuration, which commands may share."""
+        return any(isinstance(part, str) and part.partition("=")[0] == option for part in self.parts)
 
     def sections(self, name: str) -> list[Mapping[str, Any]]:
         """Return one section of each configuration that has it, of which later ones override earlier ones."""
@@ -319,6 +312,15 @@ def _holds(settings: Any, keys: Sequence[str]) -> bool:
         return False
     within = (settings[level] for level in _ARGUMENTS if isinstance(settings.get(level), Mapping))
     return (keys[0] in settings and _holds(settings[keys[0]], keys[1:])) or any(_holds(one, keys) for one in within)
+
+
+def _overrides(settings: Mapping[str, Any], option: str) -> bool:
+    """Test whether settings override an option; arguments of a class do not override the name of the class."""
+    keys = option.removeprefix("--").split(".")
+    value: Any = settings
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return _holds(settings, keys) and not (isinstance(value, Mapping) and "class_path" not in value)
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -242,7 +242,7 @@ class LightningCommand(LightningCLI):
         """
         self.config = self._whole  # a callback saves all settings
         given = self.config.trainer
-        if given.get("enable_checkpointing") is False or given.get("barebones"):
+        if (self.builds_model and given.get("enable_checkpointing") is False) or given.get("barebones"):
             name = "barebones" if given.get("barebones") else "enable_checkpointing"
             raise BaconError(
                 f"--trainer.{name} {given[name]} does not go with this command, which says itself what it keeps: leave "

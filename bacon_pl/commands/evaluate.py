@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from bacon_pl.callbacks import PICTURE_NAME
 from bacon_pl.checkpoint_files import FOLDER as CHECKPOINTS
 from bacon_pl.commands.base import LightningCommand
-from bacon_pl.commands.evaluate_options import add_options, check_dataset, check_trainer
+from bacon_pl.commands.evaluate_options import add_options, check_dataset, check_trainer, whole_recipe
 from bacon_pl.commands.evaluate_runs import train_all
 from bacon_pl.commands.loggers import make_loggers
 from bacon_pl.data import DataModule, DatasetMeta
@@ -229,12 +229,12 @@ class Eval(LightningCommand):
         teachers = 0 if comparison.teachers is None else len(comparison.teachers.teachers)
         stored = distilled.soft_labels is not None
         note = labels_note(recipe.described(), "hard" in self.labels, stored, teachers)
-        recorded = distilled.config.get("evaluation")
+        own = whole_recipe(distilled.config.get("evaluation"))
         lines = {
             "set": [set_line(self.config.distilled, distilled)],
             "data": describe_data(data),
             "runs": [trainings_line(comparison)],
-            "recipe": recipe_lines(recipe.described(), comparison.seed, recorded, self.resolved["evaluation"]),
+            "recipe": recipe_lines(recipe.described(), comparison.seed, own, self.resolved["evaluation"]),
             **({"labels": [note]} if note else {}),
             **({"result": [str(folder / RESULTS)]} if self.keeps else {}),
         }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bacon_pl.bound import BoundSettings
@@ -17,10 +19,26 @@ from bacon_pl.evaluation import ScoreWeights
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
 from bacon_pl.settings_text import FLAG
-from bacon_pl.time_limit import LENGTHS
+from bacon_pl.time_limit import LENGTHS, not_of_fit
 
 _LIMITS = ("limit_train_batches", "limit_test_batches")
 _TRIES = ("overfit_batches", "fast_dev_run")
+
+
+def whole_recipe(recorded: Any) -> dict[str, Any]:
+    """Return all settings of a recipe that a set records, defaults included, as ``bacon eval`` resolves them.
+
+    Args:
+        recorded: The section ``evaluation`` of the set's configuration; none, or of another version, gives nothing.
+    """
+    if not isinstance(recorded, Mapping) or not recorded:
+        return {}
+    parser = CommandParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(Recipe, "evaluation")
+    try:
+        return dict(yaml.safe_load(parser.dump(parser.parse_object({"evaluation": dict(recorded)})))["evaluation"])
+    except (ArgumentError, BaconError, TypeError, ValueError):
+        return {}
 
 
 def recipe_of(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -66,11 +84,11 @@ def check_dataset(distilled: DistilledSet, name: str, given: Iterable[tuple[str,
     raise BaconError(f"the set was made from {one_line(own, 40)}, and no dataset is named: give {known}.")
 
 
-def check_trainer(trainer: Mapping[str, Any], typed: Callable[[str], bool]) -> None:
+def check_trainer(trainer: Any, typed: Callable[[str], bool]) -> None:
     """Check that the Trainer's settings do not cut an evaluation short, whose results would not be its recipe's.
 
     Args:
-        trainer: The settings.
+        trainer: The settings; what is none is told elsewhere.
         typed: Tests whether an option is given for this command alone. The length of a distillation may stand in a
             file that ``fit`` shares.
 
@@ -79,10 +97,8 @@ def check_trainer(trainer: Mapping[str, Any], typed: Callable[[str], bool]) -> N
     """
     for name in LENGTHS:
         if typed(f"--trainer.{name}"):
-            raise BaconError(
-                f"--trainer.{name} is for bacon fit: an evaluation takes the steps of its recipe (--evaluation.epochs)."
-            )
-    for name in (*_LIMITS, *_TRIES):
+            raise BaconError(not_of_fit(name))
+    for name in (*_LIMITS, *_TRIES) if isinstance(trainer, (Mapping, Namespace)) else ():
         given = trainer.get(name)
         # A fraction of 1.0 is all batches, and a number of 1 is one.
         whole = not given if name in _TRIES else given is None or (given == 1.0 and isinstance(given, float))

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError, StoppedError, TimeUpError, one_line
 from bacon_pl.quiet import quietly, silenced
 from bacon_pl.settings_text import nested, value_at
+from bacon_pl.time_limit import LENGTHS, not_of_fit
 
 IN_MEMORY = ("mean", "std", "val_fraction", "batch_real", "pool_batch", "eval_batch", "split_seed", "whitening")
 """Settings of the data that also apply to images in memory."""
@@ -45,6 +46,25 @@ def check_settings(settings: Mapping[str, Any] | None, arguments: Mapping[str, s
     for name, argument in arguments.items():
         if value_at(given, name) is not None:
             raise BaconError(f"the setting {name} is an argument of this function: give {argument}=....")
+
+
+def several(given: Any, kind: type) -> list[Any]:
+    """Return what is given in one of Lightning's forms as a list: nothing, a flag, one object, or several."""
+    if given is None or isinstance(given, bool):
+        return []
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, (kind, str)) else [given]
+
+
+def check_lengths(settings: Mapping[str, Any] | None) -> None:
+    """Fail if settings of an evaluation say how long a distillation takes.
+
+    Raises:
+        BaconError: They do.
+    """
+    given = nested(settings or {})
+    for name in LENGTHS:
+        if value_at(given, f"trainer.{name}") is not None:
+            raise BaconError(in_python(not_of_fit(name), {}))
 
 
 def check_unread(settings: Mapping[str, Any] | None, data: Any, read: Collection[str] = IN_MEMORY) -> None:
@@ -93,14 +113,15 @@ def in_python(said: str, arguments: Mapping[str, str]) -> str:
 
     def named(found: re.Match[str]) -> str:
         name, value = found[1], found[2]
-        argument = arguments.get(name, name)
-        if value and argument != name:
-            return f"{argument}={_VALUES.get(value.strip(), value.strip())}"
-        return argument + value
+        if name is None:  # a quoted name or path
+            return found[0]
+        if value and name in arguments:
+            return f"{arguments[name]}={_VALUES.get(value.strip(), value.strip())}"
+        return arguments.get(name, name) + value
 
-    return re.sub(
-        r"--([a-z_]+(?:\.\w+)*)((?: (?:true|false|last|N|null)\b)?)", named, said.replace(" `--help` lists all.", "")
-    )
+    said = re.sub(r" `--help` lists all\.| \(on the command line[^)]*\)", "", said)
+    option = r"(?<![\w/.-])--([a-z_]+(?:\.\w+)*)((?: (?:true|false|last|N|null)\b)?)"
+    return re.sub(rf"(?<!\w)'[^']*'|{option}", named, said)
 
 
 _VALUES = {"true": "True", "false": "False", "last": "True", "null": "None"}

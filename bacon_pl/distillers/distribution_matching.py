@@ -135,8 +135,9 @@ class DistributionMatching(Distiller):
         upscaling: Upscaling = "bilinear",
     ) -> None:
         objective = made(objective)
-        own = type(self) is DistributionMatching
-        super().__init__(ipc, factor, start, method or (objective.method if own else ""), seed, upscaling)
+        if type(self) is DistributionMatching:
+            method = method or objective.published_name or type(objective).__name__.lower()
+        super().__init__(ipc, factor, start, method, seed, upscaling)
         ranges.whole("--model.", accuracy_window=accuracy_window)
         if real_chunk != "auto" and (isinstance(real_chunk, str) or real_chunk < 1):
             raise BaconError(f"--model.real_chunk must be at least 1, or 'auto', got {real_chunk}.")

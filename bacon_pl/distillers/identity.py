@@ -33,8 +33,9 @@ def identity(config: Mapping[str, Any], free: Collection[str] = ()) -> dict[str,
     Returns:
         The selected settings.
     """
+    # The name of the method changes nothing but what the results say.
     kept: dict[str, Any] = {"seed_everything": config.get("seed_everything")}
-    for section, left_out in (("data", _FREE), ("model", (*free, "seed"))):
+    for section, left_out in (("data", _FREE), ("model", (*free, "seed", "method"))):
         if section in config:
             kept[section] = {name: value for name, value in config[section].items() if name not in left_out}
     if "validation" in config:

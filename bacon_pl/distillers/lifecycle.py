@@ -58,6 +58,8 @@ class Lifecycle(Configured, DeviceLog, ABC):
         self.method = method or type(self).__name__.lower()
         self.synthetic = synthetic
         self.iteration = 0
+        self.taken_after: int | None = None
+        """Iteration after which the images were taken, if they are not the current ones."""
         self.overwrite = False
         self.config: dict[str, Any] = {}
         # ``load_from_checkpoint`` recreates a module from these. Loggers get the settings when the fit starts.
@@ -322,7 +324,7 @@ class Lifecycle(Configured, DeviceLog, ABC):
 
     def distilled(self) -> DistilledSet:
         """Return the current images as a distilled set, which records after how many iterations they were taken."""
-        facts: dict[str, Any] = {"iterations": self.iteration}
+        facts: dict[str, Any] = {"iterations": self.iteration if self.taken_after is None else self.taken_after}
         if self.picks:
             facts["measured"] = [pick.to_json() for pick in self.picks]
         return self.synthetic.distilled(self.method, {**self.settings(), **facts}, self.seed)

@@ -75,6 +75,7 @@ class Matching:
         """The objective's own parameters, which maximize the loss, if it has any."""
         self._found: dict[str, tuple[int, ...]] | None = None
         self._drawn: Readings | None = None
+        self._has_terms = False
         self.captured: Captured | None = None
         """The matching as a recorded function, if it is one."""
         self._batch: IterationBatch | None = None
@@ -265,7 +266,11 @@ class Matching:
             self._drawn = d.objective.draw(real, d.seed, "objective", iteration)
         with torch.autocast(d.device.type, enabled=False):  # distances in full precision, whatever the networks have
             found = dict(d.objective.terms(syn, {**real, **self._drawn, **self.ascent.leaves}, mask))
-        check_terms(d.objective, found, classes, d.cross_entropy is not None)
+        with_ce = d.cross_entropy is not None
+        # Beside the cross-entropy terms may be constant for some iterations, but not from the beginning.
+        needed = not with_ce or d.objective.cross_class or not self._has_terms
+        check_terms(d.objective, found, classes, with_ce, needed)
+        self._has_terms = True
         return found
 
     def add_cross_entropy(self, terms: Readings, logits: Tensor, classes: Tensor, accuracy: Tensor) -> None:

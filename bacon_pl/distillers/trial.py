@@ -39,7 +39,9 @@ def kept_of_blank(template: Network, objective: Objective, image: tuple[int, int
     return kept
 
 
-def check_terms(objective: Objective, found: Readings, classes: int, with_cross_entropy: bool) -> None:
+def check_terms(
+    objective: Objective, found: Readings, classes: int, with_cross_entropy: bool, with_gradient: bool
+) -> None:
     """Check the terms that an objective gives.
 
     Args:
@@ -47,6 +49,7 @@ def check_terms(objective: Objective, found: Readings, classes: int, with_cross_
         found: Its terms by name.
         classes: Number of classes for which they are.
         with_cross_entropy: Whether the cross-entropy will be added, whose name they must leave free.
+        with_gradient: Whether they must have a gradient.
 
     Raises:
         BaconError: There are no terms, one does not have one number per class or has the name of the cross-entropy, or
@@ -58,7 +61,7 @@ def check_terms(objective: Objective, found: Readings, classes: int, with_cross_
             f"{type(objective).__name__}.terms must give at least one term, each of one number per class, shape "
             f"({classes},) here; it gives {', '.join(wrong) or 'none'}."
         )
-    if not any(value.requires_grad for value in found.values()):
+    if with_gradient and not any(value.requires_grad for value in found.values()):
         raise BaconError(
             f"the terms of {type(objective).__name__} do not depend on what it keeps of the synthetic images in a way "
             "that has a gradient: compute them of syn, by operations of torch, and without detach() or item()."

@@ -56,28 +56,33 @@ def trainings_line(comparison: Comparison) -> str:
     )
 
 
-def recipe_lines(r: Mapping[str, Any], seed: int, own: Any, used: Mapping[str, Any]) -> list[str]:
+def recipe_lines(r: Mapping[str, Any], seed: int, own: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
     """Describe a recipe in one line, and in another where it is not the one that was meant for a set.
 
     Args:
         r: The recipe as returned by :meth:`bacon_pl.learners.Recipe.described`.
         seed: Seed of the evaluation.
-        own: Settings of the recipe that the set records, by name; those that are not recorded count as equal.
-        used: All settings of the recipe, by name.
+        own: All settings, by name, of the recipe that was meant for the set; none if it is not known.
+        used: All settings of the recipe that is used. In both, what is None may be missing.
     """
-    recorded = own if isinstance(own, Mapping) else {}
     free = ("acceleration", "num_networks")  # which change no accuracy beyond rounding and spread
-    names = [name for name in recorded if name in used and name not in free]
-    differ = [f"{name} {one_line(_short(recorded[name]), 40)}" for name in names
-              if _short(recorded[name]) != _short(used[name])]  # fmt: skip
-    other = [f"not what the set's run was meant for: {', '.join(differ)}"] if differ else []
+    names = [name for name in dict.fromkeys([*own, *used]) if own and name not in free]
+    differ = [_difference(name, own.get(name), used.get(name)) for name in names if own.get(name) != used.get(name)]
+    other = [f"the run that made the set was meant for another recipe: {', '.join(differ)}"] if differ else []
     return [recipe_line(r, seed), *other]
 
 
+def _difference(name: str, own: Any, used: Any) -> str:
+    """Describe the difference of a setting of two recipes; of classes and groups by their names."""
+    one, other = (one_line(_short(value), 40) for value in (own, used))
+    return f"{name} with other settings" if one == other else f"{name} {one} (here {other})"
+
+
 def _short(value: Any) -> str:
-    """Shorten a setting to the name of its class, if it has one."""
-    path = value.get("class_path") if isinstance(value, Mapping) else value
-    return str(path).rpartition(".")[2] if isinstance(path, str) else str(value)
+    if isinstance(value, Mapping):
+        path = value.get("class_path")
+        return path.rpartition(".")[2] if isinstance(path, str) else "given"
+    return "none" if value is None else str(value)
 
 
 def recipe_line(r: Mapping[str, Any], seed: int) -> str:

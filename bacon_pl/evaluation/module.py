@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+import contextlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -194,6 +195,9 @@ class EvalModule(DeviceLog):
 
 
 def _batches(loaders: Any) -> int:
-    """Return the number of batches of one or several data loaders; 0 for those that do not know their length."""
-    loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-    return sum(len(loader) for loader in loaders if isinstance(loader, Sized))
+    """Return the number of batches of one or several data loaders, counting 0 for those that do not know it."""
+    found = 0
+    for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+        with contextlib.suppress(TypeError):  # of an iterable dataset
+            found += len(loader)
+    return found

@@ -30,7 +30,8 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
     """Return whether a path should be read by :meth:`DistilledSet.load`, which also reports missing files."""
     given = Path(path)
     if given.is_dir():
-        return (given / FILE_NAME).is_file() or not (trajectories.image_files(given) or subfolders(given))
+        pictures = trajectories.image_files(given) or subfolders(given)
+        return (given / FILE_NAME).is_file() or any(given.glob(f"*/{FILE_NAME}")) or not pictures
     return not given.is_file() or given.suffix.lower() not in (".npz", *_PICKLES)
 
 

@@ -33,17 +33,14 @@ class BaconObjective(Objective):
         ['likelihood', 'tv']
     """
 
+    published_name = "bacon"
+
     def __init__(self, tv_weight: float = 0.8, clip: F.ClipVariant = "none") -> None:
         ranges.share("the objective's ", tv_weight=tv_weight)
         if clip not in get_args(F.ClipVariant):
             raise unknown_name("clip variant", str(clip), get_args(F.ClipVariant))
         self.tv_weight = tv_weight
         self.clip: F.ClipVariant = clip
-
-    @property
-    def method(self) -> str:
-        """The published name."""
-        return "bacon"
 
     def terms(self, syn: Readings, real: Readings, mask: Tensor | None = None) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`; the terms are ``likelihood``, ``tv`` and, unless it is off, ``clip``."""

@@ -27,11 +27,13 @@ class Objective(Configured, ABC):
             in order; otherwise it may get any subset of them, depending on memory and devices.
         uses_reference: Whether the terms read the embeddings of the synthetic images by a reference network, as
             ``reference`` (C, m, d') in ``syn``, if the method has such networks. They must work without, too.
+        published_name: Name in results of a method by this objective that has no other; by default that of the class.
         fewest: Number of synthetic images of a class, tiles counted, below which a term has no gradient.
     """
 
     cross_class: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = False
+    published_name: ClassVar[str] = ""
     fewest: ClassVar[int] = 1
 
     def keep(self, trace: Trace) -> dict[str, Tensor]:
@@ -46,11 +48,6 @@ class Objective(Configured, ABC):
             Floating-point tensors by name, with one row per image.
         """
         return {"z": trace.z}
-
-    @property
-    def method(self) -> str:
-        """Name in results of a method by this objective that has no other: by default that of the class."""
-        return type(self).__name__.lower()
 
     @property
     def keeps_embeddings_alone(self) -> bool:

@@ -176,9 +176,10 @@ ROWS: dict[str, Row] = {
         f"{EARLY_EVAL} --baselines [randm]", ["--baselines must be one of tiles, random, .*, got randm", "mean random"]
     ),
     "baselines, eval": (f"{EARLY_EVAL} --baselines tiles,hoarding", ["got hoarding", "did you mean herding"]),
+    "trainer of nothing, eval": (f"{EVAL_SET} --config {{no_trainer}}", ["--trainer must be settings", "got None"]),
     "length of fit, eval": (f"{EVAL_SET} --trainer.max_steps 3", ["max_steps is for bacon fit: an evaluation takes"]),
     "time of fit, eval": (f"{EVAL_SET} --trainer.max_time 00:01:00:00", ["max_time is for bacon fit"]),
-    "part of the steps, eval": (f"{EVAL_SET} --trainer.limit_train_batches 1", ["limit_train_batches 1 would cut"]),
+    "part of the steps, eval": (f"{EVAL_SET} --trainer.limit_train_batches 3", ["limit_train_batches 3.* would cut"]),
     "part of the test, eval": (f"{EVAL_SET} --trainer.limit_test_batches .5", ["limit_test_batches 0.5 would cut"]),
     "trial of the Trainer, eval": (f"{EVAL_SET} --trainer.fast_dev_run true", ["fast_dev_run True would cut", "try"]),
     "fit's option, eval": (f"{EARLY_EVAL} --model.ipc 3", ["unknown option --model.ipc: bacon eval", "bacon fit does"]),

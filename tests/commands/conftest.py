@@ -45,7 +45,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
         "locked_class",
     ]
     folders = ["half", "single", "empty", "sealed", "gap", "range", "short", "cut"]
-    files = ["file", "key", "binary", "yaml", "list", "empty_file", "twice", "itself", "pipe", "nulls"]
+    files = ["file", "key", "binary", "yaml", "list", "empty_file", "twice", "itself", "pipe", "nulls", "no_trainer"]
     at = {name: top / name for name in trees + folders + files} | {"no": top / "no/such"}
     for name in ("empty", "sealed", "half", "single"):
         at[name].mkdir()
@@ -88,6 +88,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory, digits: DatasetMeta) -> Iterat
     at["twice"].write_text("model:\n  ipc: 1\n  lr: 0.1\n  ipc: 2\n")
     at["itself"].write_text("model: &a\n  network: *a\n")
     at["nulls"].write_text("nonsense:\n")
+    at["no_trainer"].write_text("trainer:\n")
     os.mkfifo(at["pipe"])
     at["yaml"].write_text("model: {ipc: [1\n  - }")
 

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from bacon_pl.commands.evaluate_options import recipe_of
+from bacon_pl.commands.arguments import CommandLine
+from bacon_pl.commands.evaluate_options import recipe_of, whole_recipe
 from bacon_pl.commands.settings import settings_of
 from bacon_pl.config_files import names
+from bacon_pl.evaluation import recipe_lines
+from bacon_pl.learners import Recipe
 
 RECIPES = [name for name in names() if name.startswith("recipes/")]
 # Of cifar10/ipc10: networks, epochs, batch, optimizer, learning rate, schedule, kind of labels.
@@ -40,6 +43,25 @@ def test_a_recipe_is_its_papers_and_takes_a_budget(recipe):
     assert (small["num_networks"], small["epochs"], small["network"]["init_args"]["width"]) == (3, 200, 32)
     rest = {name: value for name, value in found.items() if name not in ("num_networks", "epochs", "network")}
     assert rest == {name: small[name] for name in rest}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_set_knows_whether_it_is_evaluated_as_it_was_meant_to_be(recipe):
+    meant = ["--config=cifar10/ipc10", f"--config={recipe}"]
+    own = whole_recipe(recipe_of(CommandLine(meant).sections("evaluation")))
+    described, same = Recipe().described(), evaluation("cifar10/ipc10", recipe)
+    assert len(recipe_lines(described, 0, own, same)) == 1
+    (_, told) = recipe_lines(described, 0, own, {**same, "epochs": 7, "soft_labels": {"temperature": 3.0}})
+    soft = "soft_labels with other settings" if same.get("soft_labels") else "soft_labels none (here given)"
+    assert told.startswith("the run that made the set was meant for another recipe: ")
+    assert f"epochs {same['epochs']} (here 7)" in told and soft in told
+    wider = {**same, "network": {"class_path": same["network"]["class_path"], "init_args": {"width": 7}}}
+    assert recipe_lines(described, 0, own, wider)[1].endswith("recipe: network with other settings")
+
+
+def test_a_recipe_that_nobody_recorded_or_that_cannot_be_read_says_nothing():
+    for recorded in (None, {}, "none", {"epochs": "many"}, {"no_such_setting": 3}):
+        assert recipe_lines(Recipe().described(), 0, whole_recipe(recorded), {"epochs": 3})[1:] == []
 
 
 def test_every_recipe_is_checked():

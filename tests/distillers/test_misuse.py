@@ -84,6 +84,26 @@ def test_what_cannot_make_a_network_is_refused(made, network):
         made(network=network)
 
 
+def test_a_run_goes_on_under_another_name(tmp_path):
+    fit(matching(method="one"), tmp_path, 2, Checkpoints(1))
+    assert resume(matching(method="other"), tmp_path, 3).iteration == 3
+    assert DistilledSet.load(tmp_path).method == "other"
+
+
+def test_terms_may_be_constant_for_a_while_beside_the_cross_entropy(tmp_path):
+    class Pausing(MeanMatching):
+        seen = 0
+
+        def terms(self, syn, real, mask=None):
+            found = super().terms(syn, real, mask)
+            self.seen += 1
+            return {name: value.detach() if self.seen == 2 else value for name, value in found.items()}
+
+    assert fit(matching(objective=Pausing()), tmp_path / "a", 3).iteration == 3
+    with pytest.raises(BaconError, match="in a way that has a gradient"):
+        fit(matching(objective=Pausing(), cross_entropy=None), tmp_path / "b", 3)
+
+
 def test_a_loaded_module_knows_its_data(tmp_path):
     made = fit(matching(), tmp_path, 2, Checkpoints(1), data=digits(batch_real=7)).distilled()
     again = DistributionMatching.load_from_checkpoint(newest(tmp_path), network=small).distilled()

@@ -116,6 +116,16 @@ def test_what_is_cut_short_has_no_result(data, tmp_path):
     assert again.run_result("ConvNet").confusion.sum() == 2 * len(data.test)
 
 
+def test_images_without_a_number_may_be_tested(data, tmp_path):
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield data.normalize(data.test.images[:9]), data.test.labels[:9]
+
+    module = EvalModule(Learners(TrainingSet.random(data.train, 2, 1, 0), recipe(), data.meta))
+    trainer(tmp_path, 1).test(module, torch.utils.data.DataLoader(Endless(), batch_size=None), verbose=False)
+    assert module.confusions().sum((1, 2)).tolist() == [9, 9] and not module.untested
+
+
 class Normed(Network):
     """Has running statistics."""
 
