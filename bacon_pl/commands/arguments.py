@@ -131,10 +131,8 @@ class CommandLine:
         """Check that a schedule comes before what is laid over it, for it sets most of what methods and budgets change.
 
         Raises:
-            BaconError: A schedule is given after one of the package's methods or budgets, or a configuration after an
-                option that it overrides.
+            BaconError: A schedule is given after one of the package's methods or budgets.
         """
-        self._check_options_last()
         over: Layer | None = None
         for part in self.parts:
             if not isinstance(part, Layer):
@@ -148,19 +146,6 @@ class CommandLine:
                     f"{part.where} is given after {over.where}, whose settings it would override: give first "
                     f"--config {part.given}, then --config {over.given}."
                 )
-
-    def _check_options_last(self) -> None:
-        """Check that no configuration overrides an option that is given before it, and not once more after it."""
-        names = [part.partition("=")[0] if isinstance(part, str) else "" for part in self.parts]
-        for place, part in enumerate(self.parts):
-            if not isinstance(part, Layer) or not part.origin:
-                continue
-            for option in names[:place]:
-                if option.startswith("--") and option not in names[place:] and _overrides(part.settings, option):
-                    raise BaconError(
-                        f"{option} is given before --config {part.given}, which would override it: give "
-                        "configurations first."
-                    )
 
     def _families(self) -> list[type[Any]]:
         """Return the family in effect before the first part, and after each part."""
@@ -312,15 +297,6 @@ def _holds(settings: Any, keys: Sequence[str]) -> bool:
         return False
     within = (settings[level] for level in _ARGUMENTS if isinstance(settings.get(level), Mapping))
     return (keys[0] in settings and _holds(settings[keys[0]], keys[1:])) or any(_holds(one, keys) for one in within)
-
-
-def _overrides(settings: Mapping[str, Any], option: str) -> bool:
-    """Test whether settings override an option; arguments of a class do not override the name of the class."""
-    keys = option.removeprefix("--").split(".")
-    value: Any = settings
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return _holds(settings, keys) and not (isinstance(value, Mapping) and "class_path" not in value)
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -157,10 +157,6 @@ ROWS: dict[str, Row] = {
         "eval --config budgets/small --config digits/ipc1 --distilled {set}",
         ["'digits/ipc1' is given after 'budgets/small'", "give first --config digits/ipc1, then --config budgets"],
     ),
-    "option before a file": (
-        "fit --trainer.max_steps 3 --config digits/ipc1",
-        ["--trainer.max_steps is given before --config digits/ipc1, which would override it", "configurations first"],
-    ),
     "no schedule": ("fit --config methods/dm", ["--trainer.max_steps N, at least 1, as schedules such as"]),
     "no dataset, eval": (
         "eval --distilled {set}",

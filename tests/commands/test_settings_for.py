@@ -1,11 +1,7 @@
 """Settings that a configuration holds for a number of images, a method or a budget."""
 
-import contextlib
-
 import pytest
 
-from bacon_pl.commands.arguments import CommandLine
-from bacon_pl.errors import BaconError
 from tests.commands.test_config_names import printed
 
 
@@ -64,22 +60,3 @@ def test_settings_for_a_budget_that_is_laid_over(budget, numbers, tmp_path, caps
     # As with a tuned method, which extends its own.
     (tmp_path / "above.yaml").write_text("extends: mine.yaml\nmodel: {lr: 7.0}")
     assert printed(capsys, "fit", "--config", "mnist/ipc10", "--config", "above.yaml", *over)["model"]["lr"] == 7.0
-
-
-@pytest.mark.parametrize(
-    ("words", "refused"),
-    [
-        ("--model.lr 1 --config mine.yaml", True),
-        ("--model.network.width 9 --config mine.yaml", True),
-        ("--model.lr 1 --config mine.yaml --model.lr=2", False),
-        ("--model.momentum 0.5 --config mine.yaml", False),
-        ("--model.network MLP --config mine.yaml", False),  # which gives the class another width
-        ("--config mine.yaml --model.lr 1", False),
-    ],
-)
-def test_a_configuration_does_not_override_an_option_before_it(words, refused, tmp_path):
-    (tmp_path / "mine.yaml").write_text("model: {lr: 0.5, network: {width: 8}}")
-    line = CommandLine(["--config", "mnist/ipc10", *words.split()])
-    said = r"is given before --config mine.yaml, which would override it"
-    with pytest.raises(BaconError, match=said) if refused else contextlib.nullcontext():
-        line.check_order()

@@ -13,6 +13,7 @@ from bacon_pl.evaluation.storage import storage
 from bacon_pl.learners import Recipe, SoftLabels, TeacherSettings
 from bacon_pl.networks import ConvNet
 from bacon_pl.report import markdown
+from tests.distillers.running import trainer
 
 SOFT = SoftLabels(teacher=TeacherSettings(epochs=1, batch_size=8), temperature=2)
 
@@ -96,9 +97,7 @@ def numbers_of(comparison, data, only=None):
     for run in comparison.runs:
         module = comparison.module(run)
         module.learners.fit()
-        for k in range(2):
-            x = data.normalize(data.test.images)
-            module.confusion[str(k)].update(module.learners.classify(k, x), data.test.labels)
+        trainer(None, 1).test(module, datamodule=data, verbose=False)
         found.append(comparison.result(run, module))
     return results(comparison.distilled, found, teachers=teachers)
 
