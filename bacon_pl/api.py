@@ -46,6 +46,7 @@ _OF_EVALUATE = {
 }
 """Settings that arguments of :func:`evaluate` are for."""
 
+_OF_RECIPE = {"evaluation.num_networks": "num_networks", "evaluation.epochs": "epochs"}
 _ITERATIONS, _ROOT = {"trainer.max_steps": "iterations"}, {"data.root": "root"}
 
 _SETTINGS = "settings by name, such as {'model.lr': 0.1}"
@@ -210,8 +211,7 @@ def evaluate(
     check_kind("distilled", distilled, (DistilledSet, str, os.PathLike), "a set, its file, or the folder of its run")
     check_kind("settings", settings, (Mapping, type(None)), _SETTINGS)
     recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
-    of_recipe = {f"evaluation.{name}": name for name in recipe}
-    check_settings(settings, _OF_EVALUATE | of_recipe)
+    check_settings(settings, _OF_EVALUATE | {name: given for name, given in _OF_RECIPE.items() if given in recipe})
     check_lengths(settings)
     of_names = (("networks", networks), ("baselines", baselines), ("labels", labels))
     for kind, names in of_names:
@@ -239,8 +239,7 @@ def evaluate(
         args = arguments_of([*own], run_settings, settings)
         args += [f"--{name}={','.join(names_in(names))}" for name, names in of_names]
         args += [f"--scores={scores}", f"--bound={bound}", f"--seed_everything={seed}", f"--overwrite={overwrite}"]
-        of_recipe = {f"evaluation.{name}": name for name in ("num_networks", "epochs")}
-        with as_library(progress, out, _OF_EVALUATE | of_recipe | _ROOT):
+        with as_library(progress, out, _OF_EVALUATE | _OF_RECIPE | _ROOT):
             command = Eval([*args, f"--distilled={source}", f"--out={folder}"])
             _check_folder(command, out)
             command.talks, command.keeps = progress, out is not None

@@ -13,7 +13,7 @@ LENGTHS = ("max_steps", "max_epochs", "min_steps", "min_epochs", "max_time")
 """Settings of the Trainer that say how long a distillation takes, and nothing about an evaluation."""
 
 
-def not_of_fit(name: str) -> str:
+def only_of_fit(name: str) -> str:
     """Say that one of these settings is given to an evaluation."""
     return f"--trainer.{name} is for bacon fit: an evaluation takes the steps of its recipe (--evaluation.epochs)."
 

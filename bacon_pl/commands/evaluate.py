@@ -266,9 +266,8 @@ class Eval(LightningCommand):
         return SharedAccuracies(Path(self.config.shared).expanduser(), self.datamodule.test, self._trainer_facts())
 
     def _trainer_facts(self) -> dict[str, Any]:
-        """Settings of the Trainer that change results."""
-        given = self.resolved["trainer"]
-        return {**{name: given.get(name) for name in TESTING}, "precision": self.trainer.precision}  # normalized
+        """Settings of the Trainer that change results; limits, which are refused, stand for folders of before."""
+        return {**dict.fromkeys(TESTING), "precision": self.trainer.precision}  # normalized
 
     def say(self, text: str) -> None:
         """Print text on one of the processes, and flush it so that it appears immediately in files."""

@@ -19,10 +19,16 @@ from bacon_pl.evaluation import ScoreWeights
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
 from bacon_pl.settings_text import FLAG
-from bacon_pl.time_limit import LENGTHS, not_of_fit
+from bacon_pl.time_limit import LENGTHS, only_of_fit
 
 _LIMITS = ("limit_train_batches", "limit_test_batches")
 _TRIES = ("overfit_batches", "fast_dev_run")
+
+
+def _recipe_parser() -> CommandParser:
+    parser = CommandParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(Recipe, "evaluation")
+    return parser
 
 
 def whole_recipe(recorded: Any) -> dict[str, Any]:
@@ -33,8 +39,7 @@ def whole_recipe(recorded: Any) -> dict[str, Any]:
     """
     if not isinstance(recorded, Mapping) or not recorded:
         return {}
-    parser = CommandParser(exit_on_error=False, default_env=False)
-    parser.add_class_arguments(Recipe, "evaluation")
+    parser = _recipe_parser()
     try:
         return dict(yaml.safe_load(parser.dump(parser.parse_object({"evaluation": dict(recorded)})))["evaluation"])
     except (ArgumentError, BaconError, TypeError, ValueError):
@@ -56,8 +61,7 @@ def recipe_of(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not sections:
         return {}
-    parser = CommandParser(exit_on_error=False, default_env=False)
-    parser.add_class_arguments(Recipe, "evaluation")
+    parser = _recipe_parser()
     found = None
     for section in sections:
         found = parser.parse_object({"evaluation": dict(section)}, found, defaults=False)  # its name has changed
@@ -97,7 +101,7 @@ def check_trainer(trainer: Any, typed: Callable[[str], bool]) -> None:
     """
     for name in LENGTHS:
         if typed(f"--trainer.{name}"):
-            raise BaconError(not_of_fit(name))
+            raise BaconError(only_of_fit(name))
     for name in (*_LIMITS, *_TRIES) if isinstance(trainer, (Mapping, Namespace)) else ():
         given = trainer.get(name)
         # A fraction of 1.0 is all batches, and a number of 1 is one.

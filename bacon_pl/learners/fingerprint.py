@@ -23,7 +23,7 @@ TRAINED = "trained networks"
 """Purpose of networks that anything may share."""
 
 TESTING = ("limit_train_batches", "limit_test_batches", "max_time", "fast_dev_run", "overfit_batches")
-"""Settings of the Trainer that change the accuracies of an evaluation."""
+"""Settings of the Trainer that cut evaluations short in earlier versions, whose records may hold them."""
 
 _NOT_THE_NETWORKS = (
     *("num_networks", "soft_labels", "whole_epochs", "coreset_steps", "fixed_lr", "cut_tiles", "test_resize"),

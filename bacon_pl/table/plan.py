@@ -14,7 +14,7 @@ from bacon_pl.data.catalog import find
 from bacon_pl.distillers.identity import difference, identity
 from bacon_pl.errors import BaconError, unknown_name
 from bacon_pl.evaluation import write_text
-from bacon_pl.learners import TESTING, identified
+from bacon_pl.learners import identified
 from bacon_pl.settings_text import names_in
 
 Settings = Callable[[str, Sequence[str]], Mapping[str, Any]]
@@ -220,8 +220,7 @@ def record(settings: Settings, arguments: Mapping[str, Sequence[str]]) -> tuple[
     own = {**identity(fit, free), "evaluation": evaluation}
     for option in ("labels", "networks"):
         own[option] = ",".join(names_in(resolved.get(option) or [])) or "as the recipe says"
-    tested = {name: value for name in TESTING if (value := resolved["trainer"].get(name))}
-    own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"], **tested}
+    own["trainer"] = {**own.get("trainer", {}), "max_steps": fit["trainer"]["max_steps"]}
     others = ("acceleration", "whole_epochs")
     own["evaluation"] = identified({name: value for name, value in evaluation.items() if name not in others})
     scoring = {"whole_epochs": evaluation.get("whole_epochs"), "score_weights": resolved["score_weights"]}
