@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Timer
 
-from bacon_pl.errors import TimeUpError
+from bacon_pl.errors import BaconError, TimeUpError
 
 LENGTHS = ("max_steps", "max_epochs", "min_steps", "min_epochs", "max_time")
 """Settings of the Trainer that say how long a distillation takes, and nothing about an evaluation."""
 
 
-def only_of_fit(name: str) -> str:
-    """Say that one of these settings is given to an evaluation."""
-    return f"--trainer.{name} is for bacon fit: an evaluation takes the steps of its recipe (--evaluation.epochs)."
+def check_no_lengths(trainer: Any) -> None:
+    """Check that an evaluation is given none of these settings.
+
+    Args:
+        trainer: Settings of the Trainer that are meant for the evaluation alone; what is no mapping is told elsewhere.
+
+    Raises:
+        BaconError: It is given one.
+    """
+    for name in LENGTHS:
+        if isinstance(trainer, Mapping) and trainer.get(name) is not None:
+            raise BaconError(
+                f"--trainer.{name} is for bacon fit: an evaluation takes the steps of its recipe (--evaluation.epochs)."
+            )
 
 
 def is_up(trainer: pl.Trainer) -> bool:

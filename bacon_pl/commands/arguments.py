@@ -218,9 +218,10 @@ class CommandLine:
                 return f"It stands in {part.where}."
         return ""
 
-    def typed(self, option: str) -> bool:
-        """Test whether an option is given by itself and not in a configuration, which commands may share."""
-        return any(isinstance(part, str) and part.partition("=")[0] == option for part in self.parts)
+    def typed(self, section: str) -> dict[str, Any]:
+        """Return what options set in a section, by themselves and not in a configuration, which commands may share."""
+        given = ((name, value) for place in range(len(self.parts)) for name, value in self._typed(place))
+        return {name.removeprefix(f"{section}."): value for name, value in given if name.startswith(f"{section}.")}
 
     def sections(self, name: str) -> list[Mapping[str, Any]]:
         """Return one section of each configuration that has it, of which later ones override earlier ones."""
@@ -233,13 +234,16 @@ class CommandLine:
 
     def given(self) -> Iterator[tuple[str, Any]]:
         """Yield every setting as (dotted name, value), with ``init_args`` and similar levels left out of the names."""
-        for part, following in zip(self.parts, [*self.parts[1:], ""], strict=True):
-            if isinstance(part, Layer):
-                yield from _leaves(part.settings, "")
-            elif isinstance(part, str) and part.startswith("--"):
-                name, equals, value = part[2:].partition("=")
-                text = value if equals else following if isinstance(following, str) else ""
-                yield from _leaves(_value(text), ".".join(key for key in name.split(".") if key not in _ARGUMENTS))
+        for place, part in enumerate(self.parts):
+            yield from _leaves(part.settings, "") if isinstance(part, Layer) else self._typed(place)
+
+    def _typed(self, place: int) -> Iterator[tuple[str, Any]]:
+        """Yield the settings of the option at a place, if there is one."""
+        part, following = (*self.parts, "")[place : place + 2]
+        if isinstance(part, str) and part.startswith("--"):
+            name, equals, value = part[2:].partition("=")
+            text = value if equals else following if isinstance(following, str) else ""
+            yield from _leaves(_value(text), ".".join(key for key in name.split(".") if key not in _ARGUMENTS))
 
 
 def _loaded(value: str) -> Any:

@@ -86,7 +86,7 @@ class Eval(LightningCommand):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments, and accept lists of names as text, too."""
         super().parse_arguments(parser, args)
-        check_trainer(self.config.trainer, self.command_line.typed)
+        check_trainer(self.config.trainer, self.command_line.typed("trainer"))
         self.baselines: list[Any] = names_in(self.config.baselines)
         self.labels: list[Any] = names_in(self.config.labels)
         for option, given, known in (("baselines", self.baselines, Baseline), ("labels", self.labels, Labels)):

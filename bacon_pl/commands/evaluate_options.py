@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -19,7 +19,7 @@ from bacon_pl.evaluation import ScoreWeights
 from bacon_pl.interop.convert import add_source_options
 from bacon_pl.learners import Recipe
 from bacon_pl.settings_text import FLAG
-from bacon_pl.time_limit import LENGTHS, only_of_fit
+from bacon_pl.time_limit import check_no_lengths
 
 _LIMITS = ("limit_train_batches", "limit_test_batches")
 _TRIES = ("overfit_batches", "fast_dev_run")
@@ -88,20 +88,18 @@ def check_dataset(distilled: DistilledSet, name: str, given: Iterable[tuple[str,
     raise BaconError(f"the set was made from {one_line(own, 40)}, and no dataset is named: give {known}.")
 
 
-def check_trainer(trainer: Any, typed: Callable[[str], bool]) -> None:
+def check_trainer(trainer: Any, typed: Mapping[str, Any]) -> None:
     """Check that the Trainer's settings do not cut an evaluation short, whose results would not be its recipe's.
 
     Args:
         trainer: The settings; what is none is told elsewhere.
-        typed: Tests whether an option is given for this command alone. The length of a distillation may stand in a
-            file that ``fit`` shares.
+        typed: Those that are given for this command alone. The length of a distillation may stand in a file that
+            ``fit`` shares.
 
     Raises:
         BaconError: They do.
     """
-    for name in LENGTHS:
-        if typed(f"--trainer.{name}"):
-            raise BaconError(only_of_fit(name))
+    check_no_lengths(typed)
     for name in (*_LIMITS, *_TRIES) if isinstance(trainer, (Mapping, Namespace)) else ():
         given = trainer.get(name)
         # A fraction of 1.0 is all batches, and a number of 1 is one.

@@ -19,7 +19,7 @@ from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError, StoppedError, TimeUpError, one_line
 from bacon_pl.quiet import quietly, silenced
 from bacon_pl.settings_text import nested, value_at
-from bacon_pl.time_limit import LENGTHS, only_of_fit
+from bacon_pl.time_limit import check_no_lengths
 
 IN_MEMORY = ("mean", "std", "val_fraction", "batch_real", "pool_batch", "eval_batch", "split_seed", "whitening")
 """Settings of the data that also apply to images in memory."""
@@ -61,10 +61,10 @@ def check_lengths(settings: Mapping[str, Any] | None) -> None:
     Raises:
         BaconError: They do.
     """
-    given = nested(settings or {})
-    for name in LENGTHS:
-        if value_at(given, f"trainer.{name}") is not None:
-            raise BaconError(in_python(only_of_fit(name), {}))
+    try:
+        check_no_lengths(nested(settings or {}).get("trainer"))
+    except BaconError as error:
+        raise BaconError(in_python(str(error), {})) from None
 
 
 def check_unread(settings: Mapping[str, Any] | None, data: Any, read: Collection[str] = IN_MEMORY) -> None:
