@@ -27,6 +27,13 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links to the top folder's files, as they are right in the repository, to their pages."""
+    for source, page in TOP.items():
+        markdown = markdown.replace(f"../{source}", page)
+    return markdown
+
+
 def on_page_content(content: str, **_: Any) -> str:
     """Turn formulas into MathML, which browsers show without a script, and Sphinx's roles into code."""
     return _ROLE.sub(r"<code>\1</code>", _FORMULA.sub(_mathml, content))
