@@ -97,3 +97,9 @@ def test_a_small_budget_shortens_them(method):
     assert model["class_path"].endswith(".TrajectoryMatching") and found["trainer"]["max_steps"] == 200
     assert model["pretraining"]["student_steps"] == 10 and model["pretraining"]["epoch_steps"] == 60
     assert "flip" not in model["experts"]["augment"]["init_args"]["strategies"]
+
+
+@pytest.mark.parametrize("method", ["mtt", "ftd", "tesla", "datm"])
+def test_the_full_budget_is_what_a_method_has_by_itself(method):
+    given = ["--config=cifar10/ipc10", f"--config=methods/{method}"]
+    assert settings_of("fit", [*given, "--config=budgets/full"]) == settings_of("fit", given)
