@@ -88,9 +88,10 @@ def distill(
         ipc: Images per class.
         method: Name of a configuration in ``methods/`` (see ``bacon configs``), or a YAML file.
         root: Folder with the files of a catalog dataset, ``data`` by default.
-        budget: ``"small"``, which takes minutes on two CPU cores; or a YAML file. By default the published schedule,
-            which has 20,000 iterations for most datasets.
-        iterations: Number of iterations; by default that of the schedule or budget.
+        budget: ``"small"``, which takes minutes on two CPU cores; ``"medium"``, an hour or two; ``"full"``, the
+            published lengths; or a YAML file. By default what the schedule and the method say: 20,000 iterations for
+            BACON, IDM and DM.
+        iterations: Number of iterations; by default that of the schedule, method and budget.
         seed: Seed of every draw.
         out: Folder for the set, its picture, checkpoints and logs, as written by ``bacon fit``. By default no files
             are kept.
@@ -178,8 +179,8 @@ def evaluate(
         data: Test data: the name of a dataset in the catalog; a folder of pictures as for :func:`distill`; test images
             and labels in memory, in a form that :func:`bacon_pl.data.labeled_images` accepts; or a
             :class:`~bacon_pl.data.DataModule`. By default the catalog dataset or folder from which the set was made.
-        train: Training images in memory, needed for baselines, scores and the bound if ``data`` is test images in
-            memory.
+        train: Training images in memory, needed for baselines, scores, the bound and soft labels of a teacher if
+            ``data`` is test images in memory; other data bring their own.
         root: Folder with the files of a catalog dataset; by default the one recorded in the set.
         networks: Names of architectures; by default that of the recipe.
         baselines: Real images to compare with: ``tiles``, ``random``, ``herding``, ``k_center``, ``whole``.

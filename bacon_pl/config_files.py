@@ -68,6 +68,11 @@ def budget_of(layer: Layer) -> str | None:
     return name if (name := _own_name(layer)).startswith("budgets/") else None
 
 
+def recipe_of(layer: Layer) -> str | None:
+    """Return the name of a layer that is one of the package's recipes of evaluations, or None for any other layer."""
+    return name if (name := _own_name(layer)).startswith("recipes/") else None
+
+
 def _own_name(layer: Layer) -> str:
     """Return the name of a layer that is one of the package's own, or nothing for any other layer."""
     if layer.path is None or not is_own(layer):

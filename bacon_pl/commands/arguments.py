@@ -26,6 +26,7 @@ from bacon_pl.config_files import (
     method_of,
     parsed,
     read,
+    recipe_of,
 )
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.settings_text import laid_over, quoted
@@ -128,16 +129,16 @@ class CommandLine:
             )
 
     def check_order(self) -> None:
-        """Check that a schedule comes before what is laid over it, for it sets most of what methods and budgets change.
+        """Check that a schedule comes before what is laid over it, for it sets most of what these change.
 
         Raises:
-            BaconError: A schedule is given after one of the package's methods or budgets.
+            BaconError: A schedule is given after one of the package's methods, budgets or recipes.
         """
         over: Layer | None = None
         for part in self.parts:
             if not isinstance(part, Layer):
                 continue
-            if method_of(part) or budget_of(part):
+            if method_of(part) or budget_of(part) or recipe_of(part):
                 over = over or part
                 continue
             names_data = is_own(part) and "name" in (part.settings.get("data") or {})

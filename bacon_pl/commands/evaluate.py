@@ -65,7 +65,7 @@ LOGS = "logs"
 # Settings that change results only by rounding or that only fit uses.
 _FREE_DATA = ("download", "eval_batch", "batch_real", "pool_batch")
 _FREE_RECIPE = ("acceleration",)
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+_PRECISIONS = ("32-true", "bf16-mixed")
 """Precisions in which networks can be evaluated."""
 
 

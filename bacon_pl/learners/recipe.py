@@ -42,7 +42,7 @@ class Recipe:
             what is fastest on a GPU, and keeps to it; on a CPU it is ``auto``.
         optimizer: ``sgd`` or ``adamw``; the latter needs a different learning rate, such as 0.001.
         schedule: ``step``: one drop of the learning rate halfway; ``cosine``: decrease from lr to 0 over the whole
-            training; ``milestones``: a drop at each of ``milestones``, without a reset of the optimizer.
+            training; ``milestones``: a drop at each of ``milestones``.
         mixing: CutMix or MixUp, applied after the augmentation.
         soft_labels: Soft labels, from teachers or stored with the set, instead of classes; {} selects the default
             values.

@@ -53,7 +53,8 @@ def add_options(parser: ArgumentParser) -> None:
         "--budget",
         type=str,
         default="full",
-        help="full: the published schedules; small: a few minutes per run on two CPU cores; or a YAML file.",
+        help="full: the published schedules; small: a few minutes per run on two CPU cores; medium: an hour or two; or "
+        "a YAML file.",
     )
     parser.add_argument(
         "--tuned",

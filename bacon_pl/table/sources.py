@@ -148,4 +148,6 @@ def check_images(data: Mapping[str, Any], dataset: str, resize: int | None, sour
         check_test_resize(resize, size, bool(data.get("whitening")))
     for name in ("image_size", "mean", "std"):
         if bound and data.get(name) is not None and f"--data.{name}" not in source.arguments:
-            raise BaconError(f"--bound measures sets on the dataset's images as they are: leave out --data.{name}.")
+            raise BaconError(
+                f"--bound measures sets on the dataset's images as they are: leave out --data.{name}, or --bound."
+            )

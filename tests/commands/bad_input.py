@@ -157,6 +157,10 @@ ROWS: dict[str, Row] = {
         "eval --config budgets/small --config digits/ipc1 --distilled {set}",
         ["'digits/ipc1' is given after 'budgets/small'", "give first --config digits/ipc1, then --config budgets"],
     ),
+    "recipe before the schedule": (
+        "eval --config recipes/rded --config digits/ipc1 --distilled {set}",
+        ["'digits/ipc1' is given after 'recipes/rded'", "give first --config digits/ipc1, then --config recipes/rded"],
+    ),
     "no schedule": ("fit --config methods/dm", ["--trainer.max_steps N, at least 1, as schedules such as"]),
     "no dataset, eval": (
         "eval --distilled {set}",
