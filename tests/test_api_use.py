@@ -48,6 +48,12 @@ def made():
     return bacon_pl.distill("digits", 1, "random", progress=False)
 
 
+def test_a_methods_settings_for_a_number_of_images_hold_where_there_is_no_schedule_for_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text("model: {lr: 1.0}\nfor: {ipc1: {model: {lr: 2.0}}, ipc3: {model: {lr: 3.0}}}\n")
+    found = bacon_pl.distill("digits", 3, tmp_path / "mine.yaml", **BRIEF)
+    assert (found.ipc, found.config["model"]["lr"]) == (3, 3.0)
+
+
 def test_values_may_be_those_of_numpy_and_classes():
     settings = {**SMALL, "model.network": MLP, "model.lr": np.float32(0.25)}
     found = bacon_pl.distill("digits", np.int64(1), **{**BRIEF, "settings": settings})

@@ -83,6 +83,7 @@ class CommandLine:
                 given.append((value, layers(value)))
             else:
                 given.append(Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}}))
+        self._ipc = _typed_ipc(given)
         files = [layer for item in given if isinstance(item, tuple) for layer in item[1]]
         budgets = [budget for layer in files if (budget := budget_of(layer))]
         for item in given:
@@ -99,7 +100,8 @@ class CommandLine:
             methods = [name for part in self.parts if isinstance(part, Layer) and (name := method_of(part))]
             data, model = self.section("data"), self.section("model")
             layer = replace(layer, given=value if layer.origin else "")
-            for part in for_data(layer, data.get("name"), model.get("ipc"), [*methods[-1:], *budgets]):
+            ipc = model.get("ipc") if self._ipc is None else self._ipc
+            for part in for_data(layer, data.get("name"), ipc, [*methods[-1:], *budgets]):
                 self.parts += _flat(part)
 
     def family(self) -> type[Any]:
@@ -129,24 +131,21 @@ class CommandLine:
             )
 
     def check_order(self) -> None:
-        """Check that a schedule comes before what is laid over it, for it sets most of what these change.
+        """Check that schedules come first, then methods and recipes, then budgets: each changes what those before set.
 
         Raises:
-            BaconError: A schedule is given after one of the package's methods, budgets or recipes.
+            BaconError: One of the package's configurations is given after one that is to be laid over it.
         """
-        over: Layer | None = None
+        top: Layer | None = None
         for part in self.parts:
-            if not isinstance(part, Layer):
+            if not isinstance(part, Layer) or (level := _level(part)) is None:
                 continue
-            if method_of(part) or budget_of(part) or recipe_of(part):
-                over = over or part
-                continue
-            names_data = is_own(part) and "name" in (part.settings.get("data") or {})
-            if over is not None and names_data and part.given != over.given:
+            if top is not None and level < (_level(top) or 0) and part.given != top.given:
                 raise BaconError(
-                    f"{part.where} is given after {over.where}, whose settings it would override: give first "
-                    f"--config {part.given}, then --config {over.given}."
+                    f"{part.where} is given after {top.where}, whose settings it would override: give first "
+                    f"--config {part.given}, then --config {top.given}."
                 )
+            top = part if top is None or level > (_level(top) or 0) else top
 
     def _families(self) -> list[type[Any]]:
         """Return the family in effect before the first part, and after each part."""
@@ -245,6 +244,34 @@ class CommandLine:
             name, equals, value = part[2:].partition("=")
             text = value if equals else following if isinstance(following, str) else ""
             yield from _leaves(_value(text), ".".join(key for key in name.split(".") if key not in _ARGUMENTS))
+
+
+def _level(layer: Layer) -> int | None:
+    """Return over how many kinds of the package's configurations a layer is laid; None if it is none of these kinds."""
+    if budget_of(layer):
+        return 2
+    if method_of(layer) or recipe_of(layer):
+        return 1
+    return 0 if is_own(layer) and "name" in (layer.settings.get("data") or {}) else None
+
+
+def _typed_ipc(given: Sequence[tuple[str, list[Layer]] | Layer | str]) -> int | None:
+    """Return the images per class that an option gives by itself, unless a later configuration overrides it.
+
+    It chooses what configurations hold for this number of images, as that of a schedule does.
+    """
+    asked: int | None = None
+    for item, following in zip(given, [*given[1:], ""], strict=True):
+        if isinstance(item, str):
+            name, equals, value = item.partition("=")
+            text = value if equals else following
+            if name == "--model.ipc":
+                asked = int(text) if isinstance(text, str) and text.isdecimal() else None
+        elif any(
+            _holds(layer.settings, ["model", "ipc"]) for layer in (item[1] if isinstance(item, tuple) else [item])
+        ):
+            asked = None
+    return asked
 
 
 def _loaded(value: str) -> Any:

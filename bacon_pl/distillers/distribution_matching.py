@@ -70,7 +70,8 @@ class DistributionMatching(Distiller):
             in [0, 1], as for M3D and NCFM. The same learning rate means different steps in the two spaces.
         clip_gradient: Largest allowed norm of an image's gradient; longer gradients are scaled down to it. 0 turns
             clipping off.
-        clamp_pixels: Clamp the images to the range between black and white after every iteration.
+        clamp_pixels: Clamp the images to the range between black and white after every iteration; with a step per
+            class, momentum may then carry those of later classes a little beyond it.
         per_class_steps: Follow the published schedule of one step per class, computed as one equivalent step; false
             takes one plain step for all classes.
         pool: Settings of the network pool, which is used if there are no ``pairs``.

@@ -15,6 +15,7 @@ from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.base import Distiller
 from bacon_pl.distillers.batched_sgd import ImageSGD
 from bacon_pl.distillers.checks import check_pixels
+from bacon_pl.distillers.counted import CountedRows
 from bacon_pl.distillers.distribution_matching import Space
 from bacon_pl.distillers.image_optimizer import image_optimizer
 from bacon_pl.distillers.matched_network import MatchedNetwork, NetworkSettings
@@ -153,7 +154,7 @@ class GradientMatching(Distiller):
         self._real_chunk = max(1, int(self.memory_gib * 2**30 / one))
         matched = max(self._synthetic * SECOND_ORDER, self.data.batch_real)
         self._fits = max(1, int(self.memory_gib * 2**30 / (one * matched)))
-        self._counted: Tensor | None = None
+        self._counted = CountedRows()
         self.gradients = WeightGradients(template, names, plan)
         self.matched = MatchedNetwork(
             self.networks,
@@ -266,9 +267,7 @@ class GradientMatching(Distiller):
         images, mask = batch.matching()
         chosen = images[:, :STATISTICS_IMAGES].flatten(0, 1)
         if mask is not None:
-            if self._counted is None:  # where the mask is True follows from the sizes of the classes; it is asked once
-                self._counted = mask[:, :STATISTICS_IMAGES].flatten().nonzero().squeeze(1)
-            chosen = chosen[self._counted]
+            chosen = chosen[self._counted.of(mask[:, :STATISTICS_IMAGES])]
         return self.normalize(chosen)
 
     # Steps.

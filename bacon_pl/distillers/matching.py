@@ -18,6 +18,7 @@ from torch import Tensor
 from bacon_pl import rng
 from bacon_pl.data import IterationBatch
 from bacon_pl.distillers.ascent import Ascent
+from bacon_pl.distillers.counted import CountedRows, filled_up
 from bacon_pl.distillers.trial import check_terms, draws, kept_of_blank
 from bacon_pl.distributed import all_reduce_sum, shard
 from bacon_pl.errors import BaconError
@@ -79,6 +80,7 @@ class Matching:
         self.captured: Captured | None = None
         """The matching as a recorded function, if it is one."""
         self._batch: IterationBatch | None = None
+        self._counted = CountedRows()
 
     # Blocks.
 
@@ -287,8 +289,7 @@ class Matching:
         """Add zeros on a process without classes, which learns the names of the tensors from the first process."""
         if self._found is None:
             shapes = {name: tuple(value.shape) for name, value in found.items()}
-            told: Any = self.distiller.trainer.strategy.broadcast(shapes)
-            self._found = dict(told)
+            self._found = dict(self.distiller.trainer.strategy.broadcast(shapes))
         for name, shape in self._found.items():
             found.setdefault(name, like.new_zeros(shape))
 
@@ -305,10 +306,12 @@ class Matching:
         real, mask = batch.matching(classes)
         chunk = real.shape[1] if self.whole else self.real_chunk
         rows = len(real) if self.whole else even_rows(len(real), self.real_chunk // real.shape[1])
+        counted = self._counted.of(mask) if self.whole and mask is not None else None  # fillers would meet real images
 
         def read(ids: Tensor, images: Tensor) -> Readings:
-            x = d.augment.siamese(d.normalize(images), ids, d.seed, "augment", batch.iteration)
-            kept, _ = self._pass(network, x.flatten(0, 1), ("real", batch.iteration))
+            x = d.augment.siamese(d.normalize(images), ids, d.seed, "augment", batch.iteration).flatten(0, 1)
+            kept, _ = self._pass(network, x if counted is None else x[counted], ("real", batch.iteration))
+            kept = kept if counted is None else filled_up(kept, counted, len(x))
             return {name: value.unflatten(0, images.shape[:2]) for name, value in kept.items()}
 
         blocks = [

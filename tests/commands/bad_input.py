@@ -157,6 +157,10 @@ ROWS: dict[str, Row] = {
         "eval --config budgets/small --config digits/ipc1 --distilled {set}",
         ["'digits/ipc1' is given after 'budgets/small'", "give first --config digits/ipc1, then --config budgets"],
     ),
+    "budget before the method": (
+        "fit --config digits/ipc1 --config budgets/small --config methods/dc",
+        ["'methods/dc' is given after 'budgets/small'", "give first --config methods/dc, then --config budgets/small"],
+    ),
     "recipe before the schedule": (
         "eval --config recipes/rded --config digits/ipc1 --distilled {set}",
         ["'digits/ipc1' is given after 'recipes/rded'", "give first --config digits/ipc1, then --config recipes/rded"],

@@ -24,6 +24,7 @@ PUBLISHED = {
     "recipes/ncfm": (10, 2000, 128, "adamw", 0.001, "milestones", None),
     "recipes/m3d": (5, 1000, 64, "sgd", 0.01, "step", None),
     "recipes/datadam": (10, 1801, 64, "sgd", 0.01, "milestones", None),
+    "recipes/idc": (5, 1000, 64, "sgd", 0.01, "milestones", None),
     "recipes/ddranking": (5, 300, 256, "sgd", 0.01, "step", "teacher"),
 }
 
@@ -43,6 +44,22 @@ def test_a_recipe_is_its_papers_and_takes_a_budget(recipe):
     assert (small["num_networks"], small["epochs"], small["network"]["init_args"]["width"]) == (3, 200, 32)
     rest = {name: value for name, value in found.items() if name not in ("num_networks", "epochs", "network")}
     assert rest == {name: small[name] for name in rest}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "groups", "mixes"),
+    [
+        ("cifar10/ipc10", ["flip", "color", ["crop", "scale", "rotate"]], True),
+        ("fashion_mnist/ipc10", ["flip", "color", ["crop", "scale", "rotate"]], True),
+        ("svhn/ipc1", ["color", ["crop", "scale", "rotate"]], True),
+        ("mnist/ipc10", ["color", ["crop", "scale", "rotate"]], False),
+    ],
+)
+def test_idc_chains_its_augmentation_and_does_not_mix_digits(schedule, groups, mixes):
+    found = evaluation(schedule, "recipes/idc")
+    assert found["augment"]["init_args"]["groups"] == groups
+    assert (found.get("mixing") is not None) is mixes
+    assert [int(part * found["epochs"]) for part in found["milestones"]] == [666, 833]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -73,8 +90,8 @@ def test_every_recipe_is_checked():
     [
         ("cifar10/ipc1", 10, 3, None),
         ("cifar10/ipc50", 100, 3, None),
-        ("cifar100/ipc1", 20, 3, None),
-        ("cifar100/ipc10", 100, 3, None),
+        ("cifar100/ipc1", 25, 3, None),
+        ("cifar100/ipc50", 25, 3, None),
         ("tiny_imagenet/ipc10", 100, 4, 72),
     ],
 )
@@ -83,6 +100,17 @@ def test_rdeds_batches_grow_with_the_set(schedule, batch, depth, test_resize):
     assert (found["batch_size"], found["network"]["init_args"]["depth"]) == (batch, depth)
     assert found.get("test_resize") == test_resize
     assert found["network"]["init_args"]["norm"] == "batch"
+    assert found["lr"] == (0.002 if schedule.startswith("cifar100/") else 0.001)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "digits"])
+@pytest.mark.parametrize(("method", "setting"), [("rded", "observer"), ("sre2l", "teacher")])
+def test_the_network_that_made_the_images_labels_them(method, setting, name):
+    schedule = "digits/ipc1" if name == "digits" else f"{name}/ipc10"
+    made = settings_of("fit", [f"--config={schedule}", f"--config=methods/{method}"])["model"][setting]
+    found = evaluation(schedule, f"recipes/{method}")
+    teacher = found["soft_labels"]["teacher"]
+    assert {**teacher, "network": teacher.get("network") or found["network"]} == made
 
 
 @pytest.mark.parametrize(

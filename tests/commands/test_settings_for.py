@@ -49,6 +49,16 @@ def test_settings_for_a_number_of_images_or_a_method(configs, numbers, tmp_path,
     assert later["momentum"] == 0.5  # what comes later is not heeded
 
 
+@pytest.mark.parametrize("option", [("--model.ipc", "1"), ("--model.ipc=1",)])
+def test_a_number_of_images_that_is_typed_chooses_too(option, tmp_path, capsys):
+    (tmp_path / "budget.yaml").write_text(OF_METHODS)
+    given = [word for config in ("svhn/ipc10", "methods/dm", "budget.yaml") for word in ("--config", config)]
+    model = printed(capsys, "fit", *given, *option)["model"]
+    assert (model["ipc"], model["lr"], model["momentum"]) == (1, 4.0, 0.25)
+    model = printed(capsys, "fit", *option, *given)["model"]  # which the schedule overrides
+    assert (model["ipc"], model["lr"], model["momentum"]) == (10, 2.0, 0.5)
+
+
 @pytest.mark.parametrize(
     ("budget", "numbers"), [(None, (1.0, 0.25)), ("small", (2.0, 0.25)), ("medium", (3.0, 0.25)), ("full", (1.0, 0.9))]
 )

@@ -68,6 +68,26 @@ def test_matching_leaves_running_statistics_alone(tmp_path):
     assert {slot for slot, row in enumerate(running) if row.any()} == trained
 
 
+def test_batch_norm_sees_no_images_that_fill_up_small_classes(tmp_path):
+    passed, seen = [], []
+
+    class Watched(MeanMatching):
+        def keep(self, trace):
+            passed.append(trace.z.detach())
+            return super().keep(trace)
+
+        def terms(self, syn, real, mask=None):
+            seen.append((real["z"], mask))
+            return super().terms(syn, real, mask)
+
+    distill(tmp_path, 1, network=BATCH_NORM, objective=Watched(), data={"batch_real": 1000})
+    z, mask = next((z, mask) for z, mask in seen if mask is not None)
+    assert not mask.all()  # the digits differ in number
+    alone = next(rows for rows in passed if len(rows) == int(mask.sum()))
+    assert torch.equal(z[mask], alone) and not z[~mask].any()
+    assert max(map(len, passed)) == len(alone)
+
+
 def test_dropout_is_drawn_from_seed_iteration_and_network(tmp_path):
     torch.manual_seed(1)
     first = distill(tmp_path / "a", 6, network=Dropping).images
