@@ -22,6 +22,7 @@ from bacon_pl.config_files import (
     budget_of,
     for_data,
     is_own,
+    laid_under,
     layers,
     method_of,
     parsed,
@@ -97,11 +98,11 @@ class CommandLine:
     def _add(self, value: str, found: Sequence[Layer], budgets: Sequence[str]) -> None:
         """Add the layers of a configuration, with what they hold for the data, method and budgets of the run."""
         for layer in found:
-            methods = [name for part in self.parts if isinstance(part, Layer) and (name := method_of(part))]
+            others = laid_under(part for part in self.parts if isinstance(part, Layer))
             data, model = self.section("data"), self.section("model")
             layer = replace(layer, given=value if layer.origin else "")
             ipc = model.get("ipc") if self._ipc is None else self._ipc
-            for part in for_data(layer, data.get("name"), ipc, [*methods[-1:], *budgets]):
+            for part in for_data(layer, data.get("name"), ipc, [*others, *budgets]):
                 self.parts += _flat(part)
 
     def family(self) -> type[Any]:

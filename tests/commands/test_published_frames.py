@@ -147,6 +147,24 @@ def test_idc_resolves_to_its_published_frame(name, ipc):
     assert (networks["lr"], networks["momentum"], networks["weight_decay"]) == (0.01, 0.9, 5e-4)
 
 
+def mirrors(settings):
+    """Whether some augmentation among settings mirrors images."""
+    if isinstance(settings, dict):
+        return settings.get("flip") is True or any(map(mirrors, settings.values()))
+    return "flip" in settings or any(map(mirrors, settings)) if isinstance(settings, list) else False
+
+
+@pytest.mark.parametrize("method", ["dsa", "idc", "mtt", "datm", "ncfm", "rded", "sre2l", "cda"])
+def test_where_nothing_is_to_be_mirrored_a_method_does_not_mirror(method):
+    given = ["--config=folder/ipc10", "--config=augment/unmirrored", f"--config=methods/{method}"]
+    assert not mirrors(settings_of("fit", given)["model"])
+    if method not in ("idc", "ncfm"):  # which never do
+        assert mirrors(settings_of("fit", [given[0], given[2]])["model"])
+    if method in ("idc", "datm", "ncfm", "rded", "sre2l"):
+        recipe = [*given[:2], f"--config=recipes/{method}", "--distilled", "x"]
+        assert not mirrors(settings_of("eval", recipe)["evaluation"])
+
+
 @pytest.mark.parametrize(("method", "name"), [("dc", "mnist"), ("dsa", "svhn"), ("idc", "cifar10")])
 def test_a_small_budget_takes_larger_steps_and_trains_less_and_a_full_one_changes_nothing(method, name):
     given = [f"--config={name}/ipc10", f"--config=methods/{method}"]
