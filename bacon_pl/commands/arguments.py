@@ -132,7 +132,7 @@ class CommandLine:
             )
 
     def check_order(self) -> None:
-        """Check that schedules come first, then methods and recipes, then budgets: each changes what those before set.
+        """Check that schedules come first (recipes anywhere after them), then methods, then budgets.
 
         Raises:
             BaconError: One of the package's configurations is given after one that is to be laid over it.
@@ -141,7 +141,7 @@ class CommandLine:
         for part in self.parts:
             if not isinstance(part, Layer) or (level := _level(part)) is None:
                 continue
-            if top is not None and level < (_level(top) or 0) and part.given != top.given:
+            if top is not None and level < (_level(top) or 0) and part.given != top.given and not recipe_of(part):
                 raise BaconError(
                     f"{part.where} is given after {top.where}, whose settings it would override: give first "
                     f"--config {part.given}, then --config {top.given}."

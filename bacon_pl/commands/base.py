@@ -81,9 +81,9 @@ class LightningCommand(LightningCLI):
         self._check_own(args)
         self._given: DataModule | None = None
         self.command_line = CommandLine(args)
-        self.command_line.check_order()
         if self.builds_model:
             self.command_line.check_methods()
+        self.command_line.check_order()
         self.family = self.command_line.family() if self.builds_model else BASE
         super().__init__(
             model_class=self.family,

@@ -62,6 +62,11 @@ def test_idc_chains_its_augmentation_and_does_not_mix_digits(schedule, groups, m
     assert [int(part * found["epochs"]) for part in found["milestones"]] == [666, 833]
 
 
+def test_a_recipe_over_a_budget_has_its_own_length():
+    found = evaluation("cifar10/ipc10", "budgets/small", "--config=recipes/rded")
+    assert (found["epochs"], found["num_networks"]) == (300, 3)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_set_knows_whether_it_is_evaluated_as_it_was_meant_to_be(recipe):
     meant = ["--config=cifar10/ipc10", f"--config={recipe}"]
