@@ -139,13 +139,7 @@ def distill(
                 **({} if iterations is None else {"max_steps": iterations}),
             },
         }
-        images_of_a_class = {"model": {"ipc": ipc}}  # before the method, which may hold settings for them
-        layers = [
-            *own,
-            images_of_a_class,
-            *_overlay(method, "methods"),
-            *(_overlay(budget, "budgets") if budget else ()),
-        ]
+        layers = [*own, *_overlay(method, "methods"), *(_overlay(budget, "budgets") if budget else ())]
         args = [*arguments_of(layers, run_settings, settings), f"--seed_everything={seed}", f"--overwrite={overwrite}"]
         with as_library(progress, out, _OF_DISTILL | optional):
             command = Fit([*args, *(["--ckpt_path=last"] if resume else [])])

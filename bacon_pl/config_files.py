@@ -73,11 +73,10 @@ def recipe_of(layer: Layer) -> str | None:
     return name if (name := _own_name(layer)).startswith("recipes/") else None
 
 
-def laid_under(layers: Iterable[Layer]) -> list[str]:
-    """Return the names of the package's augmentations and of its last method among layers, for sections ``for``."""
-    names = [_own_name(layer) for layer in layers]
-    methods = [name for name in names if name.startswith("methods/")]
-    return [*dict.fromkeys(name for name in names if name.startswith("augment/")), *methods[-1:]]
+def laid_over_all(layers: Iterable[Layer]) -> list[str]:
+    """Return the names of the package's augmentations and budgets among all layers of a run, for sections ``for``."""
+    names = dict.fromkeys(map(_own_name, layers))
+    return [name for kind in ("augment/", "budgets/") for name in names if name.startswith(kind)]
 
 
 def _own_name(layer: Layer) -> str:
@@ -227,8 +226,8 @@ def for_data(layer: Layer, name: Any, ipc: Any, others: Sequence[str] = ()) -> l
         layer: The layer, which may have a section ``for``.
         name: Name of the dataset that is selected by the layers below; None if none is.
         ipc: Images per class that are selected by the layers below.
-        others: Names of the package's augmentations and method among the layers below and of its budgets among all
-            layers, such as ``augment/unmirrored``, ``methods/idc`` and ``budgets/small``.
+        others: Names of the package's method among the layers below, and of its augmentations and budgets among all
+            layers, such as ``methods/idc``, ``augment/unmirrored`` and ``budgets/small``.
 
     Returns:
         The general settings, followed by those for the number of images per class, for the dataset, for both together,

@@ -23,8 +23,9 @@ def check_no_lengths(trainer: Any) -> None:
     Raises:
         BaconError: It is given one.
     """
-    for name in LENGTHS:
-        if isinstance(trainer, Mapping) and trainer.get(name) is not None:
+    given = trainer if isinstance(trainer, Mapping) else {}
+    for name in (key.partition(".")[0] for key, value in given.items() if value is not None):
+        if name in LENGTHS:
             raise BaconError(
                 f"--trainer.{name} is for bacon fit: an evaluation takes the steps of its recipe (--evaluation.epochs)."
             )

@@ -49,7 +49,9 @@ def made():
 
 
 def test_a_methods_settings_for_a_number_of_images_hold_where_there_is_no_schedule_for_it(tmp_path):
-    (tmp_path / "mine.yaml").write_text("model: {lr: 1.0}\nfor: {ipc1: {model: {lr: 2.0}}, ipc3: {model: {lr: 3.0}}}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "extends: digits/ipc1\nmodel: {lr: 1.0}\nfor: {ipc1: {model: {lr: 2.0}}, ipc3: {model: {lr: 3.0}}}\n"
+    )
     found = bacon_pl.distill("digits", 3, tmp_path / "mine.yaml", **BRIEF)
     assert (found.ipc, found.config["model"]["lr"]) == (3, 3.0)
 

@@ -22,7 +22,7 @@ from bacon_pl.config_files import (
     budget_of,
     for_data,
     is_own,
-    laid_under,
+    laid_over_all,
     layers,
     method_of,
     parsed,
@@ -86,23 +86,23 @@ class CommandLine:
                 given.append(Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}}))
         self._ipc = _typed_ipc(given)
         files = [layer for item in given if isinstance(item, tuple) for layer in item[1]]
-        budgets = [budget for layer in files if (budget := budget_of(layer))]
+        others = laid_over_all(files)
         for item in given:
             if isinstance(item, str):
                 self.parts.append(item)
             elif isinstance(item, Layer):
                 self.parts += _flat(item)
             else:
-                self._add(*item, budgets)
+                self._add(*item, others)
 
-    def _add(self, value: str, found: Sequence[Layer], budgets: Sequence[str]) -> None:
-        """Add the layers of a configuration, with what they hold for the data, method and budgets of the run."""
+    def _add(self, value: str, found: Sequence[Layer], others: Sequence[str]) -> None:
+        """Add the layers of a configuration, with what they hold for the data and method below, and for ``others``."""
         for layer in found:
-            others = laid_under(part for part in self.parts if isinstance(part, Layer))
+            methods = [name for part in self.parts if isinstance(part, Layer) and (name := method_of(part))]
             data, model = self.section("data"), self.section("model")
             layer = replace(layer, given=value if layer.origin else "")
             ipc = model.get("ipc") if self._ipc is None else self._ipc
-            for part in for_data(layer, data.get("name"), ipc, [*others, *budgets]):
+            for part in for_data(layer, data.get("name"), ipc, [*methods[-1:], *others]):
                 self.parts += _flat(part)
 
     def family(self) -> type[Any]:
@@ -137,16 +137,18 @@ class CommandLine:
         Raises:
             BaconError: One of the package's configurations is given after one that is to be laid over it.
         """
-        top: Layer | None = None
-        for part in self.parts:
-            if not isinstance(part, Layer) or (level := _level(part)) is None:
-                continue
-            if top is not None and level < (_level(top) or 0) and part.given != top.given and not recipe_of(part):
-                raise BaconError(
-                    f"{part.where} is given after {top.where}, whose settings it would override: give first "
-                    f"--config {part.given}, then --config {top.given}."
-                )
-            top = part if top is None or level > (_level(top) or 0) else top
+        levels = [
+            (level, part) for part in self.parts if isinstance(part, Layer) and (level := _level(part)) is not None
+        ]
+        for place, (level, part) in enumerate(levels):
+            # A file that holds something as low itself would be in the wrong place before, too.
+            lowest = {one.given: min(k for k, other in levels if other.given == one.given) for _, one in levels[:place]}
+            for above, over in levels[:place]:
+                if level < above and level < lowest[over.given] and part.given != over.given and not recipe_of(part):
+                    raise BaconError(
+                        f"{part.where} is given after {over.where}, whose settings it would override: give first "
+                        f"--config {part.given}, then --config {over.given}."
+                    )
 
     def _families(self) -> list[type[Any]]:
         """Return the family in effect before the first part, and after each part."""
@@ -257,22 +259,20 @@ def _level(layer: Layer) -> int | None:
 
 
 def _typed_ipc(given: Sequence[tuple[str, list[Layer]] | Layer | str]) -> int | None:
-    """Return the images per class that an option gives by itself, unless a later configuration overrides it.
+    """Return the images per class that an option or settings as text give, unless a later file overrides them.
 
     It chooses what configurations hold for this number of images, as that of a schedule does.
     """
-    asked: int | None = None
+    asked: Any = None
     for item, following in zip(given, [*given[1:], ""], strict=True):
         if isinstance(item, str):
             name, equals, value = item.partition("=")
-            text = value if equals else following
-            if name == "--model.ipc":
-                asked = int(text) if isinstance(text, str) and text.isdecimal() else None
-        elif any(
-            _holds(layer.settings, ["model", "ipc"]) for layer in (item[1] if isinstance(item, tuple) else [item])
-        ):
-            asked = None
-    return asked
+            asked = _value(value if equals else str(following)) if name == "--model.ipc" else asked
+        else:
+            for layer in item[1] if isinstance(item, tuple) else [item]:
+                found = dict(_leaves(layer.settings.get("model"), "model")).get("model.ipc")
+                asked = asked if found is None else None if layer.origin else found
+    return asked if isinstance(asked, int) else None
 
 
 def _loaded(value: str) -> Any:

@@ -183,6 +183,7 @@ ROWS: dict[str, Row] = {
     "trainer of nothing, eval": (f"{EVAL_SET} --config {{no_trainer}}", ["--trainer must be settings", "got None"]),
     "length of fit, eval": (f"{EVAL_SET} --trainer.max_steps 3", ["max_steps is for bacon fit: an evaluation takes"]),
     "length as text, eval": (f'{EVAL_SET} --trainer {{"max_steps":3}}', ["--trainer.max_steps is for bacon fit"]),
+    "time as text, eval": (f'{EVAL_SET} --trainer.max_time {{"minutes":1}}', ["--trainer.max_time is for bacon fit"]),
     "time of fit, eval": (f"{EVAL_SET} --trainer.max_time 00:01:00:00", ["max_time is for bacon fit"]),
     "part of the steps, eval": (f"{EVAL_SET} --trainer.limit_train_batches 3", ["limit_train_batches 3.* would cut"]),
     "part of the test, eval": (f"{EVAL_SET} --trainer.limit_test_batches .5", ["limit_test_batches 0.5 would cut"]),

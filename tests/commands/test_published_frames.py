@@ -154,9 +154,10 @@ def mirrors(settings):
     return "flip" in settings or any(map(mirrors, settings)) if isinstance(settings, list) else False
 
 
+@pytest.mark.parametrize("schedule", ["folder/ipc10", "tiny_imagenet/ipc10"])
 @pytest.mark.parametrize("method", ["dsa", "idc", "mtt", "datm", "ncfm", "rded", "sre2l", "cda"])
-def test_where_nothing_is_to_be_mirrored_a_method_does_not_mirror(method):
-    given = ["--config=folder/ipc10", "--config=augment/unmirrored", f"--config=methods/{method}"]
+def test_where_nothing_is_to_be_mirrored_a_method_does_not_mirror(method, schedule):
+    given = [f"--config={schedule}", "--config=augment/unmirrored", f"--config=methods/{method}"]
     assert not mirrors(settings_of("fit", given)["model"])
     if method not in ("idc", "ncfm"):  # which never do
         assert mirrors(settings_of("fit", [given[0], given[2]])["model"])

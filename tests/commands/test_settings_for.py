@@ -49,7 +49,7 @@ def test_settings_for_a_number_of_images_or_a_method(configs, numbers, tmp_path,
     assert later["momentum"] == 0.5  # what comes later is not heeded
 
 
-@pytest.mark.parametrize("option", [("--model.ipc", "1"), ("--model.ipc=1",)])
+@pytest.mark.parametrize("option", [("--model.ipc", "1"), ("--model.ipc=1",), ('--config={"model": {"ipc": 1}}',)])
 def test_a_number_of_images_that_is_typed_chooses_too(option, tmp_path, capsys):
     (tmp_path / "budget.yaml").write_text(OF_METHODS)
     given = [word for config in ("svhn/ipc10", "methods/dm", "budget.yaml") for word in ("--config", config)]
@@ -70,3 +70,16 @@ def test_settings_for_a_budget_that_is_laid_over(budget, numbers, tmp_path, caps
     # As with a tuned method, which extends its own.
     (tmp_path / "above.yaml").write_text("extends: mine.yaml\nmodel: {lr: 7.0}")
     assert printed(capsys, "fit", "--config", "mnist/ipc10", "--config", "above.yaml", *over)["model"]["lr"] == 7.0
+
+
+def test_a_file_of_ones_own_may_hold_a_schedule_and_a_budget(tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text("extends: [mnist/ipc10, budgets/small]\n")
+    found = printed(capsys, "fit", "--config", "base.yaml", "--config", "methods/dm")
+    assert (found["model"]["method"], found["trainer"]["max_steps"]) == ("dm", 200)
+
+
+def test_no_mirroring_may_be_given_last(capsys):
+    model = printed(capsys, "fit", *(f"--config={c}" for c in ("folder/ipc10", "methods/dsa", "augment/unmirrored")))[
+        "model"
+    ]
+    assert "flip" not in str(model["augment"]) + str(model["networks"]["augment"])
