@@ -19,7 +19,6 @@ from bacon_pl.commands.from_python import (
     arguments_of,
     as_library,
     check_kind,
-    check_lengths,
     check_settings,
     check_unread,
     several,
@@ -30,6 +29,7 @@ from bacon_pl.distilled_set import DistilledSet
 from bacon_pl.errors import BaconError, one_line
 from bacon_pl.evaluation import Baseline, Labels, Results
 from bacon_pl.settings_text import laid_over, names_in, nested
+from bacon_pl.time_limit import check_no_lengths
 
 _SCHEDULE = 10
 """Images per class of the schedule that is used if a dataset has none for the requested number."""
@@ -213,7 +213,6 @@ def evaluate(
     check_kind("settings", settings, (Mapping, type(None)), _SETTINGS)
     recipe = {name: value for name, value in (("num_networks", num_networks), ("epochs", epochs)) if value is not None}
     check_settings(settings, _OF_EVALUATE | {name: given for name, given in _OF_RECIPE.items() if given in recipe})
-    check_lengths(settings)
     of_names = (("networks", networks), ("baselines", baselines), ("labels", labels))
     for kind, names in of_names:
         check_kind(kind, names, (str, Sequence), "names")
@@ -241,6 +240,7 @@ def evaluate(
         args += [f"--{name}={','.join(names_in(names))}" for name, names in of_names]
         args += [f"--scores={scores}", f"--bound={bound}", f"--seed_everything={seed}", f"--overwrite={overwrite}"]
         with as_library(progress, out, _OF_EVALUATE | _OF_RECIPE | _ROOT):
+            check_no_lengths(nested(settings or {}).get("trainer"))
             command = Eval([*args, f"--distilled={source}", f"--out={folder}"])
             _check_folder(command, out)
             command.talks, command.keeps = progress, out is not None

@@ -84,7 +84,7 @@ class CommandLine:
                 given.append((value, layers(value)))
             else:
                 given.append(Layer("", {"model": _loaded(value) if name == "--model" else {"class_path": value}}))
-        self._ipc = _typed_ipc(given)
+        ipc = _typed_ipc(given)
         files = [layer for item in given if isinstance(item, tuple) for layer in item[1]]
         others = laid_over_all(files)
         for item in given:
@@ -93,16 +93,16 @@ class CommandLine:
             elif isinstance(item, Layer):
                 self.parts += _flat(item)
             else:
-                self._add(*item, others)
+                self._add(*item, ipc, others)
 
-    def _add(self, value: str, found: Sequence[Layer], others: Sequence[str]) -> None:
+    def _add(self, value: str, found: Sequence[Layer], ipc: int | None, others: Sequence[str]) -> None:
         """Add the layers of a configuration, with what they hold for the data and method below, and for ``others``."""
         for layer in found:
             methods = [name for part in self.parts if isinstance(part, Layer) and (name := method_of(part))]
             data, model = self.section("data"), self.section("model")
             layer = replace(layer, given=value if layer.origin else "")
-            ipc = model.get("ipc") if self._ipc is None else self._ipc
-            for part in for_data(layer, data.get("name"), ipc, [*methods[-1:], *others]):
+            images = model.get("ipc") if ipc is None else ipc
+            for part in for_data(layer, data.get("name"), images, [*methods[-1:], *others]):
                 self.parts += _flat(part)
 
     def family(self) -> type[Any]:
@@ -137,18 +137,17 @@ class CommandLine:
         Raises:
             BaconError: One of the package's configurations is given after one that is to be laid over it.
         """
-        levels = [
-            (level, part) for part in self.parts if isinstance(part, Layer) and (level := _level(part)) is not None
-        ]
-        for place, (level, part) in enumerate(levels):
-            # A file that holds something as low itself would be in the wrong place before, too.
-            lowest = {one.given: min(k for k, other in levels if other.given == one.given) for _, one in levels[:place]}
-            for above, over in levels[:place]:
-                if level < above and level < lowest[over.given] and part.given != over.given and not recipe_of(part):
+        lowest: dict[str, tuple[int, Layer]] = {}  # of what each configuration before holds
+        for part in self.parts:
+            if not isinstance(part, Layer) or (level := _level(part)) is None:
+                continue
+            for given, (above, over) in lowest.items():
+                if level < above and part.given != given and not recipe_of(part):
                     raise BaconError(
                         f"{part.where} is given after {over.where}, whose settings it would override: give first "
                         f"--config {part.given}, then --config {over.given}."
                     )
+            lowest[part.given] = min(lowest.get(part.given, (level, part)), (level, part), key=lambda found: found[0])
 
     def _families(self) -> list[type[Any]]:
         """Return the family in effect before the first part, and after each part."""

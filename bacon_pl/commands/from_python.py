@@ -19,7 +19,6 @@ from bacon_pl.data import DataModule
 from bacon_pl.errors import BaconError, StoppedError, TimeUpError, one_line
 from bacon_pl.quiet import quietly, silenced
 from bacon_pl.settings_text import nested, value_at
-from bacon_pl.time_limit import check_no_lengths
 
 IN_MEMORY = ("mean", "std", "val_fraction", "batch_real", "pool_batch", "eval_batch", "split_seed", "whitening")
 """Settings of the data that also apply to images in memory."""
@@ -53,18 +52,6 @@ def several(given: Any, kind: type) -> list[Any]:
     if given is None or isinstance(given, bool):
         return []
     return list(given) if isinstance(given, Iterable) and not isinstance(given, (kind, str)) else [given]
-
-
-def check_lengths(settings: Mapping[str, Any] | None) -> None:
-    """Fail if settings of an evaluation say how long a distillation takes.
-
-    Raises:
-        BaconError: They do.
-    """
-    try:
-        check_no_lengths(nested(settings or {}).get("trainer"))
-    except BaconError as error:
-        raise BaconError(in_python(str(error), {})) from None
 
 
 def check_unread(settings: Mapping[str, Any] | None, data: Any, read: Collection[str] = IN_MEMORY) -> None:

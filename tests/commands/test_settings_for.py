@@ -79,7 +79,6 @@ def test_a_file_of_ones_own_may_hold_a_schedule_and_a_budget(tmp_path, capsys):
 
 
 def test_no_mirroring_may_be_given_last(capsys):
-    model = printed(capsys, "fit", *(f"--config={c}" for c in ("folder/ipc10", "methods/dsa", "augment/unmirrored")))[
-        "model"
-    ]
+    given = [f"--config={name}" for name in ("folder/ipc10", "methods/dsa", "augment/unmirrored")]
+    model = printed(capsys, "fit", *given)["model"]
     assert "flip" not in str(model["augment"]) + str(model["networks"]["augment"])
